@@ -1,0 +1,195 @@
+"""`SparsityCallback`: the events of `paddle.Model.fit` to the pruner, the curves and the post-train hooks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Sequence
+
+import paddle
+
+from .context import Hook, HookContext
+from .errors import InputError
+from .schedule import GMPSchedule, check_count
+from .selection import PRUNE_PARAMS_TYPES, PrunePlan, make_plan
+from .sparsity import measure_sparsity
+from .tensorboard import SparsityWriter
+
+if TYPE_CHECKING:
+    from .pruner import GMPPruner
+
+
+class SparsityCallback(paddle.callbacks.Callback):
+    """Prunes a network gradually while `paddle.Model.fit` trains it.
+
+    Weights are zeroed right after each optimizer step, so that every other callback sees the zeros, whatever the
+    order of the callbacks. The method assumes a converged dense network to start from.
+
+    Args:
+        ratio: the share of weights that ends at zero.
+        initial_ratio: the ratio of the first pruning step.
+        stable_epochs: epochs before pruning starts.
+        pruning_epochs: epochs over which the ratio rises.
+        tunning_epochs: epochs at the target, to recover.
+        pruning_steps: how many times the ratio rises.
+        stable_iterations, pruning_iterations, tunning_iterations: the same in optimizer steps; one that is given
+            takes the place of its twin in epochs.
+        prune_params_type: `conv1x1_only`, or None for all convolutions and linear layers.
+        skip_params_func: PaddleSlim's own, see `make_plan`.
+        local_sparsity: each layer gets the ratio; otherwise one ranking over all layers decides.
+        sparse_block: rows (output channels) and columns (input channels) zeroed as one.
+        skip: shell patterns over structured names to leave dense, such as `("head.*",)`.
+        plan: what to prune (`make_plan`), in place of the four rules above.
+        log_dir: folder for TensorBoard curves; None writes none.
+        log_freq: optimizer steps between two points of a curve.
+        per_layer: also a curve for each pruned weight.
+        save_dir: the output folder of the post-train hooks.
+        post_train: hooks, called in order with a `HookContext` when the training has ended.
+
+    Raises:
+        InputError: here, when an argument is out of its range; at train begin, when nothing is left to prune or the
+            training is too short to reach the target.
+
+    Example:
+        >>> import numpy as np, paddle
+        >>> from paddle_sparse_cb import SparsityCallback, measure_sparsity
+        >>> data = paddle.io.TensorDataset([paddle.rand([32, 8]), paddle.randint(0, 4, [32, 1])])
+        >>> network = paddle.nn.Linear(8, 4)
+        >>> model = paddle.Model(network)
+        >>> model.prepare(paddle.optimizer.SGD(0.1, parameters=network.parameters()), paddle.nn.CrossEntropyLoss())
+        >>> sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1, prune_params_type=None)
+        >>> model.fit(data, epochs=2, batch_size=8, verbose=0, callbacks=[sparsity])
+        >>> measure_sparsity(network).ratio
+        0.75
+    """
+
+    def __init__(self, ratio: float = 0.75, initial_ratio: float = 0.15, stable_epochs: int = 0,
+                 pruning_epochs: int = 150, tunning_epochs: int = 150, pruning_steps: int = 300,
+                 stable_iterations: int | None = None, pruning_iterations: int | None = None,
+                 tunning_iterations: int | None = None, prune_params_type: str | None = "conv1x1_only",
+                 skip_params_func: Callable[[paddle.nn.Layer], set[str]] | None = None, local_sparsity: bool = True,
+                 sparse_block: Sequence[int] = (1, 1), skip: Sequence[str] = (), plan: PrunePlan | None = None,
+                 log_dir: str | os.PathLike[str] | None = None, log_freq: int = 20, per_layer: bool = False,
+                 save_dir: str | os.PathLike[str] | None = None, post_train: Sequence[Hook] = ()) -> None:
+        super().__init__()
+        # The schedule checks these; the lengths follow at train begin, when the steps of an epoch are known.
+        GMPSchedule(ratio=ratio, initial_ratio=initial_ratio, pruning_steps=pruning_steps)
+        self.ratio, self.initial_ratio, self.pruning_steps = ratio, initial_ratio, pruning_steps
+        epochs = {"stable": stable_epochs, "pruning": pruning_epochs, "tunning": tunning_epochs}
+        iterations = {"stable": stable_iterations, "pruning": pruning_iterations, "tunning": tunning_iterations}
+        self._epochs = {phase: check_count(f"{phase}_epochs", value) for phase, value in epochs.items()}
+        self._iterations = {phase: check_count(f"{phase}_iterations", value)
+                            for phase, value in iterations.items() if value is not None}
+        if prune_params_type not in PRUNE_PARAMS_TYPES:
+            raise InputError(f"prune_params_type is 'conv1x1_only' or None, got {prune_params_type!r}")
+        if skip_params_func is not None and not callable(skip_params_func):
+            raise InputError(f"skip_params_func is a function of the network, got {skip_params_func!r}")
+        if isinstance(skip, str) or not all(isinstance(pattern, str) for pattern in skip):
+            raise InputError(f"skip is a sequence of patterns such as ('head.*',), got {skip!r}")
+        if post_train and save_dir is None:
+            raise InputError("post_train hooks need save_dir, the folder for what they make")
+        if not all(callable(hook) for hook in post_train):
+            raise InputError(f"post_train is a sequence of callables, got {post_train!r}")
+        self.prune_params_type, self.skip_params_func, self.skip = prune_params_type, skip_params_func, tuple(skip)
+        self.local_sparsity, self.sparse_block, self.plan = local_sparsity, sparse_block, plan
+        self.log_dir, self.log_freq, self.per_layer = log_dir, check_count("log_freq", log_freq, least=1), per_layer
+        self.save_dir, self.post_train = save_dir, tuple(post_train)
+        self.pruner: GMPPruner | None = None
+        self._writer: SparsityWriter | None = None
+        self._eval_names: list[str] = []
+        self._logged = -1
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Makes the pruner."""
+        from .pruner import GMPPruner  # here, because PaddleSlim takes seconds to import
+
+        schedule = self._schedule()
+        plan = self.plan or make_plan(self.model.network, self._input_spec(), skip=self.skip,
+                                      prune_params_type=self.prune_params_type,
+                                      skip_params_func=self.skip_params_func)
+        configs = {"initial_ratio": self.initial_ratio, "pruning_steps": self.pruning_steps,
+                   "stable_iterations": schedule.stable_iterations,
+                   "pruning_iterations": schedule.pruning_iterations,
+                   "tunning_iterations": schedule.tunning_iterations}
+        self.pruner = GMPPruner(self.model.network, ratio=self.ratio, local_sparsity=self.local_sparsity,
+                                sparse_block=self.sparse_block, configs=configs, plan=plan)
+        self.pruner.attach(self.model._optimizer)
+        if self.log_dir is not None and paddle.distributed.get_rank() == 0:
+            self._writer = SparsityWriter(self.log_dir)
+
+    def _schedule(self) -> GMPSchedule:
+        steps = self.params.get("steps")
+        counted = self._iterations.keys() == self._epochs.keys()
+        if steps is None and not counted:
+            raise InputError("the loader has no length, so epochs cannot be turned into steps: give "
+                             "stable_iterations, pruning_iterations and tunning_iterations")
+        # hapi steps the optimizer on every n-th batch, and on the last one of an epoch.
+        per_epoch = -(-steps // getattr(self.model, "_accumulate", 1)) if steps else 0
+        lengths = {f"{phase}_iterations": self._iterations.get(phase, epochs * per_epoch)
+                   for phase, epochs in self._epochs.items()}
+        schedule = GMPSchedule(ratio=self.ratio, initial_ratio=self.initial_ratio, pruning_steps=self.pruning_steps,
+                               **lengths)
+        planned = self.params["epochs"] * per_epoch
+        if steps and schedule.target_step >= planned:
+            raise InputError(
+                f"the ratio {self.ratio} would be reached after {schedule.target_step} optimizer steps, but this "
+                f"training has {planned} ({self.params['epochs']} epochs of {per_epoch}): lower stable_epochs "
+                f"({self._epochs['stable']}) or pruning_epochs ({self._epochs['pruning']}), or train longer")
+        return schedule
+
+    def _input_spec(self) -> list[Any] | None:
+        """The specs given to `paddle.Model`, if they say all sizes but the batch."""
+        specs = self.model._inputs or []
+        # A spec that hapi made up itself from forward's argument names has one unknown dimension.
+        known = all(spec.shape and len(spec.shape) > 1 and all(size and size > 0 for size in spec.shape[1:])
+                    for spec in specs)
+        return list(specs) if specs and known else None
+
+    def on_train_batch_end(self, step: int, logs: Any = None) -> None:
+        """Writes the curves, once every `log_freq` optimizer steps."""
+        assert self.pruner is not None
+        done = self.pruner.cur_iteration
+        if self._writer and done % self.log_freq == 0 and done != self._logged:
+            self._log(done, logs or {})
+
+    def _log(self, done: int, logs: dict[str, Any]) -> None:
+        assert self.pruner is not None and self._writer is not None
+        self._logged = done
+        values = {"sparsity/target": self.pruner.ratio, "train/lr": float(self.model._optimizer.get_lr())}
+        if self.per_layer:
+            report = measure_sparsity(self.model.network, self.pruner.plan)
+            values["sparsity/actual"] = report.ratio
+            self._writer.layers(done, report)
+        else:
+            values["sparsity/actual"] = self.pruner.sparsity()
+        if "loss" in logs:
+            values["train/loss"] = sum(logs["loss"]) if isinstance(logs["loss"], list) else logs["loss"]
+        self._writer.scalars(done, values)
+
+    def on_eval_begin(self, logs: Any = None) -> None:
+        """Notes which of the logged values are an evaluation's."""
+        self._eval_names = [name for name in (logs or {}).get("metrics", []) if name != "loss"]
+
+    def on_eval_end(self, logs: Any = None) -> None:
+        """Writes `eval/<metric>`, such as `eval/mAP`."""
+        if self._writer and self.pruner:
+            values = {f"eval/{name}": float((logs or {})[name]) for name in self._eval_names
+                      if isinstance((logs or {}).get(name), (int, float))}
+            self._writer.scalars(self.pruner.cur_iteration, values)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Finalizes the masks, then runs the hooks."""
+        assert self.pruner is not None
+        self.pruner.detach(self.model._optimizer)
+        report = self.pruner.finalize()
+        if self._writer:
+            self._log(self.pruner.cur_iteration, logs or {})
+            self._writer.close()
+            self._writer = None
+        if not self.post_train:
+            return
+        assert self.save_dir is not None
+        context = HookContext(self.model.network, Path(self.save_dir), self.pruner.plan, report, self.ratio)
+        for hook in self.post_train:
+            if paddle.distributed.get_rank() == 0 or getattr(hook, "every_rank", False):
+                hook(context)

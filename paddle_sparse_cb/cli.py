@@ -1,0 +1,81 @@
+"""`paddle-sparse`: recipes from the command line.
+
+Exit codes: 0 all is well, 1 a step failed or the promise does not hold, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from typing import Sequence
+
+from .errors import InputError, StepError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="paddle-sparse", description="Sparse training, down to the phone's file.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, what in {
+        "plan": "show which weights a recipe prunes, and why not the others",
+        "train": "train a recipe, export it, optimize it, verify it and report",
+        "eval": "measure the mAP of a trained recipe",
+        "export": "export a trained recipe again",
+        "optimize": "run Paddle-Lite's optimizer on an exported recipe, verify and report",
+        "verify": "count the zeros in everything that a recipe made",
+        "report": "print the table of a trained recipe",
+    }.items():
+        command = commands.add_parser(name, help=what, description=what)
+        command.add_argument("recipe", metavar="RECIPE", help="a YAML file")
+        command.add_argument("--slim_config", metavar="FILE", help="a YAML file to lay over the recipe")
+        command.add_argument("-o", "--opt", metavar="KEY=VALUE", nargs="+", default=[], action="extend",
+                             help="values in place of the recipe's, such as -o epoch=4 Sparsity.ratio=0.85")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: in place of those of the process.
+
+    Returns:
+        The exit code.
+    """
+    options = _parser().parse_args(arguments)
+    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's C++ notes
+    warnings.filterwarnings("ignore", message="Setuptools is replacing distutils")
+    try:
+        _run(options)
+    except InputError as error:
+        print(f"paddle-sparse: {error}", file=sys.stderr)
+        return 2
+    except StepError as error:
+        print(f"paddle-sparse: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name not in ("ppdet", "pycocotools"):
+            raise
+        print(f"paddle-sparse: recipes need {error.name}: pip install 'paddle_sparse_cb[detection]'", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    from . import recipe as recipes  # here: it imports ppdet, and `--help` should not wait for that
+    from .report import read_report, table
+
+    recipe = recipes.read_recipe(options.recipe, options.slim_config, options.opt)
+    if options.command == "plan":
+        print(recipes.plan(recipe))
+    elif options.command == "train":
+        recipes.train(recipe)
+    elif options.command == "report":
+        print(table(read_report(recipe.output)))
+    else:
+        recipes.step(recipe, options.command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""Paddle-Lite's optimizer: an exported model to the `.nb` file that a phone loads.
+
+`paddlelite` has wheels for two versions of Python only, and none of them needs to be the one that trains. So the
+optimizer is a program in a process of its own, found or made by `find_optimizer`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Iterator
+
+from ..context import HookContext
+from ..errors import InputError, StepError
+from ..files import replacing
+from ..packages import Wheel, unpack
+
+# Zeros over weights at which Paddle-Lite makes a 1x1 convolution sparse: its own default.
+THRESHOLD = 0.6
+
+WHEELS = {
+    "3.10": Wheel("paddlelite", "2.13rc0", "b1e6081c4154e50479426df9c7390c0d1d99dd9d832a270d1fe925894768fb62", 47, "3.10"),
+    "3.8": Wheel("paddlelite", "2.13rc0", "8a42fe8737d3ade116264fd85b9f24a2bbe42095882e0a44a4ec7f0104fcc196", 47, "3.8"),
+}
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """A Paddle-Lite optimizer that answered: the command that starts it and what its environment needs."""
+
+    command: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs the optimizer with arguments of its own command line."""
+        return subprocess.run([*self.command, *arguments], env={**os.environ, **self.environment},
+                              capture_output=True, text=True, errors="replace")
+
+
+def find_optimizer() -> Optimizer:
+    """Finds Paddle-Lite's optimizer, or makes it available.
+
+    Looked for in this order: the program that `$PADDLE_LITE_OPT` names; `paddlelite` in this Python;
+    `paddle_lite_opt` on PATH; a Python 3.10 or 3.8 on this machine, for which the wheel is fetched into the cache.
+
+    Raises:
+        InputError: `$PADDLE_LITE_OPT` names a program that does not work.
+        StepError: there is none, and no Python to run one.
+    """
+    explicit = os.environ.get("PADDLE_LITE_OPT")
+    if explicit:
+        optimizer = Optimizer((explicit,))
+        if not _answers(optimizer):
+            raise InputError(f"PADDLE_LITE_OPT={explicit}: no Paddle-Lite optimizer that runs")
+        return optimizer
+    beside = Path(sys.executable).with_name("paddle_lite_opt")
+    if find_spec("paddlelite") and beside.is_file() and _answers(Optimizer((sys.executable, str(beside)))):
+        return Optimizer((sys.executable, str(beside)))
+    on_path = shutil.which("paddle_lite_opt")
+    if on_path and _answers(Optimizer((on_path,))):
+        return Optimizer((on_path,))
+    for version, wheel in WHEELS.items():
+        for python in _interpreters(version):
+            folder = unpack(wheel)
+            return Optimizer((python, str(folder / "bin" / "paddle_lite_opt")), {"PYTHONPATH": str(folder)})
+    raise StepError("Paddle-Lite's optimizer needs a Python 3.10 or 3.8 beside this one, and none was found; install "
+                    "one (such as: uv python install 3.10), or name an optimizer in PADDLE_LITE_OPT")
+
+
+def _answers(optimizer: Optimizer) -> bool:
+    try:
+        return optimizer.run("--help").returncode == 0
+    except OSError:
+        return False
+
+
+def _interpreters(version: str) -> Iterator[str]:
+    """Pythons of a version that really run: a name on PATH may be a shim with nothing behind it."""
+    name = f"python{version}"
+    on_path = [Path(folder) / name for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
+    # Version managers keep their Pythons side by side: below their root, beside their shims, beside this very one.
+    roots = [Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions",
+             *(path.parent.parent / "versions" for path in on_path if path.parent.name == "shims"),
+             Path(sys.base_prefix).parent, Path.home() / ".local/share/uv/python"]
+    kept = [python for root in roots for python in sorted(root.glob(f"*{version}*/bin/{name}"), reverse=True)]
+    seen = set()
+    for python in [*kept, *on_path]:
+        if python.is_file() and python.resolve() not in seen:
+            seen.add(python.resolve())
+            if _is_python(python, version):
+                yield str(python)
+
+
+def _is_python(python: Path, version: str) -> bool:
+    ask = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        done = subprocess.run([str(python), "-c", ask], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0 and done.stdout.strip() == version
+
+
+def optimize(prefix: Path, output: Path, *, sparse: bool, optimizer: Optimizer | None = None) -> Path:
+    """Makes the `.nb` of an exported model for ARM.
+
+    Args:
+        prefix: the exported model's path without `.pdmodel`.
+        output: the `.nb` to write.
+        sparse: convert the 1x1 convolutions with enough zeros (`THRESHOLD`) to sparse kernels.
+        optimizer: what `find_optimizer` gave.
+
+    Returns:
+        `output`.
+
+    Raises:
+        StepError: the optimizer failed.
+    """
+    optimizer = optimizer or find_optimizer()
+    with replacing(output) as scratch:
+        done = optimizer.run(
+            f"--model_file={prefix}.pdmodel", f"--param_file={prefix}.pdiparams",
+            f"--optimize_out={scratch.with_suffix('')}", "--optimize_out_type=naive_buffer",
+            "--valid_targets=arm",  # with any other target beside it nothing is made sparse
+            f"--sparse_model={str(sparse).lower()}",  # it compares with 'true': True would be ignored without a word
+            f"--sparse_threshold={THRESHOLD}")
+        if done.returncode or not scratch.is_file():
+            said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+            raise StepError(f"Paddle-Lite's optimizer failed on {prefix}.pdmodel (exit {done.returncode}): "
+                            f"{said[-1] if said else 'it said nothing'}")
+    return output
+
+
+@dataclass(frozen=True)
+class Convolutions:
+    """The convolutions of a `.nb`: all of them, and those with a sparse kernel."""
+
+    total: int
+    sparse: int
+
+
+def count_convolutions(nb: Path) -> Convolutions:
+    """Counts the convolutions in an optimized model by the kernel that each names, such as `sparse_conv2d/def/4/1/1`."""
+    kernels = re.findall(rb"(?:(\w+?)_)?conv2d/\w+/\d+/\d+/\d+", nb.read_bytes())
+    return Convolutions(len(kernels), sum(kind.endswith(b"sparse") for kind in kernels))
+
+
+@dataclass
+class OptimizeLite:
+    """Post-train hook: `model_dense.nb` and, if anything is pruned, `model_sparse.nb` from the same exported weights."""
+
+    def __call__(self, context: HookContext) -> None:
+        """Adds the artefacts `nb_dense` and `nb_sparse`."""
+        optimizer = find_optimizer()
+        print("running Paddle-Lite's optimizer for ARM, some seconds ...", flush=True)
+        for kind in ("dense", "sparse") if context.plan.pruned else ("dense",):
+            target = context.output / f"model_{kind}.nb"
+            context.artefacts[f"nb_{kind}"] = optimize(context.artefacts["inference"], target, sparse=kind == "sparse",
+                                                       optimizer=optimizer)

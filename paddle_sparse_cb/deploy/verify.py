@@ -1,0 +1,76 @@
+"""The promise, checked: the zeros of the network are in every file that was made of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Mapping
+
+import numpy as np
+
+from ..context import HookContext
+from ..errors import StepError
+from ..sparsity import SparsityReport
+from ..stored import load_arrays, load_inference
+from .lite import count_convolutions
+
+
+def check_arrays(report: SparsityReport, target: float, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Counts zeros again in stored weights.
+
+    Args:
+        report: the zeros of the network that was stored.
+        target: the ratio that it was pruned to.
+        arrays: structured name to array.
+
+    Returns:
+        `sparsity` (zeros over the weights to prune), `target`, `wrong` (names of weights that are missing or have
+        fewer zeros than in the network) and `ok`.
+    """
+    planned = [layer for layer in report.layers if layer.pruned]
+    zeros = {name: int(array.size - np.count_nonzero(array)) for name, array in arrays.items()}
+    wrong = [layer.name for layer in planned if zeros.get(layer.name, -1) < layer.zeros]
+    numel = sum(layer.numel for layer in planned)
+    sparsity = sum(zeros.get(layer.name, 0) for layer in planned) / numel if numel else 0.0
+    return {"sparsity": sparsity, "target": target, "wrong": wrong, "ok": not wrong and sparsity >= target}
+
+
+def check_nb(planned: int, dense: Path, sparse: Path) -> dict[str, Any]:
+    """Checks an optimized model: every planned layer has a sparse kernel, and the file is smaller for it.
+
+    Returns:
+        `planned`, `sparse_convs`, `convs`, `dense_bytes`, `sparse_bytes` and `ok`.
+    """
+    convolutions = count_convolutions(sparse)
+    dense_bytes, sparse_bytes = dense.stat().st_size, sparse.stat().st_size
+    return {"planned": planned, "sparse_convs": convolutions.sparse, "convs": convolutions.total,
+            "dense_bytes": dense_bytes, "sparse_bytes": sparse_bytes,
+            "ok": convolutions.sparse == planned and sparse_bytes < dense_bytes}
+
+
+def verify(context: HookContext) -> None:
+    """Post-train hook: checks each artefact there is, and notes the results in `context.checks`.
+
+    A result that does not hold is noted, not raised, so that the report can still be written: `require` raises.
+    """
+    print("counting the zeros in the files ...", flush=True)
+    made = context.artefacts
+    if "pdparams" in made:
+        context.checks["pdparams"] = check_arrays(context.sparsity, context.target_ratio, load_arrays(made["pdparams"]))
+    if "inference" in made:
+        arrays = load_inference(made["inference"])
+        context.checks["pdiparams"] = check_arrays(context.sparsity, context.target_ratio, arrays)
+    if "nb_sparse" in made:
+        context.checks["nb"] = check_nb(len(context.plan.pruned), made["nb_dense"], made["nb_sparse"])
+
+
+def require(context: HookContext) -> None:
+    """Post-train hook: raises StepError if a check did not hold."""
+    for name, check in context.checks.items():
+        if check["ok"]:
+            continue
+        if name == "nb":
+            raise StepError(f"{context.artefacts['nb_sparse']}: {check['sparse_convs']} of {check['planned']} planned "
+                            f"layers run sparse, {check['sparse_bytes']:,} bytes against {check['dense_bytes']:,} dense")
+        wrong = f"; fewer zeros than the network in {', '.join(check['wrong'][:3])}" if check["wrong"] else ""
+        raise StepError(f"{name}: {check['sparsity']:.4%} zeros in the weights to prune, target "
+                        f"{check['target']:.4%}{wrong}")

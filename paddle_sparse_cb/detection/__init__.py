@@ -1,0 +1,1 @@
+"""PicoDet through `paddle.Model`: the one place that knows PaddleDetection (`ppdet`)."""

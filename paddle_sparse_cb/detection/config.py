@@ -1,0 +1,142 @@
+"""ppdet's configuration, read safely: its `_BASE_` format and its registry, without YAML that runs code.
+
+ppdet keeps one registry for the whole process, which `load_config` writes into. `load` starts from a clean one, so
+that a second recipe in the same process does not see the first.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import InputError, did_you_mean
+
+# Scalars of PaddleDetection's own files that no registered module claims. Those that only its trainer or its C++
+# deployment read are accepted, so that its files load as they are.
+_PLAIN_KEYS = frozenset("""
+    _BASE_ architecture pretrain_weights weights metric num_classes epoch save_dir snapshot_epoch log_iter use_gpu
+    use_xpu use_mlu use_npu worker_num eval_height eval_width eval_size use_ema ema_decay ema_decay_type
+    ema_black_list ema_filter_no_grad cycle_epoch find_unused_parameters print_flops print_params export slim pruner
+    norm_type TestDataset filename resume_weights seed
+""".split())
+
+
+@functools.lru_cache(maxsize=1)
+def _pristine() -> dict[str, Any]:
+    """ppdet's registry as the import leaves it."""
+    import pycocotools.mask  # noqa: F401  before ppdet: its zlib clashes with paddle's when it comes second
+    import ppdet.core.workspace as workspace
+    import ppdet.data  # noqa: F401
+    import ppdet.modeling  # noqa: F401
+    import ppdet.optimizer  # noqa: F401
+    import ppdet.slim  # noqa: F401
+
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("ppdet"):  # each has a level of its own; INFO is a line for every array not loaded
+            logging.getLogger(name).setLevel(logging.WARNING)
+    return _copy(workspace.global_config)
+
+
+def _copy(registry: dict[str, Any]) -> dict[str, Any]:
+    """A copy whose modules' settings are its own; the schemas behind them, which hold modules, are shared."""
+    return {name: value.copy() if hasattr(value, "copy") else value for name, value in registry.items()}
+
+
+@functools.lru_cache(maxsize=1)
+def _safe_loader() -> type[yaml.SafeLoader]:
+    """A SafeLoader that also knows ppdet's own tags (`!CosineDecay` and the like), and no others."""
+    _pristine()
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    for tag, constructor in yaml.Loader.yaml_constructors.items():
+        if tag and tag.startswith("!") and tag != "!Callable":  # !Callable imports what it names
+            Loader.add_constructor(tag, constructor)
+    return Loader
+
+
+def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads one YAML mapping; tags other than ppdet's are refused.
+
+    Raises:
+        InputError: no such file, no valid YAML, a tag that would run code, or no mapping.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such recipe")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_safe_loader())  # noqa: S506 a SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no valid YAML: {' '.join(str(error).split())}") from None
+    except TypeError as error:  # a tag's constructor got a key that it does not have
+        raise InputError(f"{path}: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: a recipe is a mapping of keys to values, this is {type(content).__name__}")
+    return content
+
+
+def merge(over: dict[str, Any], under: dict[str, Any]) -> dict[str, Any]:
+    """Lays one configuration over another, block by block, as ppdet does; returns `under`, changed."""
+    from ppdet.core.workspace import dict_merge
+
+    return dict_merge(under, over)
+
+
+def read_with_bases(path: str | os.PathLike[str], _above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Reads a file with the files its `_BASE_` names below it, relative to it, as ppdet merges them."""
+    path = Path(path)
+    if path.resolve() in _above:
+        raise InputError(f"{path}: its _BASE_ leads back to itself")
+    content = read_yaml(path)
+    bases = content.pop("_BASE_", None) or []
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise InputError(f"{path}: _BASE_ is a list of file names, got {bases!r}")
+    merged: dict[str, Any] = {}
+    for base in bases:
+        merge(read_with_bases(path.parent / Path(base).expanduser(), (*_above, path.resolve())), merged)
+    return merge(content, merged)
+
+
+def load(content: dict[str, Any], origin: str) -> Any:
+    """Puts a configuration into ppdet's registry, in place of any earlier one.
+
+    Args:
+        content: the merged mapping, without our own blocks.
+        origin: the file's name, for messages.
+
+    Returns:
+        ppdet's registry, which `ppdet.core.workspace.create` makes the modules from.
+
+    Raises:
+        InputError: a key that neither ppdet's modules nor its files have.
+    """
+    import ppdet.core.workspace as workspace
+
+    registry = workspace.global_config
+    pristine = _pristine()
+    registry.clear()
+    registry.update(_copy(pristine))
+    modules = {name: schema for name, schema in pristine.items() if isinstance(schema, workspace.SchemaDict)}
+    for key, value in content.items():
+        if key in modules:
+            _check_module(key, value, modules[key], origin)
+        elif key not in _PLAIN_KEYS:
+            raise InputError(f"{origin}: unknown key {key!r}; {did_you_mean(key, [*modules, *_PLAIN_KEYS])}")
+    workspace.merge_config(copy.deepcopy(content))
+    return registry
+
+
+def _check_module(key: str, value: Any, schema: Any, origin: str) -> None:
+    if not isinstance(value, dict) or not schema.strict:
+        return
+    known = {*schema.schema, "name"}
+    for name in value:
+        if name not in known:
+            raise InputError(f"{origin}: unknown key {name!r} in {key}; {did_you_mean(str(name), known)}")

@@ -1,0 +1,94 @@
+"""ppdet's datasets and transforms as a `paddle.io.DataLoader` whose batches are ordered lists, as hapi wants them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from paddle.io import DataLoader, DistributedBatchSampler
+
+from ..errors import InputError
+from . import samples
+from .network import EVAL_FIELDS, TRAIN_FIELDS
+
+_DTYPES = {"gt_class": np.int64, "im_id": np.int64}  # Paddle 3 does not promote int32 + int64
+
+
+class OrderedCollate:
+    """Turns a list of ppdet samples into the ordered arrays of a batch, with ppdet's batch transforms.
+
+    Args:
+        transforms: ppdet's `BatchCompose`.
+        fields: names of the tensors, in order.
+    """
+
+    def __init__(self, transforms: Any, fields: tuple[str, ...]) -> None:
+        self.transforms = transforms
+        self.fields = fields
+
+    def __call__(self, batch: list[dict[str, Any]]) -> list[np.ndarray]:
+        collated = self.transforms(batch)
+        return [np.asarray(collated[name], dtype=_DTYPES.get(name, np.float32)) for name in self.fields]
+
+
+def make_loader(registry: Any, split: str) -> DataLoader:
+    """Makes the loader of a loaded configuration.
+
+    Under `paddle.distributed.launch` each rank gets its share of the images.
+
+    Args:
+        registry: ppdet's registry (`detection.config.load`).
+        split: `Train` or `Eval`, as in `TrainDataset` and `TrainReader`.
+
+    Returns:
+        A loader of `TRAIN_FIELDS` or `EVAL_FIELDS`.
+
+    Raises:
+        InputError: the annotations or the images are not there, or no image has a box.
+    """
+    from ppdet.core.workspace import create
+    from ppdet.data.transform import PadGT
+
+    dataset = create(f"{split}Dataset")()
+    dataset.dataset_dir = _folder(dataset.dataset_dir)
+    _require(dataset, split)
+    try:
+        dataset.parse_dataset()
+    except (AssertionError, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{split}Dataset: cannot use {dataset.get_anno()}: {type(error).__name__} {error}") from None
+    classes = len(dataset.catid2clsid)
+    if classes > registry["num_classes"]:
+        raise InputError(f"num_classes is {registry['num_classes']}, but {dataset.get_anno()} has {classes} categories")
+    reader = create(f"{split}Reader")
+    if split == "Train" and len(dataset) < reader.batch_size:
+        raise InputError(f"TrainReader: batch_size is {reader.batch_size}, more than the {len(dataset)} images in "
+                         f"{dataset.get_anno()}")
+    dataset.set_transform(reader._sample_transforms)
+    dataset.set_kwargs(**reader.kwargs)
+    batch_transforms = reader._batch_transforms
+    batch_transforms.collate_batch = True
+    if split == "Train" and not any(isinstance(op, PadGT) for op in batch_transforms.transforms_cls):
+        batch_transforms.transforms_cls.append(PadGT())
+    fields = TRAIN_FIELDS if split == "Train" else EVAL_FIELDS
+    # ppdet's EvalReader drops the last incomplete batch by default, which would leave images unmeasured.
+    sampler = DistributedBatchSampler(dataset, reader.batch_size, shuffle=reader.shuffle and split == "Train",
+                                      drop_last=split == "Train" and reader.drop_last)
+    return DataLoader(dataset, batch_sampler=sampler, collate_fn=OrderedCollate(batch_transforms, fields),
+                      num_workers=int(registry.get("worker_num", 0)), return_list=True)
+
+
+def _folder(dataset_dir: str) -> str:
+    """The folder of a data set; `sample:` names are fetched."""
+    if dataset_dir.startswith("sample:"):
+        return str(samples.resolve(dataset_dir[len("sample:"):]))
+    return dataset_dir
+
+
+def _require(dataset: Any, split: str) -> None:
+    annotations = Path(dataset.get_anno() or "")
+    if not annotations.is_file():
+        raise InputError(f"{split}Dataset: no annotations at {annotations} (dataset_dir + anno_path)")
+    images = Path(dataset.dataset_dir, dataset.image_dir)
+    if not images.is_dir():
+        raise InputError(f"{split}Dataset: no image folder at {images} (dataset_dir + image_dir)")

@@ -1,0 +1,83 @@
+"""COCO mAP as a `paddle.metric.Metric`, measured by pycocotools."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import Any
+
+import numpy as np
+import paddle
+
+
+class CocoMAP(paddle.metric.Metric):
+    """COCO mAP over IoU 0.5:0.95 (`mAP`) and at 0.5 (`AP50`), as fractions.
+
+    Boxes are collected batch by batch and measured once, when every image has been seen; until then, and on training
+    batches, the last measured figures stand (NaN before the first). An image that a distributed sampler gave to two
+    ranks counts once.
+
+    Args:
+        annotations: the COCO annotation file.
+        image_ids: the images that an evaluation consists of.
+    """
+
+    def __init__(self, annotations: str, image_ids: list[int]) -> None:
+        super().__init__()
+        from pycocotools.coco import COCO
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._truth = COCO(annotations)
+        self._category_ids = self._truth.getCatIds()
+        self._image_ids = sorted(image_ids)
+        self._found: dict[int, list[dict[str, Any]]] = {}
+        self._measured = [float("nan"), float("nan")]
+
+    def name(self) -> list[str]:
+        """The names under which hapi logs the two figures."""
+        return ["mAP", "AP50"]
+
+    def reset(self) -> None:
+        """Forgets the boxes of an unfinished evaluation; the last figures stay."""
+        self._found.clear()
+
+    def compute(self, *outputs: paddle.Tensor) -> Any:
+        """Takes (boxes, im_id) of an evaluation batch; the losses of a training batch are none of its business."""
+        return list(outputs) if len(outputs) == 2 else []
+
+    def update(self, boxes: np.ndarray | None = None, im_id: np.ndarray | None = None) -> list[float]:
+        """Collects a batch.
+
+        Args:
+            boxes: [b, n, 6]: class, score, x1, y1, x2, y2 in image pixels; class -1 is padding.
+            im_id: [b, 1].
+        """
+        if boxes is None or im_id is None:
+            return self._measured
+        for image_id, rows in zip(im_id.reshape(-1).tolist(), boxes):
+            self._found[image_id] = [
+                {"image_id": image_id, "category_id": self._category_ids[int(label)], "score": score,
+                 "bbox": [x1, y1, x2 - x1, y2 - y1]}
+                for label, score, x1, y1, x2, y2 in rows.tolist() if label >= 0]
+        if len(self._found) >= len(self._image_ids):
+            self._measured = self._measure()
+            self._found.clear()
+        return self._measured
+
+    def accumulate(self) -> list[float]:
+        """The last measured [mAP, AP50]."""
+        return self._measured
+
+    def _measure(self) -> list[float]:
+        from pycocotools.cocoeval import COCOeval
+
+        results = [box for boxes in self._found.values() for box in boxes]
+        if not results:  # loadRes does not take an empty list
+            return [0.0, 0.0]
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation = COCOeval(self._truth, self._truth.loadRes(results), "bbox")
+            evaluation.params.imgIds = self._image_ids
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        return [float(evaluation.stats[0]), float(evaluation.stats[1])]

@@ -1,0 +1,131 @@
+"""A ppdet detector as the plain `nn.Layer` that `paddle.Model` drives: ordered tensors in, losses or boxes out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+from paddle.static import InputSpec
+
+LOSSES = ("loss_vfl", "loss_bbox", "loss_dfl")
+# The order of a batch's tensors; an evaluation batch holds the first three alone.
+EVAL_FIELDS = ("image", "scale_factor", "im_id")
+TRAIN_FIELDS = (*EVAL_FIELDS, "gt_bbox", "gt_class", "pad_gt_mask")
+
+
+class DetectionNetwork(nn.Layer):
+    """Wraps ppdet's `PicoDet` for `paddle.Model`.
+
+    The detector's own children are this layer's children, so that the names in `state_dict` are PaddleDetection's
+    (`backbone.conv1.conv.weight`) and checkpoints pass in both directions.
+
+    Args:
+        detector: what `ppdet.core.workspace.create("PicoDet")` makes.
+    """
+
+    def __init__(self, detector: nn.Layer) -> None:
+        super().__init__()
+        for name, child in detector.named_children():
+            self.add_sublayer(name, child)
+        # Past nn.Layer's registry: as a sublayer it would double every parameter's name.
+        object.__setattr__(self, "detector", detector)
+        self.epoch = 0  # PicoHeadV2 changes its label assigner at an epoch; EpochToNetwork keeps this right
+        self.max_boxes = int(self.head.nms.keep_top_k)
+
+    def input_spec(self) -> list[InputSpec]:
+        """The specs that `paddle.Model(network, inputs=...)` needs to tell inputs from labels: all are inputs."""
+        shapes = {"image": [None, 3, None, None], "scale_factor": [None, 2], "im_id": [None, 1],
+                  "gt_bbox": [None, None, 4], "gt_class": [None, None, 1], "pad_gt_mask": [None, None, 1]}
+        dtypes = {"im_id": "int64", "gt_class": "int64"}
+        return [InputSpec(shapes[name], dtypes.get(name, "float32"), name) for name in TRAIN_FIELDS]
+
+    def export_spec(self, height: int, width: int) -> list[dict[str, InputSpec]]:
+        """The fixed input shape (pixels) with which `detector` is exported: one image, as a phone gives it."""
+        return [{"image": InputSpec([1, 3, height, width], "float32", "image"),
+                 "scale_factor": InputSpec([1, 2], "float32", "scale_factor")}]
+
+    def prediction_layers(self) -> list[str]:
+        """Structured names of the weights that end the network: nothing but the decoding of boxes follows them.
+
+        They are the convolutions that belong to the head itself, and those that end its score alignment. Few and
+        sensitive, they stay dense in the published sparse models.
+        """
+        owners = [("head", self.head)]
+        owners += [(f"head.cls_align.{name}", block)
+                   for name, block in getattr(self.head, "cls_align", nn.LayerList()).named_children()]
+        return [f"{prefix}.{name}.weight" for prefix, owner in owners for name, child in owner.named_children()
+                if isinstance(child, nn.Conv2D)]
+
+    def forward(self, image: paddle.Tensor, scale_factor: paddle.Tensor, im_id: paddle.Tensor,
+                gt_bbox: paddle.Tensor | None = None, gt_class: paddle.Tensor | None = None,
+                pad_gt_mask: paddle.Tensor | None = None) -> list[paddle.Tensor]:
+        """Losses of a training batch, boxes of an evaluation batch.
+
+        Args:
+            image: [b, 3, h, w], normalized.
+            scale_factor: [b, 2], network pixels per image pixel, height first.
+            im_id: [b, 1], COCO image ids.
+            gt_bbox: [b, g, 4], x1 y1 x2 y2 in network pixels, padded with zeros to the batch's most boxes.
+            gt_class: [b, g, 1], class indices.
+            pad_gt_mask: [b, g, 1], 1 where a box is real.
+
+        Returns:
+            In training three scalars (varifocal, box and distribution focal loss). In evaluation the boxes
+            [b, max_boxes, 6] (class, score, x1, y1, x2, y2 in image pixels; class -1 fills up) and im_id.
+        """
+        self.detector.training = self.training
+        inputs = {"image": image, "scale_factor": scale_factor, "im_id": im_id}
+        if not self.training:
+            found = self.detector(inputs)
+            return [self._pad(found["bbox"], found["bbox_num"]), im_id]
+        inputs.update(epoch_id=self.epoch, pad_gt_mask=pad_gt_mask, gt_bbox=gt_bbox, gt_class=gt_class)
+        if not hasattr(self.head, "static_assigner"):  # SimOTA (PicoHead) wants each image's boxes without padding
+            counts = pad_gt_mask.sum(axis=[1, 2]).numpy().astype(int)
+            inputs["gt_bbox"] = [boxes[:n] for boxes, n in zip(gt_bbox, counts)]
+            inputs["gt_class"] = [classes[:n] for classes, n in zip(gt_class, counts)]
+        losses = self.detector(inputs)
+        return [losses[name].reshape([1]) for name in LOSSES]
+
+    def _pad(self, boxes: paddle.Tensor, counts: paddle.Tensor) -> paddle.Tensor:
+        """Boxes of a batch in one tensor of a shape that is the same on every rank, so that it can be gathered."""
+        per_image = counts.numpy().astype(int)
+        padded = np.full((len(per_image), self.max_boxes, 6), -1, dtype=np.float32)
+        parts = np.split(boxes.numpy(), np.cumsum(per_image)[:-1])
+        for row, part, count in zip(padded, parts, per_image):
+            row[:count] = part[:count]
+        return paddle.to_tensor(padded)
+
+
+class DetectionLoss:
+    """The `loss` of `paddle.Model.prepare`: passes the network's own losses on.
+
+    In evaluation the network gives boxes and no loss; hapi insists on a number, so it gets NaN.
+    """
+
+    def __call__(self, *outputs: paddle.Tensor) -> list[paddle.Tensor]:
+        if len(outputs) == len(LOSSES):
+            return list(outputs)
+        return [paddle.full([1], float("nan"))]
+
+
+class EpochToNetwork(paddle.callbacks.Callback):
+    """Tells a `DetectionNetwork` the epoch, as ppdet's trainer does."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.model.network.epoch = epoch
+
+
+def make_network(registry: Any) -> DetectionNetwork:
+    """Makes the network that a loaded configuration describes (see `detection.config.load`)."""
+    from ppdet.core.workspace import create
+
+    return DetectionNetwork(create(registry["architecture"]))
+
+
+def make_optimizer(network: DetectionNetwork, steps_per_epoch: int) -> paddle.optimizer.Optimizer:
+    """Makes the optimizer and its learning-rate schedule from the loaded `LearningRate` and `OptimizerBuilder`."""
+    from ppdet.core.workspace import create
+
+    return create("OptimizerBuilder")(create("LearningRate")(steps_per_epoch), network)

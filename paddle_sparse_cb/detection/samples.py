@@ -1,0 +1,116 @@
+"""Real weights and real images that come inside Python packages, for demos and tests where no model hub is reached.
+
+`sample:picodet_s_416_lcnet` is the COCO-trained PicoDet-s LCNet that `paddlelabel-ml` carries (Apache-2.0).
+`sample:trees_256` is the tree-crown photographs of `deepforest` (MIT), cut into tiles of 256 pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Iterator
+from xml.etree import ElementTree
+
+from ..errors import InputError, did_you_mean
+from ..files import cache_dir, replacing
+from ..packages import Wheel, unpack
+
+TILE = 256  # pixels
+# A crown belongs to each tile that shows more than this share of it, so to one at most; the rest is cut off.
+VISIBLE = 0.5
+
+
+WEIGHTS = Wheel("paddlelabel-ml", "1.0.0", "d3590ed527f3130536ec8cf2d1223f8cca18a320c9f98a109f2f93d9afd131bd", 67)
+PHOTOGRAPHS = Wheel("deepforest", "2.1.0", "8c2798d8e9be7f0004b194fe207b76c1d9fff6e711b3db67b9508dcd5d00ae54", 21)
+
+# The split is by photograph, so that no tree is seen in both.
+SPLITS = {
+    "train": ("2019_YELL_2_528000_4978000_image_crop2", "SOAP_061"),
+    "val": ("2019_YELL_2_541000_4977000_image_crop", "OSBS_029"),
+}
+
+
+def resolve(name: str) -> Path:
+    """The path that a `sample:` name stands for; what is not in the cache yet is fetched and unpacked.
+
+    Args:
+        name: `picodet_s_416_lcnet` (the prefix of an inference model) or `trees_256` (a COCO-format folder).
+    """
+    makers = {"picodet_s_416_lcnet": _weights, "trees_256": _trees}
+    if name not in makers:
+        raise InputError(f"sample:{name}: no such sample; {did_you_mean(name, makers)}")
+    return makers[name]()
+
+
+def _weights() -> Path:
+    return unpack(WEIGHTS) / "paddlelabel_ml" / "model" / "PicoDet" / "ckpt" / "model"
+
+
+def _trees() -> Path:
+    folder = cache_dir() / f"trees_{TILE}"
+    if not folder.is_dir():
+        photographs_dir = unpack(PHOTOGRAPHS) / "deepforest" / "data"
+        print(f"cutting the photographs into tiles of {TILE} pixels ...", flush=True)
+        with replacing(folder) as scratch:
+            (scratch / "images").mkdir(parents=True)
+            for split, photographs in SPLITS.items():
+                coco = _cut([photographs_dir / name for name in photographs], scratch / "images")
+                (scratch / f"{split}.json").write_text(json.dumps(coco))
+    return folder
+
+
+def _cut(photographs: list[Path], images_dir: Path) -> dict[str, Any]:
+    """Cuts photographs into tiles, writes those that show a tree, and returns their COCO annotations."""
+    import cv2
+
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for photograph in photographs:
+        pixels = cv2.imread(str(photograph.with_suffix(".png")), cv2.IMREAD_COLOR)
+        boxes = _read_boxes(photograph.with_suffix(".xml"))
+        for left, top, tile in _tiles(pixels):
+            height, width = tile.shape[:2]
+            seen = _clip(boxes, left, top, width, height)
+            if not len(seen):
+                continue
+            file_name = f"{photograph.name}_{left}_{top}.png"
+            cv2.imwrite(str(images_dir / file_name), tile)
+            images.append({"id": len(images) + 1, "file_name": file_name, "height": height, "width": width})
+            for x1, y1, x2, y2 in seen:
+                box = [round(float(v), 2) for v in (x1, y1, x2 - x1, y2 - y1)]
+                annotations.append({"id": len(annotations) + 1, "image_id": len(images), "category_id": 1,
+                                    "bbox": box, "area": box[2] * box[3], "iscrowd": 0})
+    return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "tree"}]}
+
+
+def _read_boxes(xml: Path) -> Any:
+    """The boxes of a VOC annotation as an array [n, 4] of x1, y1, x2, y2 in pixels."""
+    import numpy as np
+
+    corners = ("xmin", "ymin", "xmax", "ymax")
+    boxes = [[float(box.findtext(corner, "0")) for corner in corners]
+             for box in ElementTree.parse(xml).iter("bndbox")]
+    return np.array(boxes, dtype=np.float32).reshape(-1, 4)
+
+
+def _tiles(pixels: Any) -> Iterator[tuple[int, int, Any]]:
+    """The left and top edges and the pixels of each tile; those at the far edges are filled up with black."""
+    import cv2
+
+    height, width = pixels.shape[:2]
+    for top in range(0, height, TILE):
+        for left in range(0, width, TILE):
+            tile = pixels[top:top + TILE, left:left + TILE]
+            missing = (0, TILE - tile.shape[0], 0, TILE - tile.shape[1])
+            yield left, top, cv2.copyMakeBorder(tile, *missing, cv2.BORDER_CONSTANT)
+
+
+def _clip(boxes: Any, left: int, top: int, width: int, height: int) -> Any:
+    """The boxes of which enough is visible in a tile, in its coordinates, cut at its edges."""
+    import numpy as np
+
+    shifted = boxes - np.array([left, top, left, top], dtype=np.float32)
+    clipped = shifted.clip(0, np.array([width, height, width, height], dtype=np.float32))
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    visible = (clipped[:, 2] - clipped[:, 0]) * (clipped[:, 3] - clipped[:, 1])
+    return clipped[(visible > VISIBLE * area) & (area > 0)]

@@ -1,0 +1,36 @@
+"""The error that means: what you gave us cannot work, and here is why in one line."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Iterable
+
+
+class InputError(ValueError):
+    """Bad input from outside: a recipe, an argument, a path, a checkpoint.
+
+    The message is one line that says what was found, where, and what may be there instead. The command line prints
+    it without a traceback and exits with 2.
+    """
+
+
+class StepError(RuntimeError):
+    """A step failed for a reason outside of the input: a tool is missing, or what came out does not hold the promise.
+
+    What was made before it is kept. The command line prints the message without a traceback and exits with 1.
+    """
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt word: the nearest known one, else up to 12 of those that are known.
+
+    Example:
+        >>> did_you_mean("prunning_steps", ["pruning_steps", "ratio"])
+        "did you mean 'pruning_steps'?"
+    """
+    choices = sorted(known)
+    near = get_close_matches(word, choices, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    more = ", ..." if len(choices) > 12 else ""
+    return f"known: {', '.join(choices[:12])}{more}"

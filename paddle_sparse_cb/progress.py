@@ -1,0 +1,39 @@
+"""How long a training is going to take, said once its pace is known."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import paddle
+
+
+class TimeLeft(paddle.callbacks.Callback):
+    """Prints an estimate after the first few steps.
+
+    Args:
+        name: what is trained, for the message.
+        after: the step after which the pace is taken; the first steps are slower.
+    """
+
+    def __init__(self, name: str, after: int = 3) -> None:
+        super().__init__()
+        self.name = name
+        self.after = after
+        self._started = 0.0
+        self._told = False
+
+    def on_train_batch_begin(self, step: int, logs: Any = None) -> None:
+        """Starts the clock after the first step."""
+        if step == 1 and not self._told:
+            self._started = time.monotonic()
+
+    def on_train_batch_end(self, step: int, logs: Any = None) -> None:
+        """Tells the estimate once."""
+        if self._told or step < self.after or not self._started or paddle.distributed.get_rank() != 0:
+            return
+        self._told = True
+        pace = (time.monotonic() - self._started) / step
+        left = pace * (self.params["steps"] * self.params["epochs"] - step)
+        print(f"training {self.name}: {self.params['epochs']} epochs of {self.params['steps']} steps, "
+              f"about {max(1, round(left / 60))} min", flush=True)

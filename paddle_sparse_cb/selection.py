@@ -1,0 +1,209 @@
+"""Which weights are pruned, and why the others are not.
+
+Paddle-Lite runs a convolution sparse when it is 1x1, of one group, stride 1 and without padding
+(lite/core/optimizer/mir/sparse_conv_detect_pass.cc), so these are the rules of `conv1x1_only`. A layer is judged by
+what it is and does; names count only where the user gives patterns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Callable, Iterator, Sequence
+
+import paddle
+from paddle import nn
+from tabulate import tabulate
+
+from .errors import InputError
+from .sparsity import named_weights
+
+PRUNE_PARAMS_TYPES = ("conv1x1_only", None)
+
+
+@dataclass(frozen=True)
+class PlannedLayer:
+    """One weight: its structured name, its shape, and if it is not pruned, the reason."""
+
+    name: str
+    shape: tuple[int, ...]
+    pruned: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """What is pruned and what is not, for every weight of a network; its `str()` is the table."""
+
+    layers: tuple[PlannedLayer, ...]
+
+    @property
+    def pruned(self) -> tuple[PlannedLayer, ...]:
+        """The layers to prune, in the network's order."""
+        return tuple(layer for layer in self.layers if layer.pruned)
+
+    def require_layers(self) -> PrunePlan:
+        """Returns itself, or raises InputError with the commonest reasons when nothing is left to prune."""
+        if self.pruned:
+            return self
+        reasons = Counter(layer.reason for layer in self.layers)
+        listed = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(4)) or "it has no weights"
+        raise InputError(f"no layer left to prune: {listed}; prune_params_type=None takes all convolutions and linear "
+                         "layers, skip names those to leave out")
+
+    def __str__(self) -> str:
+        rows = [(layer.name, "x".join(map(str, layer.shape)), "pruned" if layer.pruned else layer.reason)
+                for layer in self.layers]
+        table = tabulate(rows, headers=("weight", "shape", ""))
+        return f"{table}\n{len(self.pruned)} of {len(self.layers)} weights are pruned"
+
+
+@dataclass
+class _Usage:
+    """What one forward showed of the convolutions: how often each weight was used, and on maps of which size."""
+
+    calls: Counter[int] = field(default_factory=Counter)
+    spatial: dict[int, int] = field(default_factory=dict)
+
+
+def make_plan(network: nn.Layer, input_spec: Sequence[Any] | None = None, *,
+              prune_params_type: str | None = "conv1x1_only", skip: Sequence[str] = (),
+              skip_params_func: Callable[[nn.Layer], set[str]] | None = None) -> PrunePlan:
+    """Decides for every weight of a network whether it is pruned.
+
+    Args:
+        network: any layer.
+        input_spec: `paddle.static.InputSpec`s (or what has `shape` and `dtype`) of its inputs. With them one forward
+            on zeros shows the size of the maps and the layers that are called twice; without them a squeeze-and-
+            excitation block is told by the pooling layer beside its convolutions.
+        prune_params_type: `conv1x1_only`, or None for all convolutions and linear layers but depthwise ones.
+        skip: shell patterns over structured names, such as `head.*`; each must match a weight.
+        skip_params_func: PaddleSlim's own: takes the network, returns the parameter names (`parameter.name`) to
+            skip; as there, it replaces the rule of `prune_params_type`.
+
+    Returns:
+        The plan, which may have no layer to prune (`PrunePlan.require_layers` raises then).
+
+    Raises:
+        InputError: an unknown `prune_params_type`, or a pattern that matches nothing.
+
+    Example:
+        >>> from paddle import nn
+        >>> network = nn.Sequential(nn.Conv2D(3, 8, 3), nn.Conv2D(8, 8, 1))
+        >>> [(layer.name, layer.pruned, layer.reason) for layer in make_plan(network).layers]
+        [('0.weight', False, '3x3 kernel'), ('1.weight', True, '')]
+    """
+    if prune_params_type not in PRUNE_PARAMS_TYPES:
+        raise InputError(f"prune_params_type is 'conv1x1_only' or None, got {prune_params_type!r}")
+    weights = list(named_weights(network))
+    for pattern in skip:
+        if not any(fnmatchcase(name, pattern) for name, _, _ in weights):
+            raise InputError(f"skip: the pattern {pattern!r} matches no weight of the network")
+    usage = _trace(network, input_spec) if input_spec is not None else None
+    pooled = set() if usage else _beside_pooling(network)
+    by_function = set(skip_params_func(network)) if skip_params_func else set()
+
+    def reason(name: str, layer: nn.Layer, weight: paddle.Tensor) -> str:
+        if skip_params_func:
+            why = "skipped by skip_params_func" if by_function & {weight.name, layer.full_name()} else ""
+        elif prune_params_type is None:
+            why = _why_not_any(layer, weight)
+        else:
+            why = _why_not_conv1x1(layer, weight) or _why_not_used_so(weight, usage, id(layer) in pooled)
+        if why:
+            return why
+        pattern = next((pattern for pattern in skip if fnmatchcase(name, pattern)), None)
+        return "" if pattern is None else "on the skip list" if pattern == name else f"skipped by {pattern!r}"
+
+    reasons = [(name, tuple(weight.shape), reason(name, layer, weight)) for name, layer, weight in weights]
+    return PrunePlan(tuple(PlannedLayer(name, shape, not why, why) for name, shape, why in reasons))
+
+
+def _why_not_any(layer: nn.Layer, weight: paddle.Tensor) -> str:
+    if "Norm" in type(layer).__name__ or isinstance(layer, nn.Embedding):
+        return f"{type(layer).__name__}"
+    if getattr(layer, "_groups", 1) > 1 and weight.shape[1] == 1:
+        return "depthwise"
+    return "a single weight" if weight.size == 1 else ""
+
+
+def _why_not_conv1x1(layer: nn.Layer, weight: paddle.Tensor) -> str:
+    """Paddle-Lite's conditions on the layer itself."""
+    if not isinstance(layer, nn.Conv2D):
+        return f"no 2D convolution ({type(layer).__name__})"
+    kernel = weight.shape[2:]
+    if list(kernel) != [1, 1]:
+        return f"{kernel[0]}x{kernel[1]} kernel"
+    if layer._groups != 1:
+        return f"{layer._groups} groups"
+    if any(stride != 1 for stride in _pair(layer._stride)):
+        return f"stride {_pair(layer._stride)[0]}"
+    padding = layer._updated_padding if hasattr(layer, "_updated_padding") else layer._padding
+    if not isinstance(padding, str) and any(_pair(padding)):
+        return f"padding {padding}"
+    return "a single weight" if weight.size == 1 else ""
+
+
+def _why_not_used_so(weight: paddle.Tensor, usage: _Usage | None, pooled: bool) -> str:
+    """What a layer does rules it out although its shape would not."""
+    if pooled:
+        return "on a 1x1 map (squeeze and excitation)"
+    if usage is None:
+        return ""
+    calls = usage.calls[id(weight)]
+    if calls != 1:  # Paddle-Lite's optimizer crashes on a shared sparse convolution
+        return "never called" if calls == 0 else f"called {calls} times"
+    return "on a 1x1 map (squeeze and excitation)" if usage.spatial[id(weight)] == 1 else ""
+
+
+def _pair(value: Any) -> list[int]:
+    return list(value) if isinstance(value, (list, tuple)) else [value, value]
+
+
+def _beside_pooling(network: nn.Layer) -> set[int]:
+    """Convolutions whose parent also pools to 1x1: squeeze-and-excitation blocks."""
+    found = set()
+    for layer in network.sublayers(include_self=True):
+        children = list(layer.children())
+        if any(isinstance(child, nn.AdaptiveAvgPool2D) and _pools_to_one(child) for child in children):
+            found |= {id(child) for child in children if isinstance(child, nn.Conv2D)}
+    return found
+
+
+def _pools_to_one(pool: nn.AdaptiveAvgPool2D) -> bool:
+    return _pair(pool._output_size) == [1, 1]
+
+
+def _trace(network: nn.Layer, input_spec: Sequence[Any]) -> _Usage:
+    """Runs one forward on zeros and watches the convolutions; the network is left as it was."""
+    usage = _Usage()
+
+    def watch(layer: nn.Conv2D, inputs: Any, output: paddle.Tensor) -> None:
+        usage.calls[id(layer.weight)] += 1
+        usage.spatial[id(layer.weight)] = int(output.shape[-1]) * int(output.shape[-2])
+
+    inputs = [paddle.zeros([size if size and size > 0 else 1 for size in spec.shape], dtype=spec.dtype)
+              for spec in input_spec]
+    convolutions = [layer for layer in network.sublayers(include_self=True) if isinstance(layer, nn.Conv2D)]
+    hooks = [layer.register_forward_post_hook(watch) for layer in convolutions]
+    try:
+        with _evaluating(network), paddle.no_grad():
+            network(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return usage
+
+
+@contextlib.contextmanager
+def _evaluating(network: nn.Layer) -> Iterator[None]:
+    """Evaluation mode, and afterwards each layer's own mode again (a frozen batch norm stays frozen)."""
+    modes = [(layer, layer.training) for layer in network.sublayers(include_self=True)]
+    network.eval()
+    try:
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training

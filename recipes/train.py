@@ -1,0 +1,14 @@
+#!/usr/bin/env python3
+"""Trains a recipe, alone or as a rank of `python -m paddle.distributed.launch`.
+
+    python recipes/train.py -c recipes/picodet_s_416_trees_sparse75.yml
+    python -m paddle.distributed.launch --nproc_per_node 2 recipes/train.py -c RECIPE -o epoch=4
+"""
+
+import sys
+
+from paddle_sparse_cb.cli import main
+
+if __name__ == "__main__":
+    # PaddleDetection's scripts name the recipe with -c; the command takes it as it is.
+    sys.exit(main(["train", *(word for word in sys.argv[1:] if word not in ("-c", "--config"))]))
