@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Callable
 
 import paddle
 
-from .context import Hook, HookContext
+from .context import Hook, HookContext, call_hooks
 from .errors import InputError
+from .masks import check_block
 from .schedule import GMPSchedule, check_count
 from .selection import PRUNE_PARAMS_TYPES, PrunePlan, make_plan
 from .sparsity import measure_sparsity
@@ -91,7 +93,7 @@ class SparsityCallback(paddle.callbacks.Callback):
         if not all(callable(hook) for hook in post_train):
             raise InputError(f"post_train is a sequence of callables, got {post_train!r}")
         self.prune_params_type, self.skip_params_func, self.skip = prune_params_type, skip_params_func, tuple(skip)
-        self.local_sparsity, self.sparse_block, self.plan = local_sparsity, sparse_block, plan
+        self.local_sparsity, self.sparse_block, self.plan = local_sparsity, check_block(sparse_block), plan
         self.log_dir, self.log_freq, self.per_layer = log_dir, check_count("log_freq", log_freq, least=1), per_layer
         self.save_dir, self.post_train = save_dir, tuple(post_train)
         self.pruner: GMPPruner | None = None
@@ -114,6 +116,7 @@ class SparsityCallback(paddle.callbacks.Callback):
         self.pruner = GMPPruner(self.model.network, ratio=self.ratio, local_sparsity=self.local_sparsity,
                                 sparse_block=self.sparse_block, configs=configs, plan=plan)
         self.pruner.attach(self.model._optimizer)
+        self._logged = 0
         if self.log_dir is not None and paddle.distributed.get_rank() == 0:
             self._writer = SparsityWriter(self.log_dir)
 
@@ -149,11 +152,14 @@ class SparsityCallback(paddle.callbacks.Callback):
         """Writes the curves, once every `log_freq` optimizer steps."""
         assert self.pruner is not None
         done = self.pruner.cur_iteration
-        if self._writer and done % self.log_freq == 0 and done != self._logged:
+        if self._writer and done % self.log_freq == 0:
             self._log(done, logs or {})
 
     def _log(self, done: int, logs: dict[str, Any]) -> None:
-        assert self.pruner is not None and self._writer is not None
+        assert self.pruner is not None
+        assert self._writer is not None
+        if done == self._logged:  # a further micro-batch of the same optimizer step, or the end of the training
+            return
         self._logged = done
         values = {"sparsity/target": self.pruner.ratio, "train/lr": float(self.model._optimizer.get_lr())}
         if self.per_layer:
@@ -189,7 +195,5 @@ class SparsityCallback(paddle.callbacks.Callback):
         if not self.post_train:
             return
         assert self.save_dir is not None
-        context = HookContext(self.model.network, Path(self.save_dir), self.pruner.plan, report, self.ratio)
-        for hook in self.post_train:
-            if paddle.distributed.get_rank() == 0 or getattr(hook, "every_rank", False):
-                hook(context)
+        call_hooks(self.post_train,
+                   HookContext(self.model.network, Path(self.save_dir), self.pruner.plan, report, self.ratio))

@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 import warnings
-from typing import Sequence
+from collections.abc import Sequence
 
 from .errors import InputError, StepError
 
@@ -63,18 +63,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from . import recipe as recipes  # here: it imports ppdet, and `--help` should not wait for that
+    from . import run  # here: it imports ppdet, and `--help` should not wait for that
+    from .recipe import read_recipe
     from .report import read_report, table
 
-    recipe = recipes.read_recipe(options.recipe, options.slim_config, options.opt)
+    recipe = read_recipe(options.recipe, options.slim_config, options.opt)
     if options.command == "plan":
-        print(recipes.plan(recipe))
-    elif options.command == "train":
-        recipes.train(recipe)
+        print(run.plan(recipe))
+    elif options.command == "eval":
+        print(run.evaluate(recipe))
     elif options.command == "report":
         print(table(read_report(recipe.output)))
     else:
-        recipes.step(recipe, options.command)
+        steps = {"train": run.train, "export": run.export, "optimize": run.optimize, "verify": run.check}
+        steps[options.command](recipe)
 
 
 if __name__ == "__main__":

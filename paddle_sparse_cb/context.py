@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
@@ -37,5 +38,11 @@ class HookContext:
     checks: dict[str, Any] = field(default_factory=dict)
 
 
-# A hook with a true attribute `every_rank` runs on all ranks of a distributed training, others on rank 0.
 Hook = Callable[[HookContext], None]
+
+
+def call_hooks(hooks: Iterable[Hook], context: HookContext) -> None:
+    """Calls hooks in order: on rank 0 alone, but one with a true attribute `every_rank` on all ranks."""
+    for hook in hooks:
+        if paddle.distributed.get_rank() == 0 or getattr(hook, "every_rank", False):
+            hook(context)

@@ -7,11 +7,22 @@ where the weights are.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from decimal import Decimal
-from typing import Sequence
 
 import paddle
 import paddle.nn.functional as F
+
+from .bits import magnitude_bits
+from .errors import InputError
+from .schedule import check_count
+
+
+def check_block(block: Sequence[int]) -> tuple[int, int]:
+    """Returns a block as (rows, columns), or says what is wrong with it."""
+    if not isinstance(block, (list, tuple)) or len(block) != 2:
+        raise InputError(f"sparse_block is two whole numbers, rows and columns, got {block!r}")
+    return check_count("sparse_block", block[0], least=1), check_count("sparse_block", block[1], least=1)
 
 
 def prune_count(ratio: float, units: int) -> int:
@@ -30,7 +41,7 @@ def smallest(scores: paddle.Tensor, count: int) -> paddle.Tensor:
     """Marks exactly `count` of the smallest scores; of equal ones, those that come first.
 
     Args:
-        scores: [n].
+        scores: [n], integers.
         count: from 0 to n.
 
     Returns:
@@ -46,7 +57,7 @@ def smallest(scores: paddle.Tensor, count: int) -> paddle.Tensor:
 
 
 def block_scores(weight: paddle.Tensor, block: tuple[int, int]) -> paddle.Tensor:
-    """The L1 norm of each block of a weight.
+    """The L1 norm of each block of a weight, as integers of the same order (`magnitude_bits`).
 
     Args:
         weight: [rows, ...]; what follows the rows is flattened to columns. For a 1x1 convolution the rows are the
@@ -56,14 +67,14 @@ def block_scores(weight: paddle.Tensor, block: tuple[int, int]) -> paddle.Tensor
     Returns:
         [blocks], row by row.
     """
-    magnitudes = weight.abs().reshape([weight.shape[0], -1])
+    magnitudes = weight.astype("float32").abs().reshape([weight.shape[0], -1])
     height, width = block
     if (height, width) == (1, 1):
-        return magnitudes.reshape([-1])
+        return magnitude_bits(magnitudes.reshape([-1]))
     rows, columns = magnitudes.shape
     padded = F.pad(magnitudes.reshape([1, 1, rows, columns]), [0, -columns % width, 0, -rows % height])
     tiled = padded.reshape([-(-rows // height), height, -(-columns // width), width])
-    return tiled.sum(axis=[1, 3]).reshape([-1])
+    return magnitude_bits(tiled.sum(axis=[1, 3]).reshape([-1]))
 
 
 def spread(marks: paddle.Tensor, shape: Sequence[int], block: tuple[int, int]) -> paddle.Tensor:
@@ -94,7 +105,7 @@ def prune(scores: Sequence[paddle.Tensor], ratio: float) -> list[paddle.Tensor]:
     zeros.
 
     Args:
-        scores: for each layer [units]: magnitudes, 0 where a unit is pruned.
+        scores: for each layer [units]: what `block_scores` gives, 0 where a unit is pruned.
         ratio: the share of all units to prune.
 
     Returns:
@@ -113,4 +124,4 @@ def _guard(scores: paddle.Tensor) -> paddle.Tensor:
     """Scores whose largest (the last of equal ones) is out of reach."""
     last = scores.shape[0] - 1 - int(paddle.argmax(paddle.flip(scores, [0])))
     guard = F.one_hot(paddle.to_tensor([last], dtype="int64"), scores.shape[0])[0].astype("bool")
-    return paddle.where(guard, paddle.full_like(scores, float("inf")), scores)
+    return paddle.where(guard, paddle.full_like(scores, 2**31 - 1), scores)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Sequence
+from collections.abc import Sequence
+from typing import Any, Callable
 
 import paddle
 from paddleslim import GMPUnstructuredPruner
@@ -64,7 +65,7 @@ class GMPPruner(GMPUnstructuredPruner):
         self.mode = "ratio"
         self.target_ratio = ratio
         self.local_sparsity = local_sparsity
-        self.sparse_block = check_block(sparse_block)
+        self.sparse_block = masks.check_block(sparse_block)
         self.plan = (plan or make_plan(model, prune_params_type=prune_params_type,
                                        skip_params_func=skip_params_func)).require_layers()
         self.ratio = self.schedule.at(self.cur_iteration - 1) if self.cur_iteration else 0.0
@@ -88,11 +89,12 @@ class GMPPruner(GMPUnstructuredPruner):
         """Counts one optimizer step: renews the masks when the ratio rises, and zeroes the pruned weights."""
         ratio = self.schedule.at(self.cur_iteration)
         self.cur_iteration += 1
+        self.update_params()  # first: momentum has just moved weights that are pruned, and they stay so
         if ratio != self.ratio or self._stale:
             self.ratio = ratio
             self._stale = False
             self._update_masks()
-        self.update_params()
+            self.update_params()
 
     @paddle.no_grad()
     def _update_masks(self) -> None:
@@ -163,7 +165,7 @@ class GMPPruner(GMPUnstructuredPruner):
         zeros = {layer.name: layer.zeros for layer in report.layers}
         for layer, weight in zip(self.plan.pruned, self._weights):
             mask = self.masks.get(weight.name)
-            pruned = 0 if mask is None else count_zeros([mask.astype("int32")])[0]
+            pruned = 0 if mask is None else int(paddle.logical_not(mask).astype("int64").sum())
             if zeros[layer.name] < pruned:
                 raise RuntimeError(f"{layer.name}: {pruned} weights are pruned, but only {zeros[layer.name]} are zero")
         return report
@@ -178,10 +180,3 @@ class GMPPruner(GMPUnstructuredPruner):
         """Zeros over elements of the 1x1 convolutions of a network."""
         weights = [weight for _, _, weight in named_weights(model) if list(weight.shape[2:]) == [1, 1]]
         return sum(count_zeros(weights)) / max(1, sum(weight.size for weight in weights))
-
-
-def check_block(block: Sequence[int]) -> tuple[int, int]:
-    """Returns a block as (rows, columns), or says what is wrong with it."""
-    if not isinstance(block, (list, tuple)) or len(block) != 2:
-        raise InputError(f"sparse_block is two whole numbers, rows and columns, got {block!r}")
-    return check_count("sparse_block", block[0], least=1), check_count("sparse_block", block[1], least=1)

@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from .context import HookContext
 from .deploy.lite import count_convolutions
+from .deploy.verify import describe
 from .errors import InputError
 from .files import write_text
 
@@ -105,9 +106,7 @@ def _percent(fraction: float | None) -> str:
 
 
 def _markdown(report: dict[str, Any]) -> str:
-    checks = [f"- `{name}`: {'holds' if check['ok'] else 'DOES NOT HOLD'} "
-              f"({', '.join(f'{key} {value}' for key, value in check.items() if key not in ('ok', 'wrong'))})"
-              for name, check in report["checks"].items()]
+    checks = [f"- `{name}`: {describe(check)}" for name, check in report["checks"].items()]
     return "\n".join([f"# {report['recipe']}", "", table(report, "github"), "",
                       f"mAP and AP50 in percent. Paddle {report['paddle']}, seed {report['seed']}. "
                       "The dense `.nb` holds the same weights with dense kernels: its size does not depend on zeros.",

@@ -18,13 +18,13 @@ def check_fraction(name: str, value: object, least: float = 0.0) -> float:
         >>> check_fraction("ratio", 75)
         Traceback (most recent call last):
         ...
-        paddle_sparse_cb.errors.InputError: ratio is a fraction: at least 0.0 and less than 1, got 75 (did you mean 0.75?)
+        paddle_sparse_cb.errors.InputError: ratio is a fraction from 0.0 to below 1, got 75 (did you mean 0.75?)
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value < 1:
         return float(value)
     percent = isinstance(value, (int, float)) and 1 < value < 100
     hint = f" (did you mean {value / 100:g}?)" if percent else ""  # type: ignore[operator]
-    raise InputError(f"{name} is a fraction: at least {least} and less than 1, got {value!r}{hint}")
+    raise InputError(f"{name} is a fraction from {least} to below 1, got {value!r}{hint}")
 
 
 def check_count(name: str, value: object, least: int = 0) -> int:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Callable
 
 import paddle
 from paddle import nn

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Any
 
 import paddle
 from tabulate import tabulate
+
+from .bits import magnitude_bits
 
 if TYPE_CHECKING:
     from .selection import PrunePlan
@@ -78,10 +81,10 @@ def named_weights(network: paddle.nn.Layer) -> Iterator[tuple[str, paddle.nn.Lay
 
 
 def count_zeros(weights: list[paddle.Tensor]) -> list[int]:
-    """Zeros of each tensor, fetched from the device in one transfer."""
+    """Exact zeros of each tensor, fetched from the device in one transfer."""
     if not weights:
         return []
-    return [int(n) for n in paddle.stack([(weight == 0).astype("int64").sum() for weight in weights]).numpy()]
+    return paddle.stack([(magnitude_bits(weight) == 0).astype("int64").sum() for weight in weights]).numpy().tolist()
 
 
 def measure_sparsity(network: paddle.nn.Layer, plan: PrunePlan | None = None) -> SparsityReport:

@@ -11,10 +11,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Iterator
 
 from ..context import HookContext
 from ..errors import InputError, StepError
@@ -24,10 +24,9 @@ from ..packages import Wheel, unpack
 # Zeros over weights at which Paddle-Lite makes a 1x1 convolution sparse: its own default.
 THRESHOLD = 0.6
 
-WHEELS = {
-    "3.10": Wheel("paddlelite", "2.13rc0", "b1e6081c4154e50479426df9c7390c0d1d99dd9d832a270d1fe925894768fb62", 47, "3.10"),
-    "3.8": Wheel("paddlelite", "2.13rc0", "8a42fe8737d3ade116264fd85b9f24a2bbe42095882e0a44a4ec7f0104fcc196", 47, "3.8"),
-}
+_DIGESTS = {"3.10": "b1e6081c4154e50479426df9c7390c0d1d99dd9d832a270d1fe925894768fb62",
+            "3.8": "8a42fe8737d3ade116264fd85b9f24a2bbe42095882e0a44a4ec7f0104fcc196"}
+WHEELS = {python: Wheel("paddlelite", "2.13rc0", digest, 47, python) for python, digest in _DIGESTS.items()}
 
 
 @dataclass(frozen=True)
@@ -145,14 +144,14 @@ class Convolutions:
 
 
 def count_convolutions(nb: Path) -> Convolutions:
-    """Counts the convolutions in an optimized model by the kernel that each names, such as `sparse_conv2d/def/4/1/1`."""
+    """Counts the convolutions in an optimized model by the kernels it names, such as `sparse_conv2d/def/4/1/1`."""
     kernels = re.findall(rb"(?:(\w+?)_)?conv2d/\w+/\d+/\d+/\d+", nb.read_bytes())
     return Convolutions(len(kernels), sum(kind.endswith(b"sparse") for kind in kernels))
 
 
 @dataclass
 class OptimizeLite:
-    """Post-train hook: `model_dense.nb` and, if anything is pruned, `model_sparse.nb` from the same exported weights."""
+    """Post-train hook: `model_dense.nb` and, if anything is pruned, `model_sparse.nb` from the same weights."""
 
     def __call__(self, context: HookContext) -> None:
         """Adds the artefacts `nb_dense` and `nb_sparse`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,19 @@ def require(context: HookContext) -> None:
             continue
         if name == "nb":
             raise StepError(f"{context.artefacts['nb_sparse']}: {check['sparse_convs']} of {check['planned']} planned "
-                            f"layers run sparse, {check['sparse_bytes']:,} bytes against {check['dense_bytes']:,} dense")
+                            f"layers run sparse; {check['sparse_bytes']:,} bytes, dense {check['dense_bytes']:,}")
         wrong = f"; fewer zeros than the network in {', '.join(check['wrong'][:3])}" if check["wrong"] else ""
         raise StepError(f"{name}: {check['sparsity']:.4%} zeros in the weights to prune, target "
                         f"{check['target']:.4%}{wrong}")
+
+
+def describe(check: Mapping[str, Any]) -> str:
+    """A check in words: whether it holds, and its figures."""
+    figures = ", ".join(f"{key} {value}" for key, value in check.items() if key not in ("ok", "wrong"))
+    return f"{'holds' if check['ok'] else 'DOES NOT HOLD'} ({figures})"
+
+
+def print_checks(context: HookContext) -> None:
+    """Post-train hook: prints a line for each check."""
+    for name, check in context.checks.items():
+        print(f"{name}: {describe(check)}")

@@ -20,27 +20,35 @@ from ..errors import InputError, did_you_mean
 # Scalars of PaddleDetection's own files that no registered module claims. Those that only its trainer or its C++
 # deployment read are accepted, so that its files load as they are.
 _PLAIN_KEYS = frozenset("""
-    _BASE_ architecture pretrain_weights weights metric num_classes epoch save_dir snapshot_epoch log_iter use_gpu
-    use_xpu use_mlu use_npu worker_num eval_height eval_width eval_size use_ema ema_decay ema_decay_type
-    ema_black_list ema_filter_no_grad cycle_epoch find_unused_parameters print_flops print_params export slim pruner
-    norm_type TestDataset filename resume_weights seed
-""".split())
+    architecture cycle_epoch ema_black_list ema_decay ema_decay_type ema_filter_no_grad epoch eval_height eval_size
+    eval_width export filename find_unused_parameters log_iter metric norm_type num_classes pretrain_weights
+    print_flops print_params pruner resume_weights save_dir seed slim snapshot_epoch use_ema use_gpu use_mlu use_npu
+    use_xpu weights worker_num
+""".split())  # noqa: SIM905 a list of quoted words would fill the screen
 
 
 @functools.lru_cache(maxsize=1)
 def _pristine() -> dict[str, Any]:
-    """ppdet's registry as the import leaves it."""
-    import pycocotools.mask  # noqa: F401  before ppdet: its zlib clashes with paddle's when it comes second
+    """Ppdet's registry as the import leaves it."""
     import ppdet.core.workspace as workspace
-    import ppdet.data  # noqa: F401
-    import ppdet.modeling  # noqa: F401
-    import ppdet.optimizer  # noqa: F401
+    import ppdet.data
+    import ppdet.modeling
+    import ppdet.optimizer
     import ppdet.slim  # noqa: F401
+    import pycocotools.mask  # noqa: F401  before ppdet: its zlib clashes with paddle's when it comes second
 
     for name in logging.root.manager.loggerDict:
         if name.startswith("ppdet"):  # each has a level of its own; INFO is a line for every array not loaded
             logging.getLogger(name).setLevel(logging.WARNING)
     return _copy(workspace.global_config)
+
+
+@functools.lru_cache(maxsize=1)
+def _defaults() -> dict[Any, Any]:
+    """Default arguments of ppdet's constructors as the import leaves them."""
+    classes = [getattr(schema.pymodule, schema.name) for schema in _pristine().values() if hasattr(schema, "pymodule")]
+    return {cls.__init__: copy.deepcopy(cls.__init__.__defaults__) for cls in classes
+            if getattr(cls.__init__, "__defaults__", None)}
 
 
 def _copy(registry: dict[str, Any]) -> dict[str, Any]:
@@ -121,6 +129,9 @@ def load(content: dict[str, Any], origin: str) -> Any:
 
     registry = workspace.global_config
     pristine = _pristine()
+    for constructor, defaults in _defaults().items():
+        # Some change their own default lists: a second LCPAN would get one scale more.
+        constructor.__defaults__ = copy.deepcopy(defaults)
     registry.clear()
     registry.update(_copy(pristine))
     modules = {name: schema for name, schema in pristine.items() if isinstance(schema, workspace.SchemaDict)}

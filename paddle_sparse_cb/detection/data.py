@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ class OrderedCollate:
         self.fields = fields
 
     def __call__(self, batch: list[dict[str, Any]]) -> list[np.ndarray]:
+        """Collates a batch."""
         collated = self.transforms(batch)
         return [np.asarray(collated[name], dtype=_DTYPES.get(name, np.float32)) for name in self.fields]
 
@@ -54,7 +57,8 @@ def make_loader(registry: Any, split: str) -> DataLoader:
     dataset.dataset_dir = _folder(dataset.dataset_dir)
     _require(dataset, split)
     try:
-        dataset.parse_dataset()
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells each of its steps
+            dataset.parse_dataset()
     except (AssertionError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{split}Dataset: cannot use {dataset.get_anno()}: {type(error).__name__} {error}") from None
     classes = len(dataset.catid2clsid)

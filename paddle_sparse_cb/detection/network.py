@@ -82,6 +82,9 @@ class DetectionNetwork(nn.Layer):
             return [self._pad(found["bbox"], found["bbox_num"]), im_id]
         inputs.update(epoch_id=self.epoch, pad_gt_mask=pad_gt_mask, gt_bbox=gt_bbox, gt_class=gt_class)
         if not hasattr(self.head, "static_assigner"):  # SimOTA (PicoHead) wants each image's boxes without padding
+            assert pad_gt_mask is not None
+            assert gt_bbox is not None
+            assert gt_class is not None
             counts = pad_gt_mask.sum(axis=[1, 2]).numpy().astype(int)
             inputs["gt_bbox"] = [boxes[:n] for boxes, n in zip(gt_bbox, counts)]
             inputs["gt_class"] = [classes[:n] for classes, n in zip(gt_class, counts)]
@@ -105,6 +108,7 @@ class DetectionLoss:
     """
 
     def __call__(self, *outputs: paddle.Tensor) -> list[paddle.Tensor]:
+        """Takes what the network gave."""
         if len(outputs) == len(LOSSES):
             return list(outputs)
         return [paddle.full([1], float("nan"))]
@@ -114,6 +118,7 @@ class EpochToNetwork(paddle.callbacks.Callback):
     """Tells a `DetectionNetwork` the epoch, as ppdet's trainer does."""
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Sets `network.epoch`."""
         self.model.network.epoch = epoch
 
 

@@ -28,8 +28,9 @@ class Loaded:
     left: tuple[str, ...]
 
     def __str__(self) -> str:
-        left = f", {len(self.left)} left as they were ({', '.join(self.left[:3])}{', ...' if len(self.left) > 3 else ''})"
-        return f"weights of {self.source}: {self.loaded} arrays loaded" + (left if self.left else "")
+        some = ", ".join(self.left[:3]) + (", ..." if len(self.left) > 3 else "")
+        left = f", {len(self.left)} left as they were ({some})" if self.left else ""
+        return f"weights of {self.source}: {self.loaded} arrays loaded{left}"
 
 
 def load_pretrained(network: paddle.nn.Layer, source: str) -> Loaded:

@@ -1,0 +1,257 @@
+"""A recipe to a run: start weights, training, and what follows it."""
+
+from __future__ import annotations
+
+import random
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+from paddle.static import InputSpec
+
+from .callback import SparsityCallback
+from .checkpoint import Checkpoints
+from .context import Hook, HookContext, call_hooks
+from .deploy.export import Export
+from .deploy.lite import OptimizeLite
+from .deploy.verify import print_checks, require, verify
+from .detection import config
+from .detection.data import make_loader
+from .detection.metric import CocoMAP
+from .detection.network import DetectionLoss, DetectionNetwork, EpochToNetwork, make_network, make_optimizer
+from .detection.weights import load_pretrained
+from .errors import InputError
+from .progress import TimeLeft
+from .recipe import Recipe, read_recipe
+from .report import WriteReport, read_report, table
+from .selection import PlannedLayer, PrunePlan, make_plan
+from .sparsity import measure_sparsity, named_weights
+
+_ARTEFACTS = {"pdparams": "checkpoints/final.pdparams", "nb_dense": "model_dense.nb", "nb_sparse": "model_sparse.nb"}
+
+
+@dataclass
+class Run:
+    """The pieces of a recipe, made: network, data and `paddle.Model`."""
+
+    recipe: Recipe
+    network: DetectionNetwork
+    model: paddle.Model
+    train_loader: paddle.io.DataLoader
+    eval_loader: paddle.io.DataLoader
+    plan: PrunePlan
+    report: WriteReport
+
+    def evaluate(self) -> dict[str, float]:
+        """`mAP` and `AP50` of the network as it is; all ranks take part."""
+        _say(f"evaluating on {len(self.eval_loader.dataset)} images ...")
+        result = self.model.evaluate(self.eval_loader, verbose=0)
+        return {name: float(result[name]) for name in ("mAP", "AP50")}
+
+    def context(self) -> HookContext:
+        """What the hooks work on, with what the output folder holds already."""
+        output = self.recipe.output
+        found = {name: output / file for name, file in _ARTEFACTS.items() if (output / file).is_file()}
+        if self.recipe.exported.with_suffix(".pdmodel").is_file():
+            found["inference"] = self.recipe.exported
+        sparsity = measure_sparsity(self.network, self.plan)
+        return HookContext(self.network, output, self.plan, sparsity, self.recipe.target_ratio, artefacts=found)
+
+
+@dataclass
+class _Evaluate:
+    """Post-train hook: measures the finalized network."""
+
+    run: Run
+    every_rank = True
+
+    def __call__(self, context: HookContext) -> None:
+        context.metrics.update(self.run.evaluate())
+
+
+@dataclass
+class _ExportDetector:
+    """Post-train hook: exports the detector with what follows its heads, as the recipe's `export:` block says."""
+
+    run: Run
+
+    def __call__(self, context: HookContext) -> None:
+        options = self.run.recipe.content.get("export") or {}
+        detector = self.run.network.detector
+        before = detector.export_post_process, detector.export_nms
+        detector.export_post_process = bool(options.get("post_process", True))
+        detector.export_nms = bool(options.get("nms", True))
+        try:
+            Export(self.run.network.export_spec(*self.run.recipe.input_size), detector)(context)
+        finally:  # an evaluation needs both
+            detector.export_post_process, detector.export_nms = before
+
+
+def _note_weights(context: HookContext) -> None:
+    """Post-train hook: the last checkpoint is an artefact, to be verified with the others."""
+    context.artefacts["pdparams"] = context.output / _ARTEFACTS["pdparams"]
+
+
+def _print_table(context: HookContext) -> None:
+    """Post-train hook: the table and where things lie."""
+    print(f"\n{table(read_report(context.output))}\n")
+    for name in ("report.md", "report.json", "tensorboard", "checkpoints", "inference", "model_dense.nb",
+                 "model_sparse.nb"):
+        if (context.output / name).exists():
+            print(f"  {context.output / name}")
+
+
+def train(recipe: Recipe) -> None:
+    """Runs a recipe from its start weights to its report.
+
+    Under `paddle.distributed.launch` all ranks call this; rank 0 writes.
+
+    Raises:
+        InputError: the recipe, its data or its weights cannot be used.
+        StepError: a step after the training failed, or what came out does not hold the promise.
+    """
+    run = _build(recipe, _start_weights(recipe))
+    if recipe.sparsity is None:
+        _fit(run, [])
+        call_hooks([_Evaluate(run), run.report, _print_table], run.context())
+        return
+    run.plan.require_layers()
+    run.report.dense = {**run.evaluate(), "sparsity": measure_sparsity(run.network, run.plan).ratio}
+    _say(f"before pruning: mAP {run.report.dense['mAP']:.4f}, AP50 {run.report.dense['AP50']:.4f}")
+    # The report is written before Lite too, in case its optimizer is missing.
+    hooks: list[Hook] = [_Evaluate(run), _note_weights, _ExportDetector(run), run.report, *_after_export(run)]
+    _fit(run, [SparsityCallback(**{**recipe.sparsity, "skip": ()}, plan=run.plan, save_dir=recipe.output,
+                                log_dir=recipe.output / "tensorboard", post_train=hooks)])
+
+
+def _after_export(run: Run) -> list[Hook]:
+    return [OptimizeLite(), verify, run.report, _print_table, require]
+
+
+def _fit(run: Run, callbacks: list[paddle.callbacks.Callback]) -> None:
+    content = run.recipe.content
+    snapshot = int(content.get("snapshot_epoch", 1))
+    common = [EpochToNetwork(), TimeLeft(run.recipe.name), Checkpoints(run.recipe.output / "checkpoints", snapshot)]
+    verbose = 0 if paddle.distributed.get_rank() else 1 if sys.stdout.isatty() else 2
+    run.model.fit(run.train_loader, run.eval_loader, epochs=int(content["epoch"]), eval_freq=snapshot,
+                  verbose=verbose, log_freq=int(content.get("log_iter", 20)), callbacks=[*common, *callbacks])
+
+
+def _start_weights(recipe: Recipe) -> str | None:
+    """Where the weights come from; the dense recipe of a `recipe:` is run first unless its result is there."""
+    source = recipe.content.get("pretrain_weights")
+    if not source or not str(source).startswith("recipe:"):
+        return source
+    dense = read_recipe(recipe.path.parent / source[len("recipe:"):])
+    dense.content["save_dir"] = recipe.content.get("save_dir", "output")
+    report = dense.output / "report.json"
+    if dense.weights.is_file() and report.is_file() and read_report(dense.output)["digest"] == dense.digest:
+        _say(f"using the dense model of {dense.path} in {dense.output}")
+    else:
+        _say(f"training the dense model first: {dense.path}")
+        train(dense)
+        if paddle.distributed.get_world_size() > 1:
+            paddle.distributed.barrier()  # rank 0 has written what all read
+    return str(dense.weights)
+
+
+def _build(recipe: Recipe, source: str | None) -> Run:
+    """Makes network, data and model, with the weights of a source."""
+    random.seed(recipe.seed)
+    np.random.seed(recipe.seed)
+    paddle.seed(recipe.seed)
+    digest = recipe.digest
+    registry = config.load(recipe.content, str(recipe.path))
+    network = make_network(registry)
+    loaders = make_loader(registry, "Train"), make_loader(registry, "Eval")
+    if source:
+        _say(str(load_pretrained(network, source)))
+    else:
+        _say("warning: starting from untrained weights; pruning assumes a converged model")
+    report = WriteReport(recipe.name, recipe.seed, recipe.model, recipe.input_size, digest)
+    return Run(recipe, network, _prepare(recipe, network, *loaders), *loaders, _plan(recipe, network), report)
+
+
+def _prepare(recipe: Recipe, network: DetectionNetwork, train_loader: paddle.io.DataLoader,
+             eval_loader: paddle.io.DataLoader) -> paddle.Model:
+    model = paddle.Model(network, inputs=network.input_spec())
+    if paddle.distributed.get_world_size() > 1:
+        # hapi's own wrapper cannot be told that some parameters get no gradient.
+        model._adapter.ddp_model = paddle.DataParallel(
+            network, find_unused_parameters=bool(recipe.content.get("find_unused_parameters", False)))
+    image_ids = [int(record["im_id"][0]) for record in eval_loader.dataset.roidbs]
+    metric = CocoMAP(eval_loader.dataset.get_anno(), image_ids)
+    model.prepare(make_optimizer(network, len(train_loader)), DetectionLoss(), metric)
+    return model
+
+
+def _plan(recipe: Recipe, network: DetectionNetwork) -> PrunePlan:
+    """The plan of a recipe: its rules on a forward of the exported size; nothing is pruned in a dense one."""
+    if recipe.sparsity is None:
+        return PrunePlan(tuple(PlannedLayer(name, tuple(weight.shape), False, "dense recipe")
+                               for name, _, weight in named_weights(network)))
+    height, width = recipe.input_size
+    spec = [InputSpec([1, 3, height, width], "float32"), InputSpec([1, 2], "float32"), InputSpec([1, 1], "int64")]
+    skip = [*network.prediction_layers(), *recipe.sparsity.get("skip", ())]
+    return make_plan(network, spec, skip=skip,
+                     prune_params_type=recipe.sparsity.get("prune_params_type", "conv1x1_only"))
+
+
+def plan(recipe: Recipe) -> PrunePlan:
+    """What a recipe prunes; needs no data and no weights."""
+    return _plan(recipe, make_network(config.load(recipe.content, str(recipe.path))))
+
+
+def evaluate(recipe: Recipe) -> str:
+    """Measures a trained recipe: a line with mAP, AP50 and sparsity."""
+    run = _trained(recipe)
+    result = run.evaluate()
+    return f"mAP {result['mAP']:.4f}, AP50 {result['AP50']:.4f}, sparsity {run.context().sparsity.ratio:.4%}"
+
+
+def export(recipe: Recipe) -> None:
+    """Exports a trained recipe again."""
+    run = _trained(recipe)
+    call_hooks([_ExportDetector(run)], run.context())
+
+
+def optimize(recipe: Recipe) -> None:
+    """Runs Paddle-Lite's optimizer on an exported recipe, checks the result and reports.
+
+    Raises:
+        InputError: the recipe has not been trained or exported.
+        StepError: the optimizer is missing or failed, or the result does not hold the promise.
+    """
+    run = _trained(recipe)
+    context = run.context()
+    if "inference" not in context.artefacts:
+        raise InputError(f"{recipe.exported}.pdmodel: not exported yet; run: paddle-sparse export {recipe.path}")
+    for row in read_report(recipe.output)["rows"]:
+        metrics = {"mAP": row["map"], "AP50": row["ap50"], "sparsity": row["sparsity"]}
+        if row["name"] == "dense":
+            run.report.dense = metrics
+        else:
+            context.metrics.update(metrics)
+    call_hooks(_after_export(run), context)
+
+
+def check(recipe: Recipe) -> None:
+    """Counts the zeros in everything that a recipe made.
+
+    Raises:
+        InputError: the recipe has not been trained.
+        StepError: a file does not hold the promise.
+    """
+    call_hooks([verify, print_checks, require], _trained(recipe).context())
+
+
+def _trained(recipe: Recipe) -> Run:
+    if not recipe.weights.is_file():
+        raise InputError(f"{recipe.weights}: nothing trained here yet; run: paddle-sparse train {recipe.path}")
+    return _build(recipe, str(recipe.weights))
+
+
+def _say(message: str) -> None:
+    if paddle.distributed.get_rank() == 0:
+        print(message, flush=True)

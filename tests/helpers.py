@@ -1,0 +1,46 @@
+"""Small real networks, and what tests share that is no fixture."""
+
+from pathlib import Path
+
+import paddle
+from paddle import nn
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+class Pointwise(nn.Layer):
+    """A small convolutional network with all that a plan has to tell apart."""
+
+    def __init__(self, classes=10):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2D(1, 16, 3, padding=1, bias_attr=False), nn.BatchNorm2D(16), nn.ReLU())
+        self.depthwise = nn.Conv2D(16, 16, 3, padding=1, groups=16)
+        self.expand = nn.Conv2D(16, 64, 1)
+        self.squeeze = nn.Sequential(nn.AdaptiveAvgPool2D(1), nn.Conv2D(64, 16, 1), nn.ReLU(), nn.Conv2D(16, 64, 1))
+        self.project = nn.Conv2D(64, 32, 1, bias_attr=False)
+        self.bn = nn.BatchNorm2D(32)
+        self.strided = nn.Conv2D(32, 32, 1, stride=2)
+        self.head = nn.Linear(32, classes)
+
+    def forward(self, x):
+        x = nn.functional.relu(self.expand(self.depthwise(self.stem(x))))
+        x = x * nn.functional.sigmoid(self.squeeze(x))
+        x = nn.functional.relu(self.bn(self.project(x)))
+        return self.head(self.strided(x).mean(axis=[2, 3]))
+
+
+def classifier(network, learning_rate=0.01, optimizer="Momentum", **keywords):
+    """A prepared `paddle.Model` that classifies."""
+    model = paddle.Model(network, **keywords)
+    made = getattr(paddle.optimizer, optimizer)(learning_rate=learning_rate, parameters=network.parameters())
+    model.prepare(made, nn.CrossEntropyLoss(), paddle.metric.Accuracy())
+    return model
+
+
+def curves(log_dir):
+    """What TensorBoard itself reads from a folder: tag -> [(step, value)]."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(log_dir), size_guidance={"scalars": 0})
+    events.Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}

@@ -1,0 +1,160 @@
+import paddle
+import pytest
+from helpers import Pointwise, classifier, curves
+from paddle.static import InputSpec
+from paddle.vision.models import LeNet
+
+from paddle_sparse_cb import InputError, SparsityCallback, make_plan, measure_sparsity
+
+
+def planned_sparsity(network):
+    return measure_sparsity(network, make_plan(network)).ratio
+
+
+class Watch(paddle.callbacks.Callback):
+    """Notes the sparsity that another callback sees after each batch, as an EMA or a checkpoint would."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_train_batch_end(self, step, logs=None):
+        self.seen.append(planned_sparsity(self.model.network))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_fit_ends_at_the_target_and_every_callback_sees_the_zeros(first_digits, first):
+    network, watch = Pointwise(), Watch()
+    sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1, pruning_steps=5)
+    callbacks = [watch, sparsity] if first else [sparsity, watch]
+    classifier(network).fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=callbacks)
+    assert planned_sparsity(network) == 0.75
+    assert watch.seen[0] == pytest.approx(0.15, abs=1e-3)
+    assert watch.seen == sorted(watch.seen)
+    assert watch.seen[10:] == [0.75] * 10
+
+
+def test_steps_are_optimizer_steps_under_gradient_accumulation(first_digits):
+    network = Pointwise()
+    sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1)
+    classifier(network).fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity],
+                            accumulate_grad_batches=4)
+    assert sparsity.pruner.cur_iteration == 6  # batches 4, 8 and 10 of each epoch
+    assert planned_sparsity(network) == 0.75
+
+
+def test_iterations_take_the_place_of_epochs(first_digits):
+    sparsity = SparsityCallback(ratio=0.75, stable_iterations=3, pruning_iterations=4, tunning_iterations=1)
+    classifier(Pointwise()).fit(first_digits, epochs=1, batch_size=16, verbose=0, callbacks=[sparsity])
+    assert sparsity.pruner.schedule.target_step == 7
+
+
+def test_checkpoints_have_the_networks_keys_and_the_zeros(first_digits, tmp_path):
+    network = Pointwise()
+    keys = list(network.state_dict())
+    checkpoint = paddle.callbacks.ModelCheckpoint(1, str(tmp_path))
+    sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1)
+    classifier(network).fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[checkpoint, sparsity])
+    for name in ("1", "final"):
+        saved = paddle.load(str(tmp_path / f"{name}.pdparams"))
+        assert list(saved) == keys
+        assert (saved["expand.weight"].numpy() == 0).mean() == 0.75
+
+
+def test_tensorboard_reads_the_curves(first_digits, tmp_path):
+    sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1, pruning_steps=10, log_dir=tmp_path,
+                                log_freq=5, per_layer=True)
+    classifier(Pointwise()).fit(first_digits, first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity])
+    read = curves(tmp_path)
+    assert {"sparsity/actual", "sparsity/target", "sparsity_layer/expand.weight", "sparsity_layer/project.weight",
+            "train/loss", "train/lr", "eval/acc"} == read.keys()
+    assert [step for step, _ in read["sparsity/actual"]] == [5, 10, 15, 20]
+    assert read["sparsity/actual"][-1][1] == read["sparsity/target"][-1][1] == 0.75
+    assert read["train/lr"][0][1] == pytest.approx(0.01)
+    assert [step for step, _ in read["eval/acc"]] == [10, 20]
+
+
+def test_nothing_is_written_that_was_not_asked_for(first_digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1)
+    classifier(Pointwise()).fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity])
+    assert not list(tmp_path.iterdir())
+
+
+def test_hooks_run_in_order_on_the_finalized_network(first_digits, tmp_path):
+    seen = []
+
+    def first(context):
+        context.metrics["mine"] = 1.0
+        seen.append(("first", context.sparsity.ratio, context.output, context.target_ratio))
+
+    def second(context):
+        seen.append(("second", planned_sparsity(context.network), context.metrics["mine"]))
+
+    sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1, save_dir=tmp_path,
+                                post_train=[first, second])
+    classifier(Pointwise()).fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity])
+    assert seen == [("first", 0.75, tmp_path, 0.75), ("second", 0.75, 1.0)]
+
+
+def test_a_second_fit_with_a_new_callback_keeps_the_zeros(first_digits):
+    network = Pointwise()
+    model = classifier(network)
+    for ratio in (0.75, 0.85):
+        sparsity = SparsityCallback(ratio=ratio, pruning_epochs=1, tunning_epochs=1)
+        model.fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity])
+        assert planned_sparsity(network) >= ratio
+    assert not {"step", "minimize"} & vars(model._optimizer).keys()
+
+
+def test_input_specs_of_the_model_are_used_for_the_plan(first_digits):
+    network = Pointwise()
+    model = classifier(network, inputs=[InputSpec([None, 1, 8, 8], "float32", "x")],
+                       labels=[InputSpec([None, 1], "int64", "y")])
+    sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1)
+    model.fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity])
+    assert len(sparsity.pruner.plan.pruned) == 2
+
+
+def test_a_training_too_short_for_the_target_is_an_error_before_it_starts(first_digits):
+    sparsity = SparsityCallback(ratio=0.75, pruning_epochs=150)
+    with pytest.raises(InputError) as error:
+        classifier(Pointwise()).fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity])
+    assert "would be reached after 1500 optimizer steps, but this training has 20 (2 epochs of 10)" in str(error.value)
+
+
+def test_no_layer_to_prune_is_an_error_before_training(first_digits):
+    with pytest.raises(InputError, match="no layer left to prune"):
+        classifier(LeNet()).fit(first_digits, epochs=400, batch_size=16, verbose=0, callbacks=[SparsityCallback()])
+
+
+def test_a_loader_without_length_needs_iterations(digits):
+    class Stream(paddle.io.IterableDataset):
+        def __iter__(self):
+            return (digits[i] for i in range(64))
+
+    loader = paddle.io.DataLoader(Stream(), batch_size=16)
+    with pytest.raises(InputError, match="the loader has no length"):
+        classifier(Pointwise()).fit(loader, epochs=1, verbose=0, callbacks=[SparsityCallback()])
+    network = Pointwise()
+    sparsity = SparsityCallback(stable_iterations=0, pruning_iterations=2, tunning_iterations=2)
+    classifier(network).fit(loader, epochs=1, verbose=0, callbacks=[sparsity])
+    assert planned_sparsity(network) == 0.75
+
+
+@pytest.mark.parametrize(("keywords", "said"), [
+    ({"ratio": 75}, "ratio is a fraction from 0.0 to below 1, got 75 (did you mean 0.75?)"),
+    ({"initial_ratio": 0.8}, "initial_ratio"), ({"pruning_steps": 0}, "pruning_steps"),
+    ({"stable_epochs": -1}, "stable_epochs"), ({"pruning_epochs": 0.5}, "pruning_epochs"),
+    ({"tunning_epochs": "1"}, "tunning_epochs"), ({"pruning_iterations": -5}, "pruning_iterations"),
+    ({"prune_params_type": "conv3x3"}, "prune_params_type is 'conv1x1_only' or None"),
+    ({"skip_params_func": "f"}, "skip_params_func"), ({"skip": "head.*"}, "skip is a sequence"),
+    ({"sparse_block": (0, 1)}, "sparse_block"), ({"log_freq": 0}, "log_freq"),
+    ({"post_train": [print]}, "post_train hooks need save_dir"),
+    ({"post_train": ["print"], "save_dir": "x"}, "post_train is a sequence of callables"),
+])
+def test_every_argument_is_checked_at_once_and_named(keywords, said):
+    with pytest.raises(InputError) as error:
+        SparsityCallback(**keywords)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,72 @@
+import pytest
+from paddleslim import GMPUnstructuredPruner
+
+from paddle_sparse_cb import GMPSchedule, InputError
+
+
+def paddleslim_ratios(steps, **configs):
+    """The ratio that PaddleSlim holds after each step, by its own code, without a network."""
+    slim = GMPUnstructuredPruner.__new__(GMPUnstructuredPruner)
+    slim.__dict__.update(configs, target_ratio=configs["ratio"], ratio=0.0, cur_iteration=0, _need_prune_once=False)
+    slim._prepare_training_hyper_parameters()
+    slim.update_threshold = slim._update_masks = lambda: None
+    ratios = []
+    for _ in range(steps):
+        slim.step()
+        ratios.append(slim.ratio)
+    return ratios
+
+
+@pytest.mark.parametrize("phases", [(0, 100, 100, 10), (200, 300, 400, 30), (0, 150, 0, 5)])
+def test_whole_periods_are_paddleslims_ratios_bit_for_bit(phases):
+    stable, pruning, tunning, stairs = phases
+    settings = {"ratio": 0.75, "initial_ratio": 0.15, "stable_iterations": stable, "pruning_iterations": pruning,
+                "tunning_iterations": tunning, "pruning_steps": stairs}
+    schedule = GMPSchedule(**settings)
+    steps = stable + pruning + tunning
+    assert [schedule.at(step) for step in range(steps)] == paddleslim_ratios(steps, **settings)
+
+
+def test_golden_values_of_the_published_75_percent_schedule():
+    schedule = GMPSchedule(ratio=0.75, initial_ratio=0.15, pruning_iterations=300, pruning_steps=300)
+    assert [round(schedule.at(step), 6) for step in (0, 1, 50, 100, 150, 299, 300, 10**9)] == [
+        0.15, 0.15598, 0.402778, 0.572222, 0.675, 0.75, 0.75, 0.75]
+
+
+def test_the_stable_phase_is_held_where_paddleslim_drops_it():
+    settings = {"ratio": 0.75, "initial_ratio": 0.15, "stable_iterations": 50, "pruning_iterations": 400,
+                "tunning_iterations": 400, "pruning_steps": 4}
+    assert paddleslim_ratios(1, **settings)[0] == 0.15  # the defect: 50 stable steps of a period of 100 vanish
+    schedule = GMPSchedule(**settings)
+    assert [schedule.at(step) for step in (0, 49, 50)] == [0.0, 0.0, 0.15]
+
+
+def test_the_target_is_reached_without_a_tunning_phase():
+    schedule = GMPSchedule(ratio=0.75, initial_ratio=0.15, pruning_iterations=100, pruning_steps=4)
+    assert schedule.target_step == 100
+    assert schedule.at(100) == 0.75
+
+
+@pytest.mark.parametrize("pruning", [0, 1, 7, 299, 301])
+@pytest.mark.parametrize("stairs", [1, 3, 300])
+def test_ratios_never_fall_and_end_at_the_target(pruning, stairs):
+    schedule = GMPSchedule(ratio=0.85, initial_ratio=0.2, stable_iterations=3, pruning_iterations=pruning,
+                           pruning_steps=stairs)
+    ratios = [schedule.at(step) for step in range(schedule.target_step + 2)]
+    assert ratios == sorted(ratios)
+    assert ratios[:3] == [0.0] * 3
+    assert ratios[schedule.target_step] == 0.85
+
+
+@pytest.mark.parametrize(("argument", "value", "said"), [
+    ("ratio", 75, "ratio is a fraction from 0.0 to below 1, got 75 (did you mean 0.75?)"),
+    ("ratio", 1.0, "ratio"), ("ratio", -0.1, "ratio"), ("ratio", "0.75", "ratio"), ("ratio", True, "ratio"),
+    ("ratio", float("nan"), "ratio"), ("initial_ratio", 0.9, "initial_ratio is at most ratio"),
+    ("pruning_steps", 0, "pruning_steps is a whole number of at least 1, got 0"),
+    ("stable_iterations", -1, "stable_iterations"), ("pruning_iterations", 1.5, "pruning_iterations"),
+])
+def test_a_bad_value_is_named_in_one_line(argument, value, said):
+    with pytest.raises(InputError) as error:
+        GMPSchedule(**{"pruning_iterations": 10, argument: value})
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,54 @@
+import json
+
+import numpy as np
+import paddle
+
+from paddle_sparse_cb import make_plan, measure_sparsity
+
+
+def zero_half(parameter):
+    values = parameter.numpy()
+    values.reshape(-1)[:values.size // 2] = 0
+    parameter.set_value(values)
+
+
+def test_pruned_weights_and_all_weights_are_counted_apart(network):
+    zero_half(network.expand.weight)
+    zero_half(network.project.weight)
+    report = measure_sparsity(network, make_plan(network))
+    assert report.ratio == 0.5
+    numel = sum(int(np.prod(p.shape)) for p in network.parameters() if len(p.shape) > 1)
+    zeros = (network.expand.weight.size + network.project.weight.size) // 2
+    assert report.total_ratio == zeros / numel
+
+
+def test_biases_and_batch_norm_do_not_count(network):
+    names = {layer.name for layer in measure_sparsity(network).layers}
+    assert names == {name for name, p in network.named_parameters() if len(p.shape) > 1}
+    assert measure_sparsity(network).ratio == 0  # although every bias is zero
+
+
+def test_without_a_plan_every_weight_counts():
+    linear = paddle.nn.Linear(4, 4)
+    zero_half(linear.weight)
+    report = measure_sparsity(linear)
+    assert report.ratio == report.total_ratio == 0.5
+
+
+def test_the_report_is_a_table_and_plain_data(network):
+    report = measure_sparsity(network, make_plan(network))
+    assert "expand.weight" in str(report)
+    assert "stride 2" in str(report)
+    layers = json.loads(json.dumps(report.to_dict()))["layers"]
+    assert layers[2] == {"name": "expand.weight", "shape": [64, 16, 1, 1], "zeros": 0, "numel": 1024, "pruned": True,
+                         "reason": ""}
+
+
+def test_a_network_without_weights_is_zero_percent_sparse():
+    assert measure_sparsity(paddle.nn.ReLU()).ratio == 0
+
+
+def test_a_tiny_weight_is_no_zero():
+    linear = paddle.nn.Linear(2, 2)
+    linear.weight.set_value(paddle.to_tensor([[1e-9, 0.0], [1e-44, -0.0]]))
+    assert measure_sparsity(linear).layers[0].zeros == 2  # two are (-0.0 is one); Paddle's == would say four
