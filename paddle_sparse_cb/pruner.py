@@ -115,7 +115,7 @@ class GMPPruner(GMPUnstructuredPruner):
         if not self.masks:
             return
         for weight in self._weights:
-            paddle.assign(weight * self.masks[weight.name].astype(weight.dtype), output=weight)
+            weight.multiply_(self.masks[weight.name].astype(weight.dtype))
 
     def attach(self, optimizer: paddle.optimizer.Optimizer) -> None:
         """Has `step` called after each step of an optimizer, before anybody else can look at the weights.

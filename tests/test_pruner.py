@@ -111,7 +111,7 @@ def test_biases_norms_and_unplanned_weights_are_not_touched(network):
 
 
 def test_pruned_weights_stay_pruned_while_the_ratio_rises(network):
-    optimizer = paddle.optimizer.Momentum(0.05, parameters=network.parameters())
+    optimizer = paddle.optimizer.Momentum(1e-3, parameters=network.parameters())
     pruner = make_pruner(network, configs={"pruning_steps": 10, "initial_ratio": 0.1})
     pruner.attach(optimizer)
     pruned = np.zeros(network.expand.weight.shape, bool)
