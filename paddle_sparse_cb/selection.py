@@ -150,13 +150,13 @@ def _why_not_conv1x1(layer: nn.Layer, weight: paddle.Tensor) -> str:
 def _why_not_used_so(weight: paddle.Tensor, usage: _Usage | None, pooled: bool) -> str:
     """What a layer does rules it out although its shape would not."""
     if pooled:
-        return "on a 1x1 map (squeeze and excitation)"
+        return "on a 1x1 map"
     if usage is None:
         return ""
     calls = usage.calls[id(weight)]
     if calls != 1:  # Paddle-Lite's optimizer crashes on a shared sparse convolution
         return "never called" if calls == 0 else f"called {calls} times"
-    return "on a 1x1 map (squeeze and excitation)" if usage.spatial[id(weight)] == 1 else ""
+    return "on a 1x1 map" if usage.spatial[id(weight)] == 1 else ""
 
 
 def _pair(value: Any) -> list[int]:

@@ -1,0 +1,40 @@
+import numpy as np
+import paddle
+import pytest
+from paddle.static import InputSpec
+
+from paddle_sparse_cb import InputError
+from paddle_sparse_cb.deploy.export import export
+
+SPEC = [InputSpec([1, 1, 8, 8], "float32", "x")]
+
+
+def test_the_exported_model_computes_the_same(network, tmp_path):
+    prefix = export(network, tmp_path / "inference" / "model", SPEC)
+    image = paddle.rand([1, 1, 8, 8])
+    network.eval()
+    loaded = paddle.jit.load(str(prefix))
+    loaded.eval()
+    np.testing.assert_allclose(loaded(image).numpy(), network(image).numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_each_layer_keeps_its_own_mode(network, tmp_path):
+    network.bn.eval()
+    export(network, tmp_path / "inference" / "model", SPEC)
+    assert network.training
+    assert not network.bn.training
+
+
+@pytest.mark.parametrize("shape", [[1, 1, -1, -1], [None, 1, 8, 8], [2, 1, 8, 8], [1, 1, 8, None]])
+def test_a_shape_that_lite_computes_wrongly_is_refused(network, tmp_path, shape):
+    with pytest.raises(InputError, match="needs every size fixed and batch 1"):
+        export(network, tmp_path / "inference" / "model", [InputSpec(shape, "float32", "x")])
+    assert not (tmp_path / "inference").exists()
+
+
+def test_an_export_that_fails_leaves_the_earlier_one(network, tmp_path):
+    prefix = export(network, tmp_path / "inference" / "model", SPEC)
+    before = prefix.with_suffix(".pdiparams").read_bytes()
+    with pytest.raises(Exception, match="."):
+        export(network, prefix, [InputSpec([1, 3, 8, 8], "float32", "x")])  # three channels do not fit
+    assert prefix.with_suffix(".pdiparams").read_bytes() == before

@@ -1,0 +1,71 @@
+import json
+
+import numpy as np
+import pytest
+
+from paddle_sparse_cb import InputError
+from paddle_sparse_cb.detection.data import make_loader
+from paddle_sparse_cb.detection.network import EVAL_FIELDS, TRAIN_FIELDS
+from paddle_sparse_cb.detection.samples import resolve
+
+
+def test_a_training_batch_is_an_ordered_list_with_padded_boxes(registry):
+    images, scale, ids, boxes, classes, mask = next(iter(make_loader(registry, "Train")))
+    assert len(TRAIN_FIELDS) == 6
+    size = images.shape[-1]
+    assert images.shape == [8, 3, size, size]
+    assert size in (224, 256, 288)
+    assert boxes.shape == [8, mask.shape[1], 4]
+    assert classes.numpy().dtype == ids.numpy().dtype == np.int64
+    assert (mask.sum(axis=[1, 2]) >= 1).all()
+    assert float(boxes.max()) <= size
+
+
+def test_sizes_vary_from_batch_to_batch(registry):
+    sizes = {batch[0].shape[-1] for batch in make_loader(registry, "Train")}
+    assert len(sizes) > 1
+
+
+def test_evaluation_covers_every_image_once(registry):
+    loader = make_loader(registry, "Eval")
+    batches = list(loader)
+    assert all(len(batch) == len(EVAL_FIELDS) for batch in batches)
+    ids = np.concatenate([batch[2].numpy().ravel() for batch in batches])
+    assert sorted(ids) == list(range(1, len(loader.dataset) + 1))
+
+
+@pytest.mark.parametrize(("settings", "said"), [
+    ({"dataset_dir": "/nowhere"}, "EvalDataset: no annotations at /nowhere/val.json"),
+    ({"image_dir": "pictures"}, "EvalDataset: no image folder at"),
+    ({"anno_path": "none.json"}, "EvalDataset: no annotations at"),
+])
+def test_a_path_that_is_not_there_is_named(registry, settings, said):
+    registry["EvalDataset"].update(settings)
+    with pytest.raises(InputError) as error:
+        make_loader(registry, "Eval")
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"images": 3}', '{"images": [{"id": 1}], "annotations": []}'])
+def test_damaged_annotations_are_one_line_that_names_them(registry, text, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "val.json").write_text(text)
+    registry["EvalDataset"]["dataset_dir"] = str(tmp_path)
+    with pytest.raises(InputError, match="val.json") as error:
+        make_loader(registry, "Eval")
+    assert "\n" not in str(error.value)
+
+
+def test_more_categories_than_classes_are_an_error(registry, tmp_path):
+    coco = json.loads((resolve("trees_256") / "val.json").read_text())
+    coco["categories"].append({"id": 2, "name": "bush"})
+    (tmp_path / "val.json").write_text(json.dumps(coco))
+    registry["EvalDataset"]["anno_path"] = str(tmp_path / "val.json")
+    with pytest.raises(InputError, match="num_classes is 1, but .*val.json has 2 categories"):
+        make_loader(registry, "Eval")
+
+
+def test_a_batch_larger_than_the_data_is_an_error(registry):
+    registry["TrainReader"]["batch_size"] = 100
+    with pytest.raises(InputError, match="batch_size is 100, more than the 82 images"):
+        make_loader(registry, "Train")

@@ -1,0 +1,73 @@
+import numpy as np
+import paddle
+import pytest
+from paddle.static import InputSpec
+from ppdet.core.workspace import create
+
+from paddle_sparse_cb import make_plan
+from paddle_sparse_cb.detection.network import DetectionLoss, DetectionNetwork, EpochToNetwork, make_network, make_optimizer
+
+SPEC = [InputSpec([1, 3, 256, 256], "float32"), InputSpec([1, 2], "float32"), InputSpec([1, 1], "int64")]
+
+
+@pytest.fixture
+def picodet(registry):
+    return make_network(registry)
+
+
+def batch(images=2, size=256):
+    boxes = paddle.to_tensor([[[8.0, 8, 40, 40], [0, 0, 0, 0]]] * images)
+    return [paddle.rand([images, 3, size, size]), paddle.ones([images, 2]), paddle.arange(images).reshape([-1, 1]),
+            boxes, paddle.zeros([images, 2, 1], dtype="int64"), paddle.to_tensor([[[1.0], [0.0]]] * images)]
+
+
+def test_the_names_are_paddledetections(registry):
+    detector = create("PicoDet")
+    assert list(DetectionNetwork(detector).state_dict()) == list(detector.state_dict())
+
+
+def test_training_gives_three_finite_losses_that_reach_the_weights(picodet):
+    losses = picodet(*batch())
+    assert [loss.shape for loss in losses] == [[1]] * 3
+    assert all(np.isfinite(float(loss)) for loss in losses)
+    paddle.add_n(DetectionLoss()(*losses)).backward()
+    assert float(picodet.backbone.conv1.conv.weight.grad.abs().sum()) > 0
+
+
+def test_evaluation_gives_boxes_of_a_fixed_shape_and_the_ids(picodet):
+    picodet.eval()
+    boxes, ids = picodet(*batch(3)[:3])
+    assert boxes.shape == [3, 100, 6]
+    assert ids.numpy().ravel().tolist() == [0, 1, 2]
+    assert np.isnan(float(DetectionLoss()(boxes, ids)[0]))
+
+
+def test_boxes_are_padded_with_class_minus_one(picodet):
+    found = paddle.to_tensor([[0.0, 0.9, 1, 2, 3, 4], [0, 0.8, 1, 2, 3, 4], [0, 0.7, 5, 6, 7, 8]])
+    padded = picodet._pad(found, paddle.to_tensor([2, 0, 1])).numpy()
+    assert (padded[:, :, 0] >= 0).sum(axis=1).tolist() == [2, 0, 1]
+    assert padded[2, 0, 2:].tolist() == [5, 6, 7, 8]
+
+
+def test_the_prediction_layers_and_the_squeeze_blocks_stay_dense(picodet):
+    plan = make_plan(picodet, SPEC, skip=picodet.prediction_layers())
+    dense = {layer.name: layer.reason for layer in plan.layers if not layer.pruned}
+    assert len(plan.pruned) == 40
+    assert all(f"head.head_{kind}{level}.weight" in dense for kind in ("cls", "reg") for level in range(4))
+    squeezed = [name for name, reason in dense.items() if "1x1 map" in reason]
+    assert squeezed == [f"backbone.blocks6.{block}.se.conv{conv}.weight" for block in (0, 1) for conv in (1, 2)] + [
+        f"head.conv_feat.se.{level}.fc.weight" for level in range(4)]
+
+
+def test_the_network_learns_the_epoch_that_changes_its_label_assigner(picodet):
+    callback = EpochToNetwork()
+    callback.set_model(paddle.Model(picodet, inputs=picodet.input_spec()))
+    callback.on_epoch_begin(101)
+    assert picodet.epoch == 101
+    assert all(np.isfinite(float(loss)) for loss in picodet(*batch()))  # the task-aligned assigner
+
+
+def test_the_optimizer_is_the_recipes(picodet):
+    optimizer = make_optimizer(picodet, steps_per_epoch=10)
+    assert type(optimizer).__name__ == "AdamW"
+    assert optimizer.get_lr() == pytest.approx(1e-4)  # 0.001, warmed up from a tenth

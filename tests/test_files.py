@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pytest
+
+from paddle_sparse_cb.files import cache_dir, replacing, write_text
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "report.json"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), replacing(path) as scratch:
+        scratch.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    write_text(path, "new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_takes_the_place_of_one_with_files(tmp_path):
+    for content in ("first", "second"):
+        with replacing(tmp_path / "inference") as scratch:
+            scratch.mkdir()
+            (scratch / content).touch()
+    assert [file.name for file in (tmp_path / "inference").iterdir()] == ["second"]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_failed_folder_leaves_the_earlier_one(tmp_path):
+    (tmp_path / "inference").mkdir()
+    with pytest.raises(RuntimeError), replacing(tmp_path / "inference") as scratch:
+        scratch.mkdir()
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["inference"]
+
+
+def test_the_cache_is_where_the_user_wants_it(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    monkeypatch.delenv("PADDLE_SPARSE_CACHE", raising=False)
+    assert cache_dir() == Path("/somewhere/paddle_sparse_cb")
+    monkeypatch.setenv("PADDLE_SPARSE_CACHE", "/elsewhere")
+    assert cache_dir() == Path("/elsewhere")

@@ -1,0 +1,77 @@
+import os
+import pickle
+
+import numpy as np
+import paddle
+import pytest
+
+from paddle_sparse_cb import InputError
+from paddle_sparse_cb.stored import load_arrays, load_inference
+
+
+def test_what_paddle_saves_is_read_without_paddles_unpickler(network, tmp_path):
+    path = tmp_path / "model.pdparams"
+    paddle.save(network.state_dict(), str(path))
+    arrays = load_arrays(path)
+    assert list(arrays) == list(network.state_dict())
+    np.testing.assert_array_equal(arrays["expand.weight"], network.expand.weight.numpy())
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch pwned",)
+
+
+class Sneaky:
+    def __reduce__(self):
+        return eval, ("__import__('os').system('touch pwned')",)
+
+
+@pytest.mark.parametrize("evil", [Evil(), Sneaky()])
+def test_a_checkpoint_from_a_stranger_runs_nothing(evil, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.pdparams").write_bytes(pickle.dumps({"weight": evil}))
+    with pytest.raises(InputError, match="which no file of weights needs"):
+        load_arrays("model.pdparams")
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_file_cut_short_at_any_place_is_an_error_that_names_it(network, tmp_path):
+    path = tmp_path / "model.pdparams"
+    paddle.save(network.state_dict(), str(path))
+    whole = path.read_bytes()
+    for length in range(0, len(whole), len(whole) // 50):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match="model.pdparams"):
+            load_arrays(path)
+
+
+def test_what_is_no_dict_or_not_there_is_an_error(tmp_path):
+    (tmp_path / "list.pdparams").write_bytes(pickle.dumps([1, 2]))
+    with pytest.raises(InputError, match="it holds a list, not a dict"):
+        load_arrays(tmp_path / "list.pdparams")
+    with pytest.raises(InputError, match="no such file"):
+        load_arrays(tmp_path / "none.pdparams")
+
+
+def test_an_exported_model_is_read_under_structured_names(network, tmp_path):
+    network.eval()
+    prefix = tmp_path / "model"
+    paddle.jit.save(network, str(prefix), [paddle.static.InputSpec([1, 1, 8, 8])])
+    arrays = load_inference(prefix)
+    assert arrays.keys() == network.state_dict().keys()
+    np.testing.assert_array_equal(arrays["project.weight"], network.project.weight.numpy())
+    assert paddle.in_dynamic_mode()
+
+
+def test_a_damaged_exported_model_is_an_error(network, tmp_path):
+    network.eval()
+    prefix = tmp_path / "model"
+    paddle.jit.save(network, str(prefix), [paddle.static.InputSpec([1, 1, 8, 8])])
+    for ending in (".pdmodel", ".pdiparams"):
+        whole = prefix.with_suffix(ending).read_bytes()
+        prefix.with_suffix(ending).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(InputError, match="model"):
+            load_inference(prefix)
+        prefix.with_suffix(ending).write_bytes(whole)
+    assert paddle.in_dynamic_mode()
