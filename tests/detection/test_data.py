@@ -10,7 +10,7 @@ from paddle_sparse_cb.detection.samples import resolve
 
 
 def test_a_training_batch_is_an_ordered_list_with_padded_boxes(registry):
-    images, scale, ids, boxes, classes, mask = next(iter(make_loader(registry, "Train")))
+    images, _, ids, boxes, classes, mask = next(iter(make_loader(registry, "Train")))
     assert len(TRAIN_FIELDS) == 6
     size = images.shape[-1]
     assert images.shape == [8, 3, size, size]

@@ -5,14 +5,15 @@ from paddle.static import InputSpec
 from ppdet.core.workspace import create
 
 from paddle_sparse_cb import make_plan
-from paddle_sparse_cb.detection.network import DetectionLoss, DetectionNetwork, EpochToNetwork, make_network, make_optimizer
+from paddle_sparse_cb.detection import network as networks
+from paddle_sparse_cb.detection.network import DetectionLoss, DetectionNetwork, EpochToNetwork
 
 SPEC = [InputSpec([1, 3, 256, 256], "float32"), InputSpec([1, 2], "float32"), InputSpec([1, 1], "int64")]
 
 
 @pytest.fixture
 def picodet(registry):
-    return make_network(registry)
+    return networks.make_network(registry)
 
 
 def batch(images=2, size=256):
@@ -68,6 +69,6 @@ def test_the_network_learns_the_epoch_that_changes_its_label_assigner(picodet):
 
 
 def test_the_optimizer_is_the_recipes(picodet):
-    optimizer = make_optimizer(picodet, steps_per_epoch=10)
+    optimizer = networks.make_optimizer(picodet, steps_per_epoch=10)
     assert type(optimizer).__name__ == "AdamW"
     assert optimizer.get_lr() == pytest.approx(1e-4)  # 0.001, warmed up from a tenth

@@ -1,0 +1,179 @@
+"""Whole runs of a recipe on a few tiles, in processes of their own, as a user starts them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from helpers import RECIPES, curves
+
+from paddle_sparse_cb.deploy.lite import count_convolutions
+from paddle_sparse_cb.stored import load_arrays, load_inference
+
+pytestmark = pytest.mark.slow
+
+# 16 tiles at 128 pixels: seconds instead of minutes, through the same path as the demo.
+SMALL = """
+epoch: {epochs}
+snapshot_epoch: 1
+TrainDataset: {{sample_num: 16}}
+EvalDataset: {{sample_num: 5}}
+TrainReader:
+  batch_size: 4
+  batch_transforms:
+  - BatchRandomResize: {{target_size: [128, 160], random_size: True, random_interp: True, keep_ratio: False}}
+  - NormalizeImage: {{is_scale: true, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}}
+  - Permute: {{}}
+  - PadGT: {{}}
+"""
+
+
+def write_recipes(folder):
+    (folder / "small.yml").write_text(f"_BASE_: [{RECIPES}/picodet_s_416_trees.yml]\n" + SMALL.format(epochs=1))
+    (folder / "small75.yml").write_text(
+        f"_BASE_: [{RECIPES}/picodet_s_416_trees_sparse75.yml]\n" + SMALL.format(epochs=2) +
+        "pretrain_weights: recipe:small.yml\n"
+        "Sparsity: {pruning_epochs: 1, tunning_epochs: 1, pruning_steps: 4, log_freq: 1}\n")
+
+
+def start(folder, *command, **environment):
+    return subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True,
+                          env={**os.environ, **environment})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    write_recipes(folder)
+    done = start(folder, str(RECIPES / "train.py"), "-c", "small75.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+@pytest.fixture
+def output(trained):
+    return trained[0] / "output" / "small75"
+
+
+def test_the_run_says_what_it_does_and_ends_with_the_table(trained):
+    said = trained[1]
+    for line in ("training the dense model first", "weights of sample:picodet_s_416_lcnet: 435 arrays loaded",
+                 "before pruning: mAP", "exporting the network", "running Paddle-Lite's optimizer",
+                 "counting the zeros", "40 of 98", "output/small75/report.md"):
+        assert line in said
+
+
+def test_everything_lies_in_the_output_folder(trained, output):
+    assert {path.name for path in output.iterdir()} == {
+        "tensorboard", "checkpoints", "inference", "model_dense.nb", "model_sparse.nb", "report.json", "report.md"}
+    assert {path.name for path in trained[0].iterdir()} == {"output", "small.yml", "small75.yml"}
+
+
+def test_the_report_holds(output):
+    report = json.loads((output / "report.json").read_text())
+    dense, sparse = report["rows"]
+    assert dense["sparsity"] == 0
+    assert sparse["sparsity"] >= sparse["target_sparsity"] == 0.75
+    assert sparse["sparse_convs"] == sum(layer["pruned"] for layer in report["layers"]) == 40
+    assert sparse["nb_bytes"] < 0.7 * dense["nb_bytes"]
+    assert dense["convs"] == sparse["convs"] == 98
+    assert all(0 <= row["map"] <= row["ap50"] <= 1 for row in report["rows"])
+    assert all(check["ok"] for check in report["checks"].values())
+    assert report["checks"].keys() == {"pdparams", "pdiparams", "nb"}
+
+
+def test_a_pruned_weight_is_zero_in_every_file(output):
+    report = json.loads((output / "report.json").read_text())
+    pruned = {layer["name"]: layer for layer in report["layers"] if layer["pruned"]}
+    for arrays in (load_arrays(output / "checkpoints" / "final.pdparams"), load_inference(output / "inference/model")):
+        for name, layer in pruned.items():
+            zeros = arrays[name].size - np.count_nonzero(arrays[name])
+            assert zeros == layer["zeros"] >= 0.75 * layer["numel"]
+        assert not any((arrays[f"head.head_reg{level}.weight"] == 0).any() for level in range(4))
+
+
+def test_tensorboard_reads_the_curves(output):
+    read = curves(output / "tensorboard")
+    assert {"sparsity/actual", "sparsity/target", "train/loss", "train/lr", "eval/mAP", "eval/AP50",
+            "sparsity_layer/backbone.blocks2.0.pw_conv.conv.weight"} <= read.keys()
+    assert read["sparsity/target"][-1] == (8, 0.75)
+    assert [step for step, _ in read["sparsity/actual"]] == list(range(1, 9))
+
+
+def test_the_exported_model_gives_the_networks_boxes(output):
+    exported = paddle.jit.load(str(output / "inference" / "model"))
+    exported.eval()
+    boxes, count = exported(paddle.rand([1, 3, 256, 256]), paddle.ones([1, 2]))
+    assert boxes.shape[1] == 6
+    assert int(count) == boxes.shape[0]
+
+
+def test_a_second_run_takes_the_dense_model_as_it_is(trained):
+    folder, _ = trained
+    before = (folder / "output/small/checkpoints/final.pdparams").stat().st_mtime_ns
+    done = start(folder, "-m", "paddle_sparse_cb", "train", "small75.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "using the dense model of small.yml" in done.stdout
+    assert (folder / "output/small/checkpoints/final.pdparams").stat().st_mtime_ns == before
+
+
+def test_the_steps_run_one_by_one(trained, output):
+    folder, _ = trained
+    sparse = (output / "model_sparse.nb").stat().st_size
+    (output / "model_sparse.nb").unlink()
+    for command, said in (("export", "exporting"), ("optimize", "40 of 98"), ("verify", "nb: holds"),
+                          ("eval", "sparsity 75.0"), ("report", "40 of 98")):
+        done = start(folder, "-m", "paddle_sparse_cb", command, "small75.yml")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert said in done.stdout
+    assert (output / "model_sparse.nb").stat().st_size == pytest.approx(sparse, abs=16)
+
+
+def test_verify_fails_on_a_dense_checkpoint(trained, output):
+    folder, _ = trained
+    final, dense = output / "checkpoints" / "final.pdparams", folder / "output/small/checkpoints/final.pdparams"
+    kept = final.read_bytes()
+    final.write_bytes(dense.read_bytes())
+    try:
+        done = start(folder, "-m", "paddle_sparse_cb", "verify", "small75.yml")
+    finally:
+        final.write_bytes(kept)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("paddle-sparse: pdparams: 0.0000% zeros in the weights to prune")
+
+
+def test_without_lites_optimizer_everything_before_it_is_kept(trained, tmp_path):
+    write_recipes(tmp_path)
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "small").symlink_to(trained[0] / "output" / "small")
+    code = ("import shutil, sys; shutil.which = lambda name: None; import paddle_sparse_cb.deploy.lite as lite; "
+            "lite._interpreters = lambda version: iter(()); lite.find_spec = lambda name: None; "
+            "from paddle_sparse_cb.cli import main; sys.exit(main(['train', 'small75.yml']))")
+    done = start(tmp_path, "-c", code)
+    assert done.returncode == 1
+    assert "Paddle-Lite's optimizer needs a Python 3.10 or 3.8" in done.stderr.splitlines()[-1]
+    made = tmp_path / "output" / "small75"
+    assert (made / "checkpoints" / "final.pdparams").is_file()
+    assert (made / "inference" / "model.pdmodel").is_file()
+    assert json.loads((made / "report.json").read_text())["rows"][1]["sparsity"] >= 0.75
+    mended = start(tmp_path, "-m", "paddle_sparse_cb", "optimize", "small75.yml")
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+    assert "40 of 98" in mended.stdout
+
+
+def test_two_ranks_train_one_network(trained, tmp_path):
+    write_recipes(tmp_path)
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "small").symlink_to(trained[0] / "output" / "small")
+    done = start(tmp_path, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", "logs",
+                 str(RECIPES / "train.py"), "-c", "small75.yml")
+    logs = "".join(path.read_text() for path in sorted(Path(tmp_path, "logs").glob("workerlog.*")))
+    assert done.returncode == 0, done.stdout + done.stderr + logs
+    report = json.loads((tmp_path / "output" / "small75" / "report.json").read_text())
+    assert report["rows"][1]["sparsity"] >= 0.75
+    assert all(check["ok"] for check in report["checks"].values())
+    assert len(curves(tmp_path / "output" / "small75" / "tensorboard")["sparsity/actual"]) == 4  # half the steps

@@ -1,0 +1,81 @@
+import subprocess
+import sys
+
+import pytest
+from helpers import RECIPES
+
+from paddle_sparse_cb.cli import main
+
+SPARSE = str(RECIPES / "picodet_s_416_trees_sparse75.yml")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(capsys, *arguments):
+    code = main(arguments)
+    return code, capsys.readouterr()
+
+
+# A file that is there takes the place of the dense recipe, so that no training starts before the error is found.
+NO_DENSE = "pretrain_weights=sample:picodet_s_416_lcnet"
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["train", "none.yml"], "none.yml: no such recipe"),
+    (["train", SPARSE, "-o", "epochs=3"], "unknown key 'epochs'"),
+    (["train", SPARSE, "-o", "Sparsity.ratios=0.5"], "unknown key 'ratios' in Sparsity"),
+    (["train", SPARSE, "-o", "Sparsity.ratio=75"], "ratio is a fraction from 0.0 to below 1, got 75"),
+    (["train", SPARSE, "-o", "TrainDataset.dataset_dir=/none"], "TrainDataset: no annotations at /none/train.json"),
+    (["train", SPARSE, "-o", "Sparsity.skip=['*']"], "no layer left to prune"),
+    (["train", SPARSE, "-o", "pretrain_weights=/none/model"], "pretrain_weights: nothing at /none/model.pdparams"),
+    (["train", SPARSE, "-o", "pretrain_weights=recipe:none.yml"], "none.yml: no such recipe"),
+    (["train", SPARSE, "-o", "Sparsity.pruning_epochs=99"], "would be reached after 990 optimizer steps"),
+    (["train", SPARSE, "--slim_config", "none.yml"], "none.yml: no such recipe"),
+    (["eval", SPARSE], "nothing trained here yet; run: paddle-sparse train"),
+    (["export", SPARSE], "nothing trained here yet"), (["optimize", SPARSE], "nothing trained here yet"),
+    (["verify", SPARSE], "nothing trained here yet"), (["report", SPARSE], "no report; train the recipe first"),
+])
+def test_bad_input_is_one_line_and_exit_code_2(arguments, said, here, capsys):
+    if not any("pretrain_weights" in word for word in arguments) and len(arguments) > 2:
+        arguments = [*arguments, *([] if "-o" in arguments else ["-o"]), NO_DENSE]
+    code, output = run(capsys, *arguments)
+    assert code == 2
+    assert said in output.err
+    assert len(output.err.strip().splitlines()) == 1
+    assert output.err.startswith("paddle-sparse: ")
+    assert not (here / "output").exists()
+
+
+def test_the_plan_needs_neither_data_nor_weights(here, capsys):
+    code, output = run(capsys, "plan", SPARSE, "-o", "TrainDataset.dataset_dir=/none")
+    assert code == 0
+    assert "40 of 98 weights are pruned" in output.out
+
+
+@pytest.mark.slow
+def test_as_a_program_there_is_no_traceback(here):
+    done = subprocess.run([sys.executable, "-m", "paddle_sparse_cb", "train", "none.yml"], capture_output=True,
+                          text=True)
+    assert done.returncode == 2
+    assert done.stderr == "paddle-sparse: none.yml: no such recipe\n"
+
+
+@pytest.mark.slow
+def test_without_ppdet_the_error_names_the_extra(here):
+    code = ("import sys; sys.modules['ppdet'] = None; from paddle_sparse_cb.cli import main; "
+            f"sys.exit(main(['plan', {SPARSE!r}]))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "pip install 'paddle_sparse_cb[detection]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_is_quick_and_lists_the_commands(capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["--help"])
+    assert error.value.code == 0
+    assert all(name in capsys.readouterr().out for name in ("plan",))

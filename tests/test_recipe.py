@@ -1,0 +1,68 @@
+import pytest
+from helpers import RECIPES
+
+from paddle_sparse_cb import InputError
+from paddle_sparse_cb.recipe import read_recipe
+
+SPARSE = RECIPES / "picodet_s_416_trees_sparse75.yml"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yml")), ids=lambda path: path.stem)
+def test_every_recipe_reads(path):
+    recipe = read_recipe(path)
+    assert recipe.name == path.stem
+    assert recipe.content["architecture"] == "PicoDet"
+    assert recipe.input_size
+
+
+def test_a_dense_recipe_has_no_sparsity_and_a_sparse_one_has():
+    assert read_recipe(RECIPES / "picodet_s_416_trees.yml").sparsity is None
+    assert read_recipe(RECIPES / "picodet_s_416_trees.yml").target_ratio == 0
+    assert read_recipe(SPARSE).target_ratio == 0.75
+
+
+def test_options_take_the_place_of_values():
+    recipe = read_recipe(SPARSE, options=["epoch=3", "Sparsity.ratio=0.85", "TrainReader.batch_size=2"])
+    assert recipe.content["epoch"] == 3
+    assert recipe.content["TrainReader"]["batch_size"] == 2
+    assert recipe.sparsity["ratio"] == 0.85
+    assert recipe.sparsity["pruning_epochs"] == 6
+
+
+def test_paddledetections_slim_block_is_read_as_it_is(tmp_path):
+    slim = tmp_path / "slim.yml"
+    slim.write_text("pretrain_weights: https://example.com/picodet.pdparams\nslim: UnstructuredPruner\n"
+                    "UnstructuredPruner:\n  stable_epochs: 0\n  pruning_epochs: 150\n  tunning_epochs: 150\n"
+                    "  pruning_steps: 300\n  ratio: 0.85\n  initial_ratio: 0.20\n  prune_params_type: conv1x1_only\n")
+    recipe = read_recipe(RECIPES / "picodet_s_416_trees.yml", str(slim))
+    assert recipe.sparsity == {"stable_epochs": 0, "pruning_epochs": 150, "tunning_epochs": 150, "pruning_steps": 300,
+                               "ratio": 0.85, "initial_ratio": 0.2, "prune_params_type": "conv1x1_only"}
+    assert recipe.content["pretrain_weights"] == "https://example.com/picodet.pdparams"
+
+
+def test_the_digest_tells_recipes_apart():
+    first = read_recipe(SPARSE)
+    assert first.digest == read_recipe(SPARSE).digest
+    assert first.digest != read_recipe(SPARSE, options=["seed=1"]).digest
+    assert first.digest != read_recipe(SPARSE, options=["Sparsity.ratio=0.8"]).digest
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    (["Sparsity.prunning_epochs=3"], "unknown key 'prunning_epochs' in Sparsity; did you mean 'pruning_epochs'?"),
+    (["Sparsity.ratio=75"], "got 75 (did you mean 0.75?)"),
+    (["Sparsity=75"], "the sparsity block is a mapping, got 75"),
+    (["Sparsity.post_train=x"], "unknown key 'post_train'"),
+    (["epoch"], "-o epoch: an option is key=value"),
+    (["epoch=[1"], "is no YAML value"),
+])
+def test_a_bad_option_is_one_line(options, said):
+    with pytest.raises(InputError) as error:
+        read_recipe(SPARSE, options=options)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_export_size_that_is_not_fixed_is_an_error():
+    recipe = read_recipe(SPARSE, options=["TestReader.inputs_def.image_shape=[3, -1, -1]"])
+    with pytest.raises(InputError, match="the fixed size of the exported network"):
+        recipe.input_size  # noqa: B018
