@@ -55,9 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"paddle-sparse: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        if error.name not in ("ppdet", "pycocotools"):
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("ppdet", "pycocotools"):
             raise
-        print(f"paddle-sparse: recipes need {error.name}: pip install 'paddle_sparse_cb[detection]'", file=sys.stderr)
+        print(f"paddle-sparse: recipes need {missing}: pip install 'paddle_sparse_cb[detection]'", file=sys.stderr)
         return 1
     return 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import random
 import sys
 from dataclasses import dataclass
@@ -175,15 +177,27 @@ def _build(recipe: Recipe, source: str | None) -> Run:
 
 def _prepare(recipe: Recipe, network: DetectionNetwork, train_loader: paddle.io.DataLoader,
              eval_loader: paddle.io.DataLoader) -> paddle.Model:
-    model = paddle.Model(network, inputs=network.input_spec())
-    if paddle.distributed.get_world_size() > 1:
-        # hapi's own wrapper cannot be told that some parameters get no gradient.
-        model._adapter.ddp_model = paddle.DataParallel(
-            network, find_unused_parameters=bool(recipe.content.get("find_unused_parameters", False)))
+    with _finding_unused_parameters(bool(recipe.content.get("find_unused_parameters", False))):
+        model = paddle.Model(network, inputs=network.input_spec())
     image_ids = [int(record["im_id"][0]) for record in eval_loader.dataset.roidbs]
     metric = CocoMAP(eval_loader.dataset.get_anno(), image_ids)
     model.prepare(make_optimizer(network, len(train_loader)), DetectionLoss(), metric)
     return model
+
+
+@contextlib.contextmanager
+def _finding_unused_parameters(finding: bool) -> Iterator[None]:
+    """Has hapi's wrapper for several ranks look for parameters without gradients.
+
+    A rank whose batch has no box leaves the box branch without them. hapi makes the wrapper itself and cannot be told
+    so; a second wrapper would leave the hooks of the first on the parameters.
+    """
+    wrapper = paddle.DataParallel
+    paddle.DataParallel = functools.partial(wrapper, find_unused_parameters=finding)
+    try:
+        yield
+    finally:
+        paddle.DataParallel = wrapper
 
 
 def _plan(recipe: Recipe, network: DetectionNetwork) -> PrunePlan:
