@@ -6,6 +6,7 @@ import contextlib
 import functools
 import random
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np

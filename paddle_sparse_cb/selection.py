@@ -63,10 +63,14 @@ class PrunePlan:
 
 @dataclass
 class _Usage:
-    """What one forward showed of the convolutions: how often each weight was used, and on maps of which size."""
+    """What one forward showed of the convolutions, by the id of the weight.
+
+    How often each was used, on maps of which size (pixels), and which Paddle-Lite makes one of.
+    """
 
     calls: Counter[int] = field(default_factory=Counter)
     spatial: dict[int, int] = field(default_factory=dict)
+    merged: set[int] = field(default_factory=set)
 
 
 def make_plan(network: nn.Layer, input_spec: Sequence[Any] | None = None, *,
@@ -156,6 +160,8 @@ def _why_not_used_so(weight: paddle.Tensor, usage: _Usage | None, pooled: bool) 
     calls = usage.calls[id(weight)]
     if calls != 1:  # Paddle-Lite's optimizer crashes on a shared sparse convolution
         return "never called" if calls == 0 else f"called {calls} times"
+    if id(weight) in usage.merged:
+        return "merged with its neighbour by Paddle-Lite"
     return "on a 1x1 map" if usage.spatial[id(weight)] == 1 else ""
 
 
@@ -180,15 +186,25 @@ def _pools_to_one(pool: nn.AdaptiveAvgPool2D) -> bool:
 def _trace(network: nn.Layer, input_spec: Sequence[Any]) -> _Usage:
     """Runs one forward on zeros and watches the convolutions; the network is left as it was."""
     usage = _Usage()
+    made: dict[int, tuple[nn.Conv2D | None, paddle.Tensor]] = {}  # tensor id -> convolution; holds the tensor, so
+    # that its id is not given out again
 
-    def watch(layer: nn.Conv2D, inputs: Any, output: paddle.Tensor) -> None:
+    def watch(layer: nn.Layer, inputs: Any, output: paddle.Tensor) -> None:
+        source = made.get(id(inputs[0]), (None,))[0]
+        if not isinstance(layer, nn.Conv2D):  # a batch norm, which is folded into the convolution before it
+            made[id(output)] = source, output
+            return
+        made[id(output)] = layer, output
         usage.calls[id(layer.weight)] += 1
         usage.spatial[id(layer.weight)] = int(output.shape[-1]) * int(output.shape[-2])
+        if source is not None and _merges(source, layer):
+            usage.merged |= {id(source.weight), id(layer.weight)}
 
     inputs = [paddle.zeros([size if size and size > 0 else 1 for size in spec.shape], dtype=spec.dtype)
               for spec in input_spec]
-    convolutions = [layer for layer in network.sublayers(include_self=True) if isinstance(layer, nn.Conv2D)]
-    hooks = [layer.register_forward_post_hook(watch) for layer in convolutions]
+    watched = [layer for layer in network.sublayers(include_self=True)
+               if isinstance(layer, nn.Conv2D) or "BatchNorm" in type(layer).__name__]
+    hooks = [layer.register_forward_post_hook(watch) for layer in watched]
     try:
         with _evaluating(network), paddle.no_grad():
             network(*inputs)
@@ -196,6 +212,19 @@ def _trace(network: nn.Layer, input_spec: Sequence[Any]) -> _Usage:
         for hook in hooks:
             hook.remove()
     return usage
+
+
+def _merges(first: nn.Conv2D, second: nn.Conv2D) -> bool:
+    """Whether Paddle-Lite multiplies two convolutions with nothing between them into a dense one.
+
+    The condition is that of lite/core/optimizer/mir/fusion/conv_conv_fuser.cc; a bias of the first is an addition
+    between the two. That the first one's output goes elsewhere too, which prevents it, cannot be seen here: such a
+    pair is left dense without need.
+    """
+    if first.bias is not None or list(second.weight.shape[2:]) != [1, 1] or first._groups != 1 or second._groups != 1:
+        return False
+    middle, before, after = first.weight.shape[0], first.weight.shape[1], second.weight.shape[0]
+    return 0 < before * (after - middle) <= middle * after
 
 
 @contextlib.contextmanager
