@@ -92,8 +92,9 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Tells two recipes apart, and the versions that ran them."""
-        what = [self.content, self.sparsity, paddle.__version__, __version__]
+        """Tells two recipes apart, and the versions that ran them; where the output goes makes no difference."""
+        content = {key: value for key, value in self.content.items() if key != "save_dir"}
+        what = [content, self.sparsity, paddle.__version__, __version__]
         return hashlib.sha256(json.dumps(what, sort_keys=True, default=vars).encode()).hexdigest()
 
 

@@ -55,7 +55,8 @@ def test_layers_called_twice_or_never_are_left_dense():
 
 def test_convolutions_that_paddle_lite_multiplies_into_one_are_left_dense():
     def chain(*between, bias=False):
-        return nn.Sequential(nn.Conv2D(16, 16, 1, bias_attr=bias), *between, nn.Conv2D(16, 72, 1), nn.ReLU(), nn.Conv2D(72, 8, 1))
+        return nn.Sequential(nn.Conv2D(16, 16, 1, bias_attr=bias), *between, nn.Conv2D(16, 72, 1), nn.ReLU(),
+                             nn.Conv2D(72, 8, 1))
 
     spec = [InputSpec([1, 16, 8, 8], "float32")]
     merged = "merged with its neighbour by Paddle-Lite"

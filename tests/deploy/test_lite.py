@@ -51,8 +51,8 @@ def test_the_documented_flag_does_nothing(exported, optimizer, tmp_path):
                                                     (False, None, 3)])
 def test_neighbours_with_nothing_between_are_merged_as_the_plan_says(optimizer, tmp_path, norm, bias, left):
     """Paddle-Lite multiplies two such convolutions into one dense one before it looks for sparse ones."""
-    layers = [nn.Conv2D(16, 16, 1, bias_attr=bias), *([nn.BatchNorm2D(16)] if norm else []), nn.Conv2D(16, 72, 1), nn.ReLU(),
-              nn.Conv2D(72, 8, 1)]
+    layers = [nn.Conv2D(16, 16, 1, bias_attr=bias), *([nn.BatchNorm2D(16)] if norm else []),
+              nn.Conv2D(16, 72, 1), nn.ReLU(), nn.Conv2D(72, 8, 1)]
     network, spec = nn.Sequential(*layers), [InputSpec([1, 16, 8, 8], "float32", "x")]
     everything = make_plan(network)
     assert len(everything.pruned) == 3
