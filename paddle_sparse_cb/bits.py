@@ -1,7 +1,7 @@
 """Floating-point magnitudes as integers of the same order, so that comparisons are exact.
 
-Paddle's `==` takes two floats for equal that differ by less than 1e-8, and its vectorised comparisons flush subnormal
-numbers to zero. A weight of 1e-9 is not zero, and Paddle-Lite will not take it for one.
+The `==` of Paddle 2.6 takes two floats for equal that differ by less than 1e-8, and its vectorised comparisons flush
+subnormal numbers to zero. A weight of 1e-9 is not zero, and Paddle-Lite will not take it for one.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
@@ -121,24 +122,36 @@ class SparsityCallback(paddle.callbacks.Callback):
             self._writer = SparsityWriter(self.log_dir)
 
     def _schedule(self) -> GMPSchedule:
-        steps = self.params.get("steps")
-        counted = self._iterations.keys() == self._epochs.keys()
-        if steps is None and not counted:
+        per_epoch, planned = self._steps()
+        if per_epoch is None and self._iterations.keys() != self._epochs.keys():
             raise InputError("the loader has no length, so epochs cannot be turned into steps: give "
                              "stable_iterations, pruning_iterations and tunning_iterations")
-        # hapi steps the optimizer on every n-th batch, and on the last one of an epoch.
-        per_epoch = -(-steps // getattr(self.model, "_accumulate", 1)) if steps else 0
-        lengths = {f"{phase}_iterations": self._iterations.get(phase, epochs * per_epoch)
+        lengths = {f"{phase}_iterations": self._iterations.get(phase, epochs * (per_epoch or 0))
                    for phase, epochs in self._epochs.items()}
         schedule = GMPSchedule(ratio=self.ratio, initial_ratio=self.initial_ratio, pruning_steps=self.pruning_steps,
                                **lengths)
-        planned = self.params["epochs"] * per_epoch
-        if steps and schedule.target_step >= planned:
+        if planned is not None and schedule.target_step >= planned:
             raise InputError(
                 f"the ratio {self.ratio} would be reached after {schedule.target_step} optimizer steps, but this "
-                f"training has {planned} ({self.params['epochs']} epochs of {per_epoch}): lower stable_epochs "
-                f"({self._epochs['stable']}) or pruning_epochs ({self._epochs['pruning']}), or train longer")
+                f"training has {planned} ({per_epoch} an epoch): lower the stable phase "
+                f"({schedule.stable_iterations}) or the pruning phase ({schedule.pruning_iterations}), or train longer")
         return schedule
+
+    def _steps(self) -> tuple[int | None, int | None]:
+        """Optimizer steps of an epoch and of the training; None where the loader has no length.
+
+        hapi steps the optimizer on every n-th batch (`accumulate_grad_batches`) and on the last one of an epoch, and
+        may be told to end after so many batches (`num_iters`).
+        """
+        batches = self.params.get("steps")
+        if batches is None:
+            return None, None
+        accumulate = getattr(self.model, "_accumulate", 1)
+        per_epoch = -(-batches // accumulate)
+        limit = getattr(self.model, "num_iters", None)
+        if limit is None:
+            return per_epoch, self.params["epochs"] * per_epoch
+        return per_epoch, limit // batches * per_epoch + limit % batches // accumulate
 
     def _input_spec(self) -> list[Any] | None:
         """The specs given to `paddle.Model`, if they say all sizes but the batch."""
@@ -188,6 +201,9 @@ class SparsityCallback(paddle.callbacks.Callback):
         assert self.pruner is not None
         self.pruner.detach(self.model._optimizer)
         report = self.pruner.finalize()
+        if self.pruner.ratio < self.ratio:
+            warnings.warn(f"the training ended after {self.pruner.cur_iteration} optimizer steps at ratio "
+                          f"{self.pruner.ratio:.4f}, before the target {self.ratio}", stacklevel=2)
         if self._writer:
             self._log(self.pruner.cur_iteration, logs or {})
             self._writer.close()

@@ -120,7 +120,34 @@ def test_a_training_too_short_for_the_target_is_an_error_before_it_starts(first_
     sparsity = SparsityCallback(ratio=0.75, pruning_epochs=150)
     with pytest.raises(InputError) as error:
         classifier(Pointwise()).fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity])
-    assert "would be reached after 1500 optimizer steps, but this training has 20 (2 epochs of 10)" in str(error.value)
+    assert "would be reached after 1500 optimizer steps, but this training has 20 (10 an epoch)" in str(error.value)
+
+
+@pytest.mark.parametrize(("num_iters", "accumulate", "fits"), [(15, 1, True), (10, 1, False), (15, 4, False),
+                                                               (18, 4, True)])
+def test_a_limit_of_iterations_counts(first_digits, num_iters, accumulate, fits):
+    """10 batches an epoch; of 4 accumulated, 3 optimizer steps an epoch, and in batches 11 to 18 two more."""
+    network = Pointwise()
+    sparsity = SparsityCallback(ratio=0.75, pruning_iterations=10 if accumulate == 1 else 4, pruning_steps=2)
+    model, keywords = classifier(network), {"num_iters": num_iters, "accumulate_grad_batches": accumulate}
+    if fits:
+        model.fit(first_digits, batch_size=16, verbose=0, callbacks=[sparsity], **keywords)
+        assert planned_sparsity(network) == 0.75
+    else:
+        with pytest.raises(InputError, match="would be reached after"):
+            model.fit(first_digits, batch_size=16, verbose=0, callbacks=[sparsity], **keywords)
+
+
+def test_a_training_that_ends_early_warns_and_keeps_its_zeros(first_digits):
+    class Stop(paddle.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    network = Pointwise()
+    sparsity = SparsityCallback(ratio=0.75, pruning_epochs=2, tunning_epochs=0, pruning_steps=2)
+    with pytest.warns(UserWarning, match=r"ended after 10 optimizer steps at ratio 0.1500, before the target 0.75"):
+        classifier(network).fit(first_digits, epochs=3, batch_size=16, verbose=0, callbacks=[sparsity, Stop()])
+    assert planned_sparsity(network) == pytest.approx(0.15, abs=1e-3)
 
 
 def test_no_layer_to_prune_is_an_error_before_training(first_digits):

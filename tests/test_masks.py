@@ -102,5 +102,6 @@ def test_a_block_of_opposite_weights_is_not_worthless():
 
 def test_weights_too_small_for_paddles_own_comparisons_are_ranked_all_the_same():
     weight = [3e-9, 1e-9, 2e-9, 4e-45, 0.0, 1e-44]
-    assert bool((paddle.to_tensor(weight[:3]) == 0).all())  # so Paddle says
+    if paddle.__version__ < "3":
+        assert bool((paddle.to_tensor(weight[:3]) == 0).all())  # so Paddle says
     np.testing.assert_array_equal(masks.prune([scores_of(weight)], 0.6)[0].numpy(), [0, 1, 0, 1, 1, 1])
