@@ -69,7 +69,8 @@ def find_optimizer() -> Optimizer:
             folder = unpack(wheel)
             return Optimizer((python, str(folder / "bin" / "paddle_lite_opt")), {"PYTHONPATH": str(folder)})
     raise StepError("Paddle-Lite's optimizer needs a Python 3.10 or 3.8 beside this one, and none was found; install "
-                    "one (such as: uv python install 3.10), or name an optimizer in PADDLE_LITE_OPT")
+                    "one (such as: uv python install 3.10) or name an optimizer in PADDLE_LITE_OPT, then go on with: "
+                    "paddle-sparse optimize RECIPE")
 
 
 def _answers(optimizer: Optimizer) -> bool:
