@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -48,3 +48,27 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a UTF-8 text file whole or not at all."""
     with replacing(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Gives a folder of the cache, and makes it if it is not there.
+
+    Args:
+        folder: the folder.
+        make: fills the path it is given, which does not exist yet. Two processes may both do so, as the ranks of a
+            distributed training do; the first to end wins, and the folder is never changed again.
+
+    Returns:
+        The folder.
+    """
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+            made = Path(scratch, folder.name)
+            make(made)
+            try:
+                os.rename(made, folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
+    return folder

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import InputError
-from .files import cache_dir, replacing
+from .files import cache_dir, made_once
 
 
 @dataclass(frozen=True)
@@ -46,20 +46,20 @@ def unpack(wheel: Wheel) -> Path:
         InputError: pip could not fetch it, or its digest is another one.
     """
     folder = cache_dir() / "packages" / "-".join(filter(None, (wheel.name, wheel.version, wheel.python)))
-    if folder.is_dir():
-        return folder
+    return made_once(folder, lambda scratch: _install(wheel, scratch))
+
+
+def _install(wheel: Wheel, target: Path) -> None:
     print(f"fetching {wheel.name} {wheel.version} ({wheel.megabytes} MB) ...", flush=True)
-    with replacing(folder) as scratch:
-        wanted = scratch.parent / "requirements.txt"
-        wanted.write_text(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n")
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps",
-                   "--no-compile", "--only-binary", ":all:", "--require-hashes", "--requirement", str(wanted),
-                   "--target", str(scratch)]
-        if wheel.python:
-            command += ["--python-version", wheel.python]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-            reason = errors[-1] if errors else f"pip ended with {done.returncode}"
-            raise InputError(f"cannot fetch the package {wheel.name}=={wheel.version}: {reason}")
-    return folder
+    wanted = target.parent / "requirements.txt"
+    wanted.write_text(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps",
+               "--no-compile", "--only-binary", ":all:", "--require-hashes", "--requirement", str(wanted),
+               "--target", str(target)]
+    if wheel.python:
+        command += ["--python-version", wheel.python]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        reason = errors[-1] if errors else f"pip ended with {done.returncode}"
+        raise InputError(f"cannot fetch the package {wheel.name}=={wheel.version}: {reason}")

@@ -22,6 +22,7 @@ from ._version import __version__
 from .callback import SparsityCallback
 from .detection import config
 from .errors import InputError, did_you_mean
+from .schedule import check_count
 
 # Arguments that a recipe cannot give: objects, and what follows from the recipe itself.
 _NOT_IN_A_RECIPE = {"self", "plan", "skip_params_func", "post_train", "log_dir", "save_dir"}
@@ -115,8 +116,14 @@ def read_recipe(path: str | os.PathLike[str], slim_config: str | None = None,
         content = config.merge(config.read_with_bases(slim_config), content)
     for option in options:
         content = config.merge(_option(option), content)
-    if "architecture" not in content:
-        raise InputError(f"{path}: no recipe: it has no 'architecture'")
+    for key in ("architecture", "epoch", "num_classes", "TrainDataset", "TrainReader", "EvalDataset", "EvalReader",
+                "LearningRate", "OptimizerBuilder"):
+        if key not in content:
+            raise InputError(f"{path}: no recipe: it has no {key!r}")
+    for key, least in (("epoch", 1), ("num_classes", 1), ("snapshot_epoch", 1), ("log_iter", 1), ("worker_num", 0),
+                       ("seed", 0)):
+        if key in content:
+            check_count(f"{path}: {key}", content[key], least)
     blocks = [content.pop(block) for block in ("UnstructuredPruner", "Sparsity") if block in content]
     for block in blocks:
         if not isinstance(block, dict):

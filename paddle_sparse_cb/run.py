@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,14 +18,14 @@ from .callback import SparsityCallback
 from .checkpoint import Checkpoints
 from .context import Hook, HookContext, call_hooks
 from .deploy.export import Export
-from .deploy.lite import OptimizeLite
+from .deploy.lite import THRESHOLD, OptimizeLite, find_optimizer
 from .deploy.verify import print_checks, require, verify
 from .detection import config
 from .detection.data import make_loader
 from .detection.metric import CocoMAP
 from .detection.network import DetectionLoss, DetectionNetwork, EpochToNetwork, make_network, make_optimizer
 from .detection.weights import load_pretrained
-from .errors import InputError
+from .errors import InputError, StepError
 from .progress import TimeLeft
 from .recipe import Recipe, read_recipe
 from .report import WriteReport, read_report, table
@@ -114,6 +115,7 @@ def train(recipe: Recipe) -> None:
         InputError: the recipe, its data or its weights cannot be used.
         StepError: a step after the training failed, or what came out does not hold the promise.
     """
+    _require_lite(recipe)
     run = _build(recipe, _start_weights(recipe))
     if recipe.sparsity is None:
         _fit(run, [])
@@ -122,10 +124,29 @@ def train(recipe: Recipe) -> None:
     run.plan.require_layers()
     run.report.dense = {**run.evaluate(), "sparsity": measure_sparsity(run.network, run.plan).ratio}
     _say(f"before pruning: mAP {run.report.dense['mAP']:.4f}, AP50 {run.report.dense['AP50']:.4f}")
+    if _is_first():
+        shutil.rmtree(recipe.output / "tensorboard", ignore_errors=True)  # curves of two runs in one plot help nobody
     # The report is written before Lite too, in case its optimizer is missing.
     hooks: list[Hook] = [_Evaluate(run), _note_weights, _ExportDetector(run), run.report, *_after_export(run)]
     _fit(run, [SparsityCallback(**{**recipe.sparsity, "skip": ()}, plan=run.plan, save_dir=recipe.output,
                                 log_dir=recipe.output / "tensorboard", post_train=hooks)])
+
+
+def _require_lite(recipe: Recipe) -> None:
+    """Finds what Paddle-Lite would not run sparse, or a missing optimizer, before a training of days and not after."""
+    if recipe.sparsity is None:
+        return
+    if recipe.sparsity.get("prune_params_type", "conv1x1_only") is None:
+        raise InputError(f"{recipe.path}: Sparsity.prune_params_type is conv1x1_only in a recipe: Paddle-Lite runs no "
+                         "other convolution sparse")
+    if recipe.target_ratio < THRESHOLD:
+        raise InputError(f"{recipe.path}: Sparsity.ratio is {recipe.target_ratio}, but Paddle-Lite runs a convolution "
+                         f"sparse from {THRESHOLD} on")
+    if _is_first():
+        try:
+            find_optimizer()
+        except StepError as error:
+            _say(f"warning: {error}")
 
 
 def _after_export(run: Run) -> list[Hook]:
@@ -134,11 +155,11 @@ def _after_export(run: Run) -> list[Hook]:
 
 def _fit(run: Run, callbacks: list[paddle.callbacks.Callback]) -> None:
     content = run.recipe.content
-    snapshot = int(content.get("snapshot_epoch", 1))
+    snapshot = content.get("snapshot_epoch", 1)
     common = [EpochToNetwork(), TimeLeft(run.recipe.name), Checkpoints(run.recipe.output / "checkpoints", snapshot)]
-    verbose = 0 if paddle.distributed.get_rank() else 1 if sys.stdout.isatty() else 2
-    run.model.fit(run.train_loader, run.eval_loader, epochs=int(content["epoch"]), eval_freq=snapshot,
-                  verbose=verbose, log_freq=int(content.get("log_iter", 20)), callbacks=[*common, *callbacks])
+    verbose = 0 if not _is_first() else 1 if sys.stdout.isatty() else 2
+    run.model.fit(run.train_loader, run.eval_loader, epochs=content["epoch"], eval_freq=snapshot,
+                  verbose=verbose, log_freq=content.get("log_iter", 20), callbacks=[*common, *callbacks])
 
 
 def _start_weights(recipe: Recipe) -> str | None:
@@ -267,6 +288,10 @@ def _trained(recipe: Recipe) -> Run:
     return _build(recipe, str(recipe.weights))
 
 
+def _is_first() -> bool:
+    return paddle.distributed.get_rank() == 0
+
+
 def _say(message: str) -> None:
-    if paddle.distributed.get_rank() == 0:
+    if _is_first():
         print(message, flush=True)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from paddle_sparse_cb.files import cache_dir, replacing, write_text
+from paddle_sparse_cb.files import cache_dir, made_once, replacing, write_text
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
@@ -40,3 +40,20 @@ def test_the_cache_is_where_the_user_wants_it(monkeypatch):
     assert cache_dir() == Path("/somewhere/paddle_sparse_cb")
     monkeypatch.setenv("PADDLE_SPARSE_CACHE", "/elsewhere")
     assert cache_dir() == Path("/elsewhere")
+
+
+def test_a_folder_of_the_cache_is_made_once_and_never_changed(tmp_path):
+    def make(content):
+        def fill(folder):
+            folder.mkdir()
+            (folder / content).touch()
+        return fill
+
+    def slower(folder):  # another process ends while this one is still at it
+        made_once(tmp_path / "tiles", make("first"))
+        make("second")(folder)
+
+    for fill in (slower, make("third")):
+        made_once(tmp_path / "tiles", fill)
+        assert [path.name for path in (tmp_path / "tiles").iterdir()] == ["first"]
+    assert len(list(tmp_path.iterdir())) == 1

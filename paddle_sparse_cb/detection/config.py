@@ -6,10 +6,12 @@ that a second recipe in the same process does not see the first.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +153,27 @@ def _check_module(key: str, value: Any, schema: Any, origin: str) -> None:
     for name in value:
         if name not in known:
             raise InputError(f"{origin}: unknown key {name!r} in {key}; {did_you_mean(str(name), known)}")
+
+
+def create(name: str) -> Any:
+    """Makes a module of the loaded configuration.
+
+    Raises:
+        InputError: ppdet cannot make it from the values given.
+    """
+    from ppdet.core.workspace import create as make
+
+    with blaming(name):
+        return make(name)
+
+
+@contextlib.contextmanager
+def blaming(block: str) -> Iterator[None]:
+    """Turns what ppdet raises on bad values into an InputError that names the block they stand in."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{block}: cannot be made from the recipe: {type(error).__name__}: {reason}") from error

@@ -12,6 +12,7 @@ from paddle.io import DataLoader, DistributedBatchSampler
 
 from ..errors import InputError
 from . import samples
+from .config import blaming, create
 from .network import EVAL_FIELDS, TRAIN_FIELDS
 
 _DTYPES = {"gt_class": np.int64, "im_id": np.int64}  # Paddle 3 does not promote int32 + int64
@@ -50,10 +51,10 @@ def make_loader(registry: Any, split: str) -> DataLoader:
     Raises:
         InputError: the annotations or the images are not there, or no image has a box.
     """
-    from ppdet.core.workspace import create
     from ppdet.data.transform import PadGT
 
-    dataset = create(f"{split}Dataset")()
+    with blaming(f"{split}Dataset"):
+        dataset = create(f"{split}Dataset")()
     dataset.dataset_dir = _folder(dataset.dataset_dir)
     _require(dataset, split)
     try:

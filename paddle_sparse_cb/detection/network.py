@@ -9,6 +9,9 @@ import paddle
 from paddle import nn
 from paddle.static import InputSpec
 
+from ..errors import InputError
+from .config import blaming, create
+
 LOSSES = ("loss_vfl", "loss_bbox", "loss_dfl")
 # The order of a batch's tensors; an evaluation batch holds the first three alone.
 EVAL_FIELDS = ("image", "scale_factor", "im_id")
@@ -123,14 +126,17 @@ class EpochToNetwork(paddle.callbacks.Callback):
 
 
 def make_network(registry: Any) -> DetectionNetwork:
-    """Makes the network that a loaded configuration describes (see `detection.config.load`)."""
-    from ppdet.core.workspace import create
+    """Makes the network that a loaded configuration describes (see `detection.config.load`).
 
-    return DetectionNetwork(create(registry["architecture"]))
+    Raises:
+        InputError: it is no PicoDet, or cannot be made.
+    """
+    if registry["architecture"] != "PicoDet":
+        raise InputError(f"architecture is PicoDet, got {registry['architecture']!r}")
+    return DetectionNetwork(create("PicoDet"))
 
 
 def make_optimizer(network: DetectionNetwork, steps_per_epoch: int) -> paddle.optimizer.Optimizer:
     """Makes the optimizer and its learning-rate schedule from the loaded `LearningRate` and `OptimizerBuilder`."""
-    from ppdet.core.workspace import create
-
-    return create("OptimizerBuilder")(create("LearningRate")(steps_per_epoch), network)
+    with blaming("OptimizerBuilder or LearningRate"):
+        return create("OptimizerBuilder")(create("LearningRate")(steps_per_epoch), network)

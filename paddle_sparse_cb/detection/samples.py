@@ -13,7 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ..errors import InputError, did_you_mean
-from ..files import cache_dir, replacing
+from ..files import cache_dir, made_once
 from ..packages import Wheel, unpack
 
 TILE = 256  # pixels
@@ -48,16 +48,17 @@ def _weights() -> Path:
 
 
 def _trees() -> Path:
-    folder = cache_dir() / f"trees_{TILE}"
-    if not folder.is_dir():
-        photographs_dir = unpack(PHOTOGRAPHS) / "deepforest" / "data"
-        print(f"cutting the photographs into tiles of {TILE} pixels ...", flush=True)
-        with replacing(folder) as scratch:
-            (scratch / "images").mkdir(parents=True)
-            for split, photographs in SPLITS.items():
-                coco = _cut([photographs_dir / name for name in photographs], scratch / "images")
-                (scratch / f"{split}.json").write_text(json.dumps(coco))
-    return folder
+    return made_once(cache_dir() / f"trees_{TILE}", _cut_photographs)
+
+
+def _cut_photographs(folder: Path) -> None:
+    """Writes the tiles and the annotations of both splits."""
+    photographs = unpack(PHOTOGRAPHS) / "deepforest" / "data"
+    print(f"cutting the photographs into tiles of {TILE} pixels ...", flush=True)
+    (folder / "images").mkdir(parents=True)
+    for split, names in SPLITS.items():
+        coco = _cut([photographs / name for name in names], folder / "images")
+        (folder / f"{split}.json").write_text(json.dumps(coco))
 
 
 def _cut(photographs: list[Path], images_dir: Path) -> dict[str, Any]:
