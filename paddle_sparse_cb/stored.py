@@ -89,7 +89,7 @@ def load_inference(prefix: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             program, _, _ = paddle.static.load_inference_model(str(prefix), executor)
             names = [v.name for v in program.list_vars() if v.persistable and v.name in info]
             return {info[name]["structured_name"]: np.array(scope.find_var(name).get_tensor()) for name in names}
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, KeyError, TypeError) as error:
         raise InputError(f"{prefix}: no inference model that Paddle can read: {error}") from None
     finally:
         paddle.disable_static()

@@ -4,7 +4,6 @@ import pytest
 
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.detection import samples
-from paddle_sparse_cb.packages import Wheel, unpack
 
 
 def load(split):
@@ -42,10 +41,3 @@ def test_boxes_lie_within_their_tile():
 def test_an_unknown_sample_is_an_error():
     with pytest.raises(InputError, match="sample:trees: no such sample; did you mean 'trees_256'"):
         samples.resolve("trees")
-
-
-def test_a_package_with_another_digest_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setenv("PADDLE_SPARSE_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match=r"cannot fetch the package deepforest==2.1.0"):
-        unpack(Wheel("deepforest", "2.1.0", "0" * 64, 21))
-    assert not list((tmp_path / "packages").iterdir())
