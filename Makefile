@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PADDLE3 := .venv-paddle3
 DEMO := recipes/picodet_s_416_trees_sparse75.yml
 
-.PHONY: demo test test-fast lint clean
+.PHONY: demo test test-fast test-paddle3 lint clean
 
 demo: $(VENV)/ready
 	$(BIN)/paddle-sparse train $(DEMO)
@@ -15,17 +16,25 @@ test: $(VENV)/ready
 test-fast: $(VENV)/ready
 	$(BIN)/python -m pytest -m "not slow"
 
+test-paddle3: $(PADDLE3)/ready
+	$(PADDLE3)/bin/python -m pytest
+
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-$(VENV)/ready: setup.cfg pyproject.toml constraints.txt
+$(VENV)/ready: EXTRAS := cpu,detection,deploy,dev
+$(VENV)/ready: constraints.txt
+$(PADDLE3)/ready: EXTRAS := cpu,dev
+$(PADDLE3)/ready: constraints-paddle3.txt
+
+$(VENV)/ready $(PADDLE3)/ready: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 11))' || \
 	  { echo "$(PYTHON) is `$(PYTHON) --version 2>&1`; Python 3.9 to 3.11 is needed: PYTHON=python3.11 make ..." >&2; exit 1; }
-	@echo "setting up $(VENV): some minutes the first time"
-	@$(PYTHON) -m venv $(VENV) || { echo "no venv module: apt-get install python3-venv" >&2; exit 1; }
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,detection,deploy,dev]'
+	@echo "setting up $(@D): some minutes the first time"
+	@$(PYTHON) -m venv $(@D) || { echo "no venv module: apt-get install python3-venv" >&2; exit 1; }
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check -c $(filter constraints%,$^) -e '.[$(EXTRAS)]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) output
+	rm -rf $(VENV) $(PADDLE3) output

@@ -6,6 +6,7 @@ import paddle
 from paddle import nn
 
 RECIPES = Path(__file__).parent.parent / "recipes"
+PADDLE3 = paddle.__version__ >= "3"
 
 
 class Pointwise(nn.Layer):

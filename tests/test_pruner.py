@@ -1,6 +1,7 @@
 import numpy as np
 import paddle
 import pytest
+from helpers import PADDLE3
 from paddle import nn
 from paddleslim import GMPUnstructuredPruner
 
@@ -41,6 +42,7 @@ def test_each_layer_has_exactly_its_ratio(network, ratio):
         assert zeros(weight) == prune_count(ratio, weight.size)
 
 
+@pytest.mark.skipif(PADDLE3, reason="PaddleSlim multiplies float32 by bool, where Paddle 3 raises TypeError")
 def test_paddleslim_falls_below_the_ratio_where_this_does_not():
     def layer():
         paddle.seed(1)

@@ -4,9 +4,12 @@ import pickle
 import numpy as np
 import paddle
 import pytest
+from helpers import PADDLE3
 
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.stored import load_arrays, load_inference
+
+writes_pdmodel = pytest.mark.skipif(PADDLE3, reason="Paddle 3 exports .json, and no .pdmodel and .pdiparams.info")
 
 
 def test_what_paddle_saves_is_read_without_paddles_unpickler(network, tmp_path):
@@ -54,6 +57,7 @@ def test_what_is_no_dict_or_not_there_is_an_error(tmp_path):
         load_arrays(tmp_path / "none.pdparams")
 
 
+@writes_pdmodel
 def test_an_exported_model_is_read_under_structured_names(network, tmp_path):
     network.eval()
     prefix = tmp_path / "model"
@@ -64,6 +68,7 @@ def test_an_exported_model_is_read_under_structured_names(network, tmp_path):
     assert paddle.in_dynamic_mode()
 
 
+@writes_pdmodel
 def test_a_damaged_exported_model_is_an_error(network, tmp_path):
     network.eval()
     prefix = tmp_path / "model"
