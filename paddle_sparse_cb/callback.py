@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable
 import paddle
 
 from .context import Hook, HookContext, call_hooks
+from .distribution import check_scope
 from .errors import InputError
 from .masks import check_block
 from .schedule import GMPSchedule, check_count
@@ -40,6 +41,9 @@ class SparsityCallback(paddle.callbacks.Callback):
         prune_params_type: `conv1x1_only`, or None for all convolutions and linear layers.
         skip_params_func: PaddleSlim's own, see `make_plan`.
         local_sparsity: each layer gets the ratio; otherwise one ranking over all layers decides.
+        scope: `local` or `global`, which `local_sparsity` says too, or `erk`: layers with few weights stay denser.
+        regrow: a pruned weight may come back when the masks are renewed.
+        curve: how the ratio rises: `cubic`, `linear`, `cosine`, or `constant`, which is the target at once.
         sparse_block: rows (output channels) and columns (input channels) zeroed as one.
         skip: shell patterns over structured names to leave dense, such as `("head.*",)`.
         plan: what to prune (`make_plan`), in place of the four rules above.
@@ -71,13 +75,15 @@ class SparsityCallback(paddle.callbacks.Callback):
                  stable_iterations: int | None = None, pruning_iterations: int | None = None,
                  tunning_iterations: int | None = None, prune_params_type: str | None = "conv1x1_only",
                  skip_params_func: Callable[[paddle.nn.Layer], set[str]] | None = None, local_sparsity: bool = True,
+                 scope: str | None = None, regrow: bool = False, curve: str = "cubic",
                  sparse_block: Sequence[int] = (1, 1), skip: Sequence[str] = (), plan: PrunePlan | None = None,
                  log_dir: str | os.PathLike[str] | None = None, log_freq: int = 20, per_layer: bool = False,
                  save_dir: str | os.PathLike[str] | None = None, post_train: Sequence[Hook] = ()) -> None:
         super().__init__()
         # The schedule checks these; the lengths follow at train begin, when the steps of an epoch are known.
-        GMPSchedule(ratio=ratio, initial_ratio=initial_ratio, pruning_steps=pruning_steps)
-        self.ratio, self.initial_ratio, self.pruning_steps = ratio, initial_ratio, pruning_steps
+        GMPSchedule(ratio=ratio, initial_ratio=initial_ratio, pruning_steps=pruning_steps, curve=curve)
+        self.ratio, self.initial_ratio = ratio, initial_ratio
+        self.pruning_steps, self.curve = pruning_steps, curve
         epochs = {"stable": stable_epochs, "pruning": pruning_epochs, "tunning": tunning_epochs}
         iterations = {"stable": stable_iterations, "pruning": pruning_iterations, "tunning": tunning_iterations}
         self._epochs = {phase: check_count(f"{phase}_epochs", value) for phase, value in epochs.items()}
@@ -87,14 +93,20 @@ class SparsityCallback(paddle.callbacks.Callback):
             raise InputError(f"prune_params_type is 'conv1x1_only' or None, got {prune_params_type!r}")
         if skip_params_func is not None and not callable(skip_params_func):
             raise InputError(f"skip_params_func is a function of the network, got {skip_params_func!r}")
-        if isinstance(skip, str) or not all(isinstance(pattern, str) for pattern in skip):
-            raise InputError(f"skip is a sequence of patterns such as ('head.*',), got {skip!r}")
+        if not isinstance(skip, (list, tuple)) or not all(isinstance(pattern, str) for pattern in skip):
+            raise InputError(f"skip is a list of patterns such as ['head.*'], got {skip!r}")
+        if plan is not None and not isinstance(plan, PrunePlan):
+            raise InputError(f"plan is what make_plan gives, got {plan!r}")
+        for name, value in {"local_sparsity": local_sparsity, "regrow": regrow, "per_layer": per_layer}.items():
+            if not isinstance(value, bool):
+                raise InputError(f"{name} is True or False, got {value!r}")
         if post_train and save_dir is None:
             raise InputError("post_train hooks need save_dir, the folder for what they make")
-        if not all(callable(hook) for hook in post_train):
-            raise InputError(f"post_train is a sequence of callables, got {post_train!r}")
+        if not isinstance(post_train, (list, tuple)) or not all(callable(hook) for hook in post_train):
+            raise InputError(f"post_train is a list of callables, got {post_train!r}")
         self.prune_params_type, self.skip_params_func, self.skip = prune_params_type, skip_params_func, tuple(skip)
-        self.local_sparsity, self.sparse_block, self.plan = local_sparsity, check_block(sparse_block), plan
+        self.local_sparsity, self.scope, self.regrow = local_sparsity, check_scope(scope), regrow
+        self.sparse_block, self.plan = check_block(sparse_block), plan
         self.log_dir, self.log_freq, self.per_layer = log_dir, check_count("log_freq", log_freq, least=1), per_layer
         self.save_dir, self.post_train = save_dir, tuple(post_train)
         self.pruner: GMPPruner | None = None
@@ -106,30 +118,39 @@ class SparsityCallback(paddle.callbacks.Callback):
         """Makes the pruner."""
         from .pruner import GMPPruner  # here, because PaddleSlim takes seconds to import
 
-        schedule = self._schedule()
+        schedule = self.schedule(*self._steps())
         plan = self.plan or make_plan(self.model.network, self._input_spec(), skip=self.skip,
                                       prune_params_type=self.prune_params_type,
                                       skip_params_func=self.skip_params_func)
-        configs = {"initial_ratio": self.initial_ratio, "pruning_steps": self.pruning_steps,
+        configs = {"initial_ratio": self.initial_ratio, "pruning_steps": self.pruning_steps, "curve": self.curve,
                    "stable_iterations": schedule.stable_iterations,
                    "pruning_iterations": schedule.pruning_iterations,
                    "tunning_iterations": schedule.tunning_iterations}
         self.pruner = GMPPruner(self.model.network, ratio=self.ratio, local_sparsity=self.local_sparsity,
-                                sparse_block=self.sparse_block, configs=configs, plan=plan)
+                                scope=self.scope, regrow=self.regrow, sparse_block=self.sparse_block,
+                                configs=configs, plan=plan)
         self.pruner.attach(self.model._optimizer)
         self._logged = 0
         if self.log_dir is not None and paddle.distributed.get_rank() == 0:
             self._writer = SparsityWriter(self.log_dir)
 
-    def _schedule(self) -> GMPSchedule:
-        per_epoch, planned = self._steps()
+    def schedule(self, per_epoch: int | None, planned: int | None) -> GMPSchedule:
+        """The schedule of a training.
+
+        Args:
+            per_epoch: optimizer steps of an epoch; None if not known.
+            planned: optimizer steps of the training; None if not known.
+
+        Raises:
+            InputError: the target would not be reached.
+        """
         if per_epoch is None and self._iterations.keys() != self._epochs.keys():
             raise InputError("the loader has no length, so epochs cannot be turned into steps: give "
                              "stable_iterations, pruning_iterations and tunning_iterations")
         lengths = {f"{phase}_iterations": self._iterations.get(phase, epochs * (per_epoch or 0))
                    for phase, epochs in self._epochs.items()}
         schedule = GMPSchedule(ratio=self.ratio, initial_ratio=self.initial_ratio, pruning_steps=self.pruning_steps,
-                               **lengths)
+                               curve=self.curve, **lengths)
         if planned is not None and schedule.target_step >= planned:
             raise InputError(
                 f"the ratio {self.ratio} would be reached after {schedule.target_step} optimizer steps, but this "

@@ -27,7 +27,8 @@ def _parser() -> argparse.ArgumentParser:
         "report": "print the table of a trained recipe",
     }.items():
         command = commands.add_parser(name, help=what, description=what)
-        command.add_argument("recipe", metavar="RECIPE", help="a YAML file")
+        command.add_argument("recipe", metavar="RECIPE", nargs="?", help="a YAML file")
+        command.add_argument("-c", "--config", metavar="RECIPE", help="the same, as PaddleDetection's scripts name it")
         command.add_argument("--slim_config", metavar="FILE", help="a YAML file to lay over the recipe")
         command.add_argument("-o", "--opt", metavar="KEY=VALUE", nargs="+", default=[], action="extend",
                              help="values in place of the recipe's, such as -o epoch=4 Sparsity.ratio=0.85")
@@ -43,7 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    options.recipe = options.recipe or options.config
+    if not options.recipe:
+        parser.error("a RECIPE is needed")
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's C++ notes
     warnings.filterwarnings("ignore", message="Setuptools is replacing distutils")
     try:
@@ -53,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except StepError as error:
         print(f"paddle-sparse: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # no room, no permission, no such folder
+        print(f"paddle-sparse: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]

@@ -37,6 +37,7 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
     scratch = scratch_dir / target.name
     try:
         yield scratch
+        os.lstat(scratch)  # what was not made takes nobody's place
         if target.is_dir():  # a folder cannot be renamed over one that holds files
             os.replace(target, scratch_dir / "previous")
         os.replace(scratch, target)

@@ -1,21 +1,23 @@
-"""Which weights go: exact selection of the smallest, ties broken by position.
+"""Which weights go: the smallest by magnitude, exactly as many as the ratio asks for.
 
-The same weights give the same mask on every rank and in every run. All of it is Paddle operators, so that it runs
-where the weights are.
+The same weights give the same masks on every rank, in every run and on every version of Paddle: magnitudes are
+compared by their bits (`bits.py`), ties are broken by position (`select.py`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 
 from .bits import magnitude_bits
 from .errors import InputError
 from .schedule import check_count
+from .select import mark_smallest, mark_smallest_on_device
 
 
 def check_block(block: Sequence[int]) -> tuple[int, int]:
@@ -37,37 +39,115 @@ def prune_count(ratio: float, units: int) -> int:
     return math.ceil(Decimal(repr(float(ratio))) * units)
 
 
-def smallest(scores: paddle.Tensor, count: int) -> paddle.Tensor:
-    """Marks exactly `count` of the smallest scores; of equal ones, those that come first.
+def count_units(shape: Sequence[int], block: tuple[int, int]) -> int:
+    """How many blocks a weight has; an incomplete one at the edge counts.
+
+    Example:
+        >>> count_units([8, 12, 1, 1], (1, 1)), count_units([7, 5, 1, 1], (2, 4))
+        (96, 8)
+    """
+    return -(-shape[0] // block[0]) * -(-math.prod(shape[1:]) // block[1])
+
+
+def keep_masks(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int, int] = (1, 1),
+               monotone: bool = True) -> list[paddle.Tensor]:
+    """Chooses what to prune in one ranking over all the weights given: one layer's, or those of all layers.
+
+    A weight keeps at least one unit: Paddle-Lite cannot load a layer of zeros.
 
     Args:
-        scores: [n], integers.
-        count: from 0 to n.
+        weights: [rows, ...] each. For a convolution the rows are output channels, what follows is flattened to
+            columns.
+        ratio: the share of all units to prune.
+        block: rows and columns of the units that are pruned as one, by their L1 norm.
+        monotone: what is zero stays pruned, also beyond the ratio, so that the choice only grows while the ratio
+            rises and an already sparse network loses none of its zeros.
 
     Returns:
-        Bool [n], True where a score is among the smallest.
+        For each weight bool of its shape, True where a weight lives.
+
+    Example:
+        >>> import paddle
+        >>> keep_masks([paddle.to_tensor([[0.1, -3.0], [2.0, 0.2]])], 0.5)[0].numpy().tolist()
+        [[False, True], [True, False]]
     """
-    if count <= 0:
-        return paddle.zeros(scores.shape, dtype="bool")
-    threshold = paddle.kthvalue(scores, count)[0]
-    below = scores < threshold
-    ties = scores == threshold
-    wanted = count - below.astype("int64").sum()
-    return paddle.logical_or(below, paddle.logical_and(ties, paddle.cumsum(ties.astype("int64")) <= wanted))
+    if all(weight.place.is_cpu_place() for weight in weights):
+        kept = [paddle.to_tensor(~mark) for mark in _marks_on_host(weights, ratio, block, monotone)]
+    else:
+        kept = [paddle.logical_not(mark) for mark in _marks_on_device(weights, ratio, block, monotone)]
+    return [spread(keep, weight.shape, block) for keep, weight in zip(kept, weights)]
+
+
+def _count(ratio: float, units: int, layers: int, zeros: int) -> int:
+    """How many units to prune of those of so many layers, so many of them zero already."""
+    most = units - layers
+    # Nothing but zeros is an untrained layer and no ranking: how many there are means nothing.
+    return min(most, max(prune_count(ratio, units), zeros if zeros < most else 0))
+
+
+def _marks_on_host(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int, int],
+                   monotone: bool) -> list[np.ndarray]:
+    units = [count_units(weight.shape, block) for weight in weights]
+    layers = [_host_scores(weight, block) for weight in weights]
+    if len(layers) == 1:  # one layer fits in memory; of several the scores are made anew for each pass
+        only = layers[0]()
+        layers = [lambda: only]
+    zeros = sum(size - np.count_nonzero(layer()) for size, layer in zip(units, layers)) if monotone else 0
+    count = _count(ratio, sum(units), len(units), zeros)
+    marks = mark_smallest(layers, units, count)
+    if len(layers) > 1 and any(mark.all() for mark in marks):
+        marks = mark_smallest([_guarded(layer) for layer in layers], units, count)
+    return marks
+
+
+def _host_scores(weight: paddle.Tensor, block: tuple[int, int]) -> Callable[[], np.ndarray]:
+    def scores() -> np.ndarray:
+        if block != (1, 1):
+            return block_scores(weight, block).numpy()
+        values = weight.numpy().reshape(-1)  # a copy
+        bits = values.view(f"i{values.itemsize}")
+        return np.bitwise_and(bits, np.iinfo(bits.dtype).max, out=bits)  # without the sign
+    return scores
+
+
+def _guarded(scores: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
+    """Scores whose largest (the last of equal ones) is out of reach."""
+    def guarded() -> np.ndarray:
+        made = scores()
+        made[len(made) - 1 - int(np.argmax(made[::-1]))] = np.iinfo(made.dtype).max
+        return made
+    return guarded
+
+
+def _marks_on_device(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int, int],
+                     monotone: bool) -> list[paddle.Tensor]:
+    units = [count_units(weight.shape, block) for weight in weights]
+    layers = [block_scores(weight, block) for weight in weights]
+    zeros = int(paddle.add_n([(layer == 0).astype("int64").sum() for layer in layers])) if monotone else 0
+    scores = paddle.concat([_guarded_on_device(layer) for layer in layers])
+    marks = mark_smallest_on_device(scores, _count(ratio, sum(units), len(units), zeros))
+    return paddle.split(marks, units) if len(units) > 1 else [marks]
+
+
+def _guarded_on_device(scores: paddle.Tensor) -> paddle.Tensor:
+    last = scores.shape[0] - 1 - paddle.argmax(paddle.flip(scores, [0]))
+    return paddle.where(paddle.arange(scores.shape[0]) == last,
+                        paddle.full_like(scores, np.iinfo(str(scores.dtype).rsplit(".", 1)[-1]).max), scores)
 
 
 def block_scores(weight: paddle.Tensor, block: tuple[int, int]) -> paddle.Tensor:
     """The L1 norm of each block of a weight, as integers of the same order (`magnitude_bits`).
 
     Args:
-        weight: [rows, ...]; what follows the rows is flattened to columns. For a 1x1 convolution the rows are the
-            output channels and the columns the input channels.
-        block: rows and columns of a block; an incomplete one at the edge counts as a block.
+        weight: [rows, ...]; what follows the rows is flattened to columns.
+        block: rows and columns of a block.
 
     Returns:
         [blocks], row by row.
     """
-    magnitudes = weight.astype("float32").abs().reshape([weight.shape[0], -1])
+    if str(weight.dtype).endswith("float16"):  # its integers are too short for Paddle's operators
+        weight = weight.astype("float32")
+    magnitudes = weight.abs().reshape([weight.shape[0], -1])
     height, width = block
     if (height, width) == (1, 1):
         return magnitude_bits(magnitudes.reshape([-1]))
@@ -78,7 +158,7 @@ def block_scores(weight: paddle.Tensor, block: tuple[int, int]) -> paddle.Tensor
 
 
 def spread(marks: paddle.Tensor, shape: Sequence[int], block: tuple[int, int]) -> paddle.Tensor:
-    """Turns one mark a block into one a weight: the inverse of `block_scores`.
+    """Turns one mark a unit into one a weight: the inverse of `block_scores`.
 
     Args:
         marks: [blocks], bool.
@@ -95,33 +175,3 @@ def spread(marks: paddle.Tensor, shape: Sequence[int], block: tuple[int, int]) -
     grid = marks.reshape([-(-rows // height), 1, -(-columns // width), 1])
     full = grid.expand([-1, height, -1, width]).reshape([grid.shape[0] * height, grid.shape[2] * width])
     return full[:rows, :columns].reshape(list(shape))
-
-
-def prune(scores: Sequence[paddle.Tensor], ratio: float) -> list[paddle.Tensor]:
-    """Chooses what to prune over one ranking of all the scores given: one layer's, or those of all layers.
-
-    What is zero already stays pruned, so that the choice is monotone while the ratio rises and an already sparse
-    network loses none of its zeros. The largest score of each layer is kept: Paddle-Lite cannot load a layer of
-    zeros.
-
-    Args:
-        scores: for each layer [units]: what `block_scores` gives, 0 where a unit is pruned.
-        ratio: the share of all units to prune.
-
-    Returns:
-        For each layer bool [units], True where a unit is pruned.
-    """
-    sizes = [score.shape[0] for score in scores]
-    guarded = paddle.concat([_guard(score) for score in scores]) if len(scores) > 1 else _guard(scores[0])
-    zeros = int((guarded <= 0).astype("int64").sum())
-    untrained = zeros >= sum(sizes) - len(sizes)  # nothing but zeros is no ranking: their number means nothing
-    count = max(prune_count(ratio, sum(sizes)), 0 if untrained else zeros)
-    marks = smallest(guarded, min(count, sum(sizes) - len(sizes)))
-    return paddle.split(marks, sizes) if len(sizes) > 1 else [marks]
-
-
-def _guard(scores: paddle.Tensor) -> paddle.Tensor:
-    """Scores whose largest (the last of equal ones) is out of reach."""
-    last = scores.shape[0] - 1 - int(paddle.argmax(paddle.flip(scores, [0])))
-    guard = F.one_hot(paddle.to_tensor([last], dtype="int64"), scores.shape[0])[0].astype("bool")
-    return paddle.where(guard, paddle.full_like(scores, 2**31 - 1), scores)

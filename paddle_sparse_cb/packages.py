@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import InputError
+from .errors import StepError
 from .files import cache_dir, made_once
 
 
@@ -43,7 +43,7 @@ def unpack(wheel: Wheel) -> Path:
         The folder that holds the wheel's packages; the second call finds it in the cache.
 
     Raises:
-        InputError: pip could not fetch it, or its digest is another one.
+        StepError: pip could not fetch it, or its digest is another one.
     """
     folder = cache_dir() / "packages" / "-".join(filter(None, (wheel.name, wheel.version, wheel.python)))
     return made_once(folder, lambda scratch: _install(wheel, scratch))
@@ -62,4 +62,4 @@ def _install(wheel: Wheel, target: Path) -> None:
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         reason = errors[-1] if errors else f"pip ended with {done.returncode}"
-        raise InputError(f"cannot fetch the package {wheel.name}=={wheel.version}: {reason}")
+        raise StepError(f"cannot fetch the package {wheel.name}=={wheel.version}: {reason}")

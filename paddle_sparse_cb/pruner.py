@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import paddle
 from paddleslim import GMPUnstructuredPruner
 
 from . import masks
-from .errors import InputError
+from .bits import magnitude_bits
+from .distribution import check_scope, erk_ratios
+from .errors import InputError, StepError
 from .schedule import GMPSchedule, check_count
 from .selection import PrunePlan, make_plan
 from .sparsity import SparsityReport, count_zeros, measure_sparsity, named_weights
@@ -18,9 +20,10 @@ from .sparsity import SparsityReport, count_zeros, measure_sparsity, named_weigh
 class GMPPruner(GMPUnstructuredPruner):
     """PaddleSlim's `GMPUnstructuredPruner` with exact masks that act right after the optimizer step.
 
-    The constructor and the methods are PaddleSlim's. Unlike it, this one adds no buffers to `state_dict` and no hooks
-    to the layers, prunes exactly ceil(ratio * n) weights of a layer, keeps what is pruned pruned, and zeroes the
-    weights in `step`, so that whoever looks between two steps sees the zeros.
+    The constructor, `step`, `update_params`, `set_static_masks` and `total_sparse*` are PaddleSlim's. Unlike it, this
+    one adds no buffers to `state_dict` and no hooks to the layers, prunes exactly ceil(ratio * n) weights of a layer,
+    keeps what is pruned pruned, and zeroes the weights in `step`, so that whoever looks between two steps sees the
+    zeros.
 
     Args:
         model: the network.
@@ -28,10 +31,14 @@ class GMPPruner(GMPUnstructuredPruner):
         prune_params_type: see `make_plan`.
         skip_params_func: see `make_plan`.
         local_sparsity: each layer gets the ratio; otherwise one ranking over all layers decides.
-        sparse_block: rows (output channels) and columns (input channels) of the blocks that are zeroed as one.
-        configs: `stable_iterations`, `pruning_iterations`, `tunning_iterations`, `pruning_steps`, `initial_ratio`
-            (see `GMPSchedule`) and optionally `resume_iteration`, the optimizer steps already done.
+        sparse_block: rows and columns of the blocks that are zeroed as one: of a convolution, output and input
+            channels; of a linear layer, inputs and outputs, as Paddle stores them.
+        configs: `stable_iterations`, `pruning_iterations`, `tunning_iterations`, `pruning_steps`, `initial_ratio`,
+            `curve` (see `GMPSchedule`) and optionally `resume_iteration`, the optimizer steps already done.
         plan: what to prune, in place of the rules above.
+        scope: `local` or `global`, which `local_sparsity` says too, or `erk` (see `erk_ratios`).
+        regrow: a pruned weight may come back when the masks are renewed, if its momentum has made it large. Without
+            it what is pruned stays pruned.
 
     Raises:
         InputError: an argument is out of its range, nothing is left to prune, or a layer is too small for the ratio.
@@ -52,7 +59,7 @@ class GMPPruner(GMPUnstructuredPruner):
     def __init__(self, model: paddle.nn.Layer, ratio: float = 0.55, prune_params_type: str | None = None,
                  skip_params_func: Callable[[paddle.nn.Layer], set[str]] | None = None, local_sparsity: bool = False,
                  sparse_block: Sequence[int] = (1, 1), configs: dict[str, Any] | None = None,
-                 plan: PrunePlan | None = None) -> None:
+                 plan: PrunePlan | None = None, scope: str | None = None, regrow: bool = False) -> None:
         # PaddleSlim's constructors are not called: they add the buffers, the hooks and the cut phases.
         settings = dict(configs or {})
         settings.pop("pruning_strategy", None)  # PaddleDetection names it; there is only one
@@ -63,34 +70,79 @@ class GMPPruner(GMPUnstructuredPruner):
             raise InputError(f"configs: {str(error).split('() ')[-1]}") from None
         self.model = model
         self.mode = "ratio"
+        self.threshold = 0.0  # PaddleSlim's; here no threshold decides, but a count
         self.target_ratio = ratio
         self.local_sparsity = local_sparsity
+        self.scope = check_scope(scope) or ("local" if local_sparsity else "global")
+        self.regrow = regrow
         self.sparse_block = masks.check_block(sparse_block)
         self.plan = (plan or make_plan(model, prune_params_type=prune_params_type,
                                        skip_params_func=skip_params_func)).require_layers()
         self.ratio = self.schedule.at(self.cur_iteration - 1) if self.cur_iteration else 0.0
-        wanted = {layer.name for layer in self.plan.pruned}
-        named = {name: weight for name, _, weight in named_weights(model) if name in wanted}
-        if wanted - named.keys():
-            raise InputError(f"plan: the network has no weight {min(wanted - named.keys())!r}")
-        self._check_sizes(named)
-        self._weights = list(named.values())
+        self._weights = self._planned_weights()
+        self._check_sizes()
         self._stale = self.cur_iteration > 0  # resumed: masks are due whether or not the ratio changes
+        self._optimizer: Any = None
         self.masks: dict[str, paddle.Tensor] = {}  # parameter.name -> bool, True where a weight lives
+        if not regrow:
+            self.set_static_masks()
 
-    def _check_sizes(self, named: dict[str, paddle.Tensor]) -> None:
-        for name, weight in named.items():
-            units = masks.block_scores(weight, self.sparse_block).shape[0]
-            if masks.prune_count(self.target_ratio, units) >= units:
-                raise InputError(f"ratio {self.target_ratio} would zero all {units} weights or blocks of {name}; "
-                                 f"skip it (skip=[{name!r}])")
+    @paddle.no_grad()
+    def set_static_masks(self) -> None:
+        """Masks the zeros that are there, so that an already sparse network keeps them from the first step on.
+
+        A layer without zeros, or of nothing else, gets no mask.
+        """
+        zeros = count_zeros(self._weights)
+        self.masks = {weight.name: magnitude_bits(weight) != 0 for weight, count in zip(self._weights, zeros)
+                      if 0 < count < weight.size}
+
+    def _planned_weights(self) -> list[paddle.Tensor]:
+        named = {name: weight for name, _, weight in named_weights(self.model)}
+        for layer in self.plan.pruned:
+            if layer.name not in named or tuple(named[layer.name].shape) != layer.shape:
+                raise InputError(f"plan: the network has no weight {layer.name!r} of shape {list(layer.shape)}")
+        return [named[layer.name] for layer in self.plan.pruned]
+
+    def _check_sizes(self) -> None:
+        if self.scope == "global":
+            return
+        for layer, ratio in zip(self.plan.pruned, self._ratios(self.target_ratio)):
+            units = masks.count_units(layer.shape, self.sparse_block)
+            if masks.prune_count(ratio, units) >= units:
+                raise InputError(f"ratio {self.target_ratio} would zero all {units} weights or blocks of "
+                                 f"{layer.name}; skip it (skip=[{layer.name!r}])")
+
+    def _ratios(self, ratio: float) -> list[float]:
+        """The ratio of each planned weight."""
+        if self.scope == "erk":
+            return erk_ratios([layer.shape for layer in self.plan.pruned], ratio)
+        return [ratio] * len(self.plan.pruned)
+
+    @property
+    def skip_params(self) -> set[str]:
+        """PaddleSlim's: names of the parameters, and of the normalization layers, that are not pruned."""
+        pruned = {weight.name for weight in self._weights}
+        norms = {layer.full_name() for layer in self.model.sublayers() if "Norm" in type(layer).__name__}
+        return norms | {parameter.name for parameter in self.model.parameters() if parameter.name not in pruned}
+
+    @property
+    def ratios_stack(self) -> list[float]:
+        """PaddleSlim's: the ratios still to come, one a stair, the next one last."""
+        schedule = self.schedule
+        stair = max(1, schedule.pruning_iterations // schedule.pruning_steps)
+        end = schedule.target_step + schedule.tunning_iterations
+        first = -(-self.cur_iteration // stair) * stair
+        return [schedule.at(step) for step in range(first, end, stair)][::-1]
 
     def step(self) -> None:
         """Counts one optimizer step: renews the masks when the ratio rises, and zeroes the pruned weights."""
         ratio = self.schedule.at(self.cur_iteration)
         self.cur_iteration += 1
-        self.update_params()  # first: momentum has just moved weights that are pruned, and they stay so
-        if ratio != self.ratio or self._stale:
+        renew = ratio != self.ratio or self._stale
+        if not (renew and self.regrow):  # momentum has just moved weights that are pruned, and they stay so
+            self.update_params()
+        if renew:
             self.ratio = ratio
             self._stale = False
             self._update_masks()
@@ -100,30 +152,53 @@ class GMPPruner(GMPUnstructuredPruner):
     def _update_masks(self) -> None:
         if self.ratio == 0:
             return
-        scores = [masks.block_scores(weight, self.sparse_block) for weight in self._weights]
-        if self.local_sparsity:
-            marks = [masks.prune([score], self.ratio)[0] for score in scores]
+        monotone = not self.regrow
+        if self.scope == "global":
+            made = masks.keep_masks(self._weights, self.ratio, self.sparse_block, monotone)
         else:
-            marks = masks.prune(scores, self.ratio)
-        for weight, mark in zip(self._weights, marks):
-            pruned = masks.spread(mark, weight.shape, self.sparse_block)
-            self.masks[weight.name] = paddle.logical_not(pruned)
+            made = [masks.keep_masks([weight], ratio, self.sparse_block, monotone)[0]
+                    for weight, ratio in zip(self._weights, self._ratios(self.ratio))]
+        self.masks = {weight.name: mask for weight, mask in zip(self._weights, made)}
 
     @paddle.no_grad()
     def update_params(self) -> None:
-        """Zeroes the pruned weights in place."""
+        """Zeroes the pruned weights in place, and with them what an attached optimizer holds of them."""
         if not self.masks:
             return
+        # The operators themselves: on the small layers of a mobile network their Python wrappers take three times as
+        # long as they do.
+        cast, multiply_ = paddle._C_ops.cast, paddle._C_ops.multiply_
         for weight in self._weights:
-            weight.multiply_(self.masks[weight.name].astype(weight.dtype))
+            kept = self.masks.get(weight.name)
+            if kept is None:
+                continue
+            mask = cast(kept, weight.dtype)
+            multiply_(weight, mask)
+            for held in self._held(weight):
+                multiply_(held, mask if held.dtype == weight.dtype else cast(kept, held.dtype))
+
+    def _held(self, weight: paddle.Tensor) -> Iterator[paddle.Tensor]:
+        """An optimizer's fp32 master copy of a weight and its moments; the moments are what regrowth goes by."""
+        if self._optimizer is None:
+            return
+        inner = getattr(self._optimizer, "_inner_opt", self._optimizer)
+        master = getattr(inner, "_master_weights", {}).get(weight.name)
+        if master is not None:
+            yield master
+        if not self.regrow:
+            for moments in inner._accumulators.values():
+                moment = moments.get(weight.name)
+                if moment is not None and moment.shape == weight.shape:
+                    yield moment
 
     def attach(self, optimizer: paddle.optimizer.Optimizer) -> None:
         """Has `step` called after each step of an optimizer, before anybody else can look at the weights.
 
-        A step is one of the optimizer, not of the data: gradient accumulation counts right. A pruner that was
-        attached before is detached.
+        A step is one of the optimizer, not of the data: gradient accumulation counts right, and a step that AMP's
+        scaler skipped for an overflow does not count. A pruner that was attached before is detached.
         """
         self.detach(optimizer)
+        self._optimizer = optimizer
         depth = 0
 
         def stepping(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -134,7 +209,7 @@ class GMPPruner(GMPUnstructuredPruner):
                     result = original(*args, **kwargs)
                 finally:
                     depth -= 1
-                if depth == 0:  # an optimizer's minimize may call its step
+                if depth == 0 and not _skipped(optimizer):  # an optimizer's minimize may call its step
                     self.step()
                 return result
             wrapped._gmp = True  # type: ignore[attr-defined]
@@ -158,10 +233,14 @@ class GMPPruner(GMPUnstructuredPruner):
         """Zeroes the pruned weights once more and counts what is really there.
 
         Raises:
+            StepError: the training diverged.
             RuntimeError: a weight that the masks prune is not zero.
         """
         self.update_params()
         report = measure_sparsity(self.model, self.plan)
+        for layer, weight in zip(self.plan.pruned, self._weights):
+            if not bool(paddle.isfinite(weight).all()):
+                raise StepError(f"the training diverged: {layer.name} is not finite after {self.cur_iteration} steps")
         zeros = {layer.name: layer.zeros for layer in report.layers}
         for layer, weight in zip(self.plan.pruned, self._weights):
             mask = self.masks.get(weight.name)
@@ -180,3 +259,10 @@ class GMPPruner(GMPUnstructuredPruner):
         """Zeros over elements of the 1x1 convolutions of a network."""
         weights = [weight for _, _, weight in named_weights(model) if list(weight.shape[2:]) == [1, 1]]
         return sum(count_zeros(weights)) / max(1, sum(weight.size for weight in weights))
+
+
+def _skipped(optimizer: Any) -> bool:
+    """Whether AMP's scaler, which tells the optimizer so, found an overflow in this step."""
+    ask = getattr(optimizer, "_get_auxiliary_var", None)
+    found = ask("found_inf") if ask else None
+    return found is not None and bool(found)

@@ -6,6 +6,7 @@ is read as the same; where both are given, `Sparsity:` is the later word.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import json
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import paddle
-import yaml
 
 from ._version import __version__
 from .callback import SparsityCallback
@@ -39,11 +39,13 @@ class Recipe:
         path: the file.
         content: ppdet's blocks, merged.
         sparsity: arguments of `SparsityCallback`; None for a dense training.
+        above: the recipes that start from this one.
     """
 
     path: Path
     content: dict[str, Any]
     sparsity: dict[str, Any] | None
+    above: tuple[Recipe, ...] = ()
 
     @property
     def name(self) -> str:
@@ -63,10 +65,13 @@ class Recipe:
     @property
     def input_size(self) -> tuple[int, int]:
         """Height and width of the exported network, from `TestReader.inputs_def.image_shape`."""
-        shape = self.content.get("TestReader", {}).get("inputs_def", {}).get("image_shape")
-        if not isinstance(shape, list) or not all(isinstance(size, int) and size > 0 for size in shape[-2:]):
+        shape: Any = self.content
+        for key in ("TestReader", "inputs_def", "image_shape"):
+            shape = shape.get(key) if isinstance(shape, dict) else None
+        if not isinstance(shape, list) or len(shape) < 2 or not all(
+                type(size) is int and size > 0 and size % 32 == 0 for size in shape[-2:]):
             raise InputError(f"{self.path}: TestReader.inputs_def.image_shape is [3, height, width], the fixed size of "
-                             f"the exported network, got {shape!r}")
+                             f"the exported network in multiples of 32, got {shape!r}")
         return shape[-2], shape[-1]
 
     @property
@@ -91,11 +96,20 @@ class Recipe:
         scale = self.content.get(backbone, {}).get("scale", "")
         return f"{self.content['architecture']} {backbone} x{scale}"
 
+    @functools.cached_property
+    def dense(self) -> Recipe | None:
+        """The recipe that `pretrain_weights: recipe:FILE` names; its output lies beside this one's."""
+        source = self.content.get("pretrain_weights") or ""
+        if not source.startswith("recipe:"):
+            return None
+        return _read(self.path.parent / source[len("recipe:"):], (), None, (*self.above, self),
+                     self.content.get("save_dir"))
+
     @property
     def digest(self) -> str:
         """Tells two recipes apart, and the versions that ran them; where the output goes makes no difference."""
         content = {key: value for key, value in self.content.items() if key != "save_dir"}
-        what = [content, self.sparsity, paddle.__version__, __version__]
+        what = [content, self.sparsity, paddle.__version__, __version__, self.dense.digest if self.dense else None]
         return hashlib.sha256(json.dumps(what, sort_keys=True, default=vars).encode()).hexdigest()
 
 
@@ -111,19 +125,27 @@ def read_recipe(path: str | os.PathLike[str], slim_config: str | None = None,
     Raises:
         InputError: a file is missing or no recipe, or the sparsity block has an unknown key or a bad value.
     """
+    recipe = _read(path, options, slim_config, (), None)
+    below = recipe.dense  # reads them all, so that a bad one is found now
+    while below:
+        below = below.dense
+    return recipe
+
+
+def _read(path: str | os.PathLike[str], options: Sequence[str], slim_config: str | None, above: tuple[Recipe, ...],
+          save_dir: str | None) -> Recipe:
     content = config.read_with_bases(path)
     if slim_config:
         content = config.merge(config.read_with_bases(slim_config), content)
     for option in options:
         content = config.merge(_option(option), content)
+    if save_dir:
+        content["save_dir"] = save_dir
     for key in ("architecture", "epoch", "num_classes", "TrainDataset", "TrainReader", "EvalDataset", "EvalReader",
                 "LearningRate", "OptimizerBuilder"):
         if key not in content:
             raise InputError(f"{path}: no recipe: it has no {key!r}")
-    for key, least in (("epoch", 1), ("num_classes", 1), ("snapshot_epoch", 1), ("log_iter", 1), ("worker_num", 0),
-                       ("seed", 0)):
-        if key in content:
-            check_count(f"{path}: {key}", content[key], least)
+    _check_values(content, str(path))
     blocks = [content.pop(block) for block in ("UnstructuredPruner", "Sparsity") if block in content]
     for block in blocks:
         if not isinstance(block, dict):
@@ -134,7 +156,38 @@ def read_recipe(path: str | os.PathLike[str], slim_config: str | None = None,
     sparsity = {key: value for block in blocks for key, value in block.items()} if blocks else None
     if sparsity is not None:
         SparsityCallback(**sparsity)  # finds bad values before anything long is started
-    return Recipe(Path(path), content, sparsity)
+    recipe = Recipe(Path(path), content, sparsity, above)
+    for other in above:
+        if other.output == recipe.output:
+            raise InputError(f"{other.path}: starts from {path}, which is itself or has the same output folder "
+                             f"{recipe.output}")
+    return recipe
+
+
+def _check_values(content: dict[str, Any], path: str) -> None:
+    """Finds values that would be found out late, or never."""
+    for key, least in (("epoch", 1), ("num_classes", 1), ("snapshot_epoch", 1), ("log_iter", 1), ("worker_num", 0),
+                       ("seed", 0)):
+        if key in content:
+            check_count(f"{path}: {key}", content[key], least)
+    for key in ("architecture", "save_dir", "pretrain_weights"):
+        if not isinstance(content.get(key, ""), str):
+            raise InputError(f"{path}: {key} is a string, got {content[key]!r}")
+    if content.get("seed", 0) >= 2**32:
+        raise InputError(f"{path}: seed is less than 2**32, got {content['seed']}")
+    if content.get("metric", "COCO") != "COCO":
+        raise InputError(f"{path}: metric is COCO, got {content['metric']!r}")
+    if content.get("resume_weights"):
+        raise InputError(f"{path}: resume_weights: a training cannot be resumed")
+    export = content.get("export") or {}
+    if not isinstance(export, dict):
+        raise InputError(f"{path}: export is a mapping, got {export!r}")
+    known = {"post_process", "nms", "benchmark", "fuse_conv_bn"}  # the last two are PaddleDetection's
+    for key, value in export.items():
+        if key not in known:
+            raise InputError(f"{path}: unknown key {key!r} in export; {did_you_mean(key, known)}")
+        if not isinstance(value, bool):
+            raise InputError(f"{path}: export.{key} is true or false, got {value!r}")
 
 
 def _option(option: str) -> dict[str, Any]:
@@ -142,9 +195,9 @@ def _option(option: str) -> dict[str, Any]:
     if not equals or not keys:
         raise InputError(f"-o {option}: an option is key=value or Block.key=value")
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise InputError(f"-o {option}: {value!r} is no YAML value") from None
+        parsed = config.parse_yaml(value)
+    except InputError as error:
+        raise InputError(f"-o {option}: {error}") from None
     for key in reversed(keys.split(".")):
         parsed = {key: parsed}
     return parsed

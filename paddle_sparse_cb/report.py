@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,8 @@ class WriteReport:
         if context.plan.pruned:
             final = {**context.metrics, "sparsity": context.sparsity.ratio}
             rows.append(self._row(context, "sparse", context.target_ratio, final))
-        layers = [{**asdict(layer), "shape": list(layer.shape)} for layer in context.sparsity.layers]
         report = {"recipe": self.recipe, "paddle": paddle.__version__, "seed": self.seed, "digest": self.digest,
-                  "rows": rows, "layers": layers, "checks": context.checks}
+                  "rows": rows, "layers": context.sparsity.to_dict()["layers"], "checks": context.checks}
         write_text(context.output / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
         write_text(context.output / "report.md", _markdown(report))
 
@@ -66,7 +65,7 @@ class WriteReport:
 
 def _number(value: float | None) -> float | None:
     """JSON has no NaN: what was not measured is null."""
-    return None if value is None or math.isnan(value) else value
+    return None if value is None or math.isnan(value) else float(value)
 
 
 def read_report(output: Path) -> dict[str, Any]:
@@ -80,9 +79,9 @@ def read_report(output: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no report; train the recipe first")
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-        report["rows"], report["digest"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: no report of ours: {error}") from None
+        report["digest"], table(report)  # has what is asked of it below
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path}: no report of ours: {type(error).__name__} {error}") from None
     return report
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import random
 import shutil
 import sys
@@ -27,7 +28,7 @@ from .detection.network import DetectionLoss, DetectionNetwork, EpochToNetwork, 
 from .detection.weights import load_pretrained
 from .errors import InputError, StepError
 from .progress import TimeLeft
-from .recipe import Recipe, read_recipe
+from .recipe import Recipe
 from .report import WriteReport, read_report, table
 from .selection import PlannedLayer, PrunePlan, make_plan
 from .sparsity import measure_sparsity, named_weights
@@ -115,13 +116,12 @@ def train(recipe: Recipe) -> None:
         InputError: the recipe, its data or its weights cannot be used.
         StepError: a step after the training failed, or what came out does not hold the promise.
     """
-    _require_lite(recipe)
+    _check(recipe)
     run = _build(recipe, _start_weights(recipe))
     if recipe.sparsity is None:
         _fit(run, [])
         call_hooks([_Evaluate(run), run.report, _print_table], run.context())
         return
-    run.plan.require_layers()
     run.report.dense = {**run.evaluate(), "sparsity": measure_sparsity(run.network, run.plan).ratio}
     _say(f"before pruning: mAP {run.report.dense['mAP']:.4f}, AP50 {run.report.dense['AP50']:.4f}")
     if _is_first():
@@ -132,10 +132,31 @@ def train(recipe: Recipe) -> None:
                                 log_dir=recipe.output / "tensorboard", post_train=hooks)])
 
 
-def _require_lite(recipe: Recipe) -> None:
-    """Finds what Paddle-Lite would not run sparse, or a missing optimizer, before a training of days and not after."""
+def _check(recipe: Recipe) -> None:
+    """Finds what is wrong with a recipe before anything long is started: a dense training, say."""
+    folder = next(path for path in (recipe.output, *recipe.output.parents) if path.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(f"save_dir: {recipe.output} cannot be made: {folder} is no folder that can be written to")
     if recipe.sparsity is None:
         return
+    _require_lite(recipe)
+    run = _build(recipe, None)
+    run.plan.require_layers()
+    steps = len(run.train_loader)
+    SparsityCallback(**recipe.sparsity).schedule(steps, recipe.content["epoch"] * steps)
+    rows, columns = recipe.sparsity.get("sparse_block", (1, 1))
+    for layer in run.plan.pruned:
+        if layer.shape[0] % rows or layer.shape[1] % columns:
+            raise InputError(f"{recipe.path}: Sparsity.sparse_block {[rows, columns]} does not divide {layer.name} "
+                             f"{list(layer.shape)}, which would end below its ratio")
+
+
+def _require_lite(recipe: Recipe) -> None:
+    """Finds what Paddle-Lite would not run sparse, or a missing optimizer, before a training of days and not after."""
+    assert recipe.sparsity is not None
+    if not recipe.sparsity.get("local_sparsity", True) or recipe.sparsity.get("scope", "local") != "local":
+        raise InputError(f"{recipe.path}: Sparsity.scope is local in a recipe: Paddle-Lite's threshold of {THRESHOLD} "
+                         "holds for each layer")
     if recipe.sparsity.get("prune_params_type", "conv1x1_only") is None:
         raise InputError(f"{recipe.path}: Sparsity.prune_params_type is conv1x1_only in a recipe: Paddle-Lite runs no "
                          "other convolution sparse")
@@ -164,11 +185,12 @@ def _fit(run: Run, callbacks: list[paddle.callbacks.Callback]) -> None:
 
 def _start_weights(recipe: Recipe) -> str | None:
     """Where the weights come from; the dense recipe of a `recipe:` is run first unless its result is there."""
-    source = recipe.content.get("pretrain_weights")
-    if not source or not str(source).startswith("recipe:"):
+    dense = recipe.dense
+    if dense is None:
+        source = recipe.content.get("pretrain_weights")
+        if not source:
+            _say("warning: starting from untrained weights; pruning assumes a converged model")
         return source
-    dense = read_recipe(recipe.path.parent / source[len("recipe:"):])
-    dense.content["save_dir"] = recipe.content.get("save_dir", "output")
     report = dense.output / "report.json"
     if dense.weights.is_file() and report.is_file() and read_report(dense.output)["digest"] == dense.digest:
         _say(f"using the dense model of {dense.path} in {dense.output}")
@@ -181,20 +203,18 @@ def _start_weights(recipe: Recipe) -> str | None:
 
 
 def _build(recipe: Recipe, source: str | None) -> Run:
-    """Makes network, data and model, with the weights of a source."""
+    """Makes network, data and model, with the weights of a source if one is given."""
     random.seed(recipe.seed)
     np.random.seed(recipe.seed)
     paddle.seed(recipe.seed)
-    digest = recipe.digest
-    registry = config.load(recipe.content, str(recipe.path))
-    network = make_network(registry)
-    loaders = make_loader(registry, "Train"), make_loader(registry, "Eval")
-    if source:
-        _say(str(load_pretrained(network, source)))
-    else:
-        _say("warning: starting from untrained weights; pruning assumes a converged model")
-    report = WriteReport(recipe.name, recipe.seed, recipe.model, recipe.input_size, digest)
-    return Run(recipe, network, _prepare(recipe, network, *loaders), *loaders, _plan(recipe, network), report)
+    with config.blaming(str(recipe.path)):
+        registry = config.load(recipe.content, str(recipe.path))
+        network = make_network(registry)
+        loaders = make_loader(registry, "Train"), make_loader(registry, "Eval")
+        if source:
+            _say(str(load_pretrained(network, source)))
+        report = WriteReport(recipe.name, recipe.seed, recipe.model, recipe.input_size, recipe.digest)
+        return Run(recipe, network, _prepare(recipe, network, *loaders), *loaders, _plan(recipe, network), report)
 
 
 def _prepare(recipe: Recipe, network: DetectionNetwork, train_loader: paddle.io.DataLoader,
@@ -236,7 +256,8 @@ def _plan(recipe: Recipe, network: DetectionNetwork) -> PrunePlan:
 
 def plan(recipe: Recipe) -> PrunePlan:
     """What a recipe prunes; needs no data and no weights."""
-    return _plan(recipe, make_network(config.load(recipe.content, str(recipe.path))))
+    with config.blaming(str(recipe.path)):
+        return _plan(recipe, make_network(config.load(recipe.content, str(recipe.path))))
 
 
 def evaluate(recipe: Recipe) -> str:
@@ -263,7 +284,11 @@ def optimize(recipe: Recipe) -> None:
     context = run.context()
     if "inference" not in context.artefacts:
         raise InputError(f"{recipe.exported}.pdmodel: not exported yet; run: paddle-sparse export {recipe.path}")
-    for row in read_report(recipe.output)["rows"]:
+    report = read_report(recipe.output)
+    run.report.digest = report["digest"]  # of what was trained, which the file may have left behind
+    if report["digest"] != recipe.digest:
+        _say(f"warning: {recipe.path} has changed since it was trained")
+    for row in report["rows"]:
         metrics = {"mAP": row["map"], "AP50": row["ap50"], "sparsity": row["sparsity"]}
         if row["name"] == "dense":
             run.report.dense = metrics

@@ -6,9 +6,20 @@ Source: M. Zhu and S. Gupta, "To prune, or not to prune" (2017), in the stepped 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 
-from .errors import InputError
+from .errors import InputError, did_you_mean
+
+# Progress of the pruning phase, from 0 to 1, to the share of the way from the initial to the target ratio.
+CURVES: dict[str, Callable[[float], float]] = {
+    "cubic": lambda progress: (progress - 1.0) ** 3 + 1,  # Zhu and Gupta; written so that PaddleSlim's bits come out
+    "linear": lambda progress: progress,
+    "cosine": lambda progress: (1 - math.cos(math.pi * progress)) / 2,  # slow at both ends, as fastai anneals
+    "constant": lambda progress: 1.0,  # one shot: the target at once
+}
 
 
 def check_fraction(name: str, value: object, least: float = 0.0) -> float:
@@ -20,17 +31,17 @@ def check_fraction(name: str, value: object, least: float = 0.0) -> float:
         ...
         paddle_sparse_cb.errors.InputError: ratio is a fraction from 0.0 to below 1, got 75 (did you mean 0.75?)
     """
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value < 1:
-        return float(value)
-    percent = isinstance(value, (int, float)) and 1 < value < 100
-    hint = f" (did you mean {value / 100:g}?)" if percent else ""  # type: ignore[operator]
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if least <= number < 1:
+        return number
+    hint = f" (did you mean {number / 100:g}?)" if 1 < number < 100 else ""
     raise InputError(f"{name} is a fraction from {least} to below 1, got {value!r}{hint}")
 
 
 def check_count(name: str, value: object, least: int = 0) -> int:
     """Returns a whole number that is large enough, or says what is wrong with it."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
-        return value
+    if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least:
+        return int(value)
     raise InputError(f"{name} is a whole number of at least {least}, got {value!r}")
 
 
@@ -39,9 +50,9 @@ class GMPSchedule:
     """Optimizer step to ratio, in three phases named as PaddleSlim spells them.
 
     Dense in the stable phase; in the pruning phase the ratio rises from `initial_ratio` in `pruning_steps` stairs
-    along a cubic curve, fast at first; in the tunning phase, and for ever after, it is `ratio`. Where the stairs are
-    whole numbers of steps, the ratios are PaddleSlim's bit for bit. Where they are not, PaddleSlim cuts the phases;
-    here each phase starts at the step that was asked for.
+    along a curve, by default a cubic one, fast at first; in the tunning phase, and for ever after, it is `ratio`.
+    Where the stairs are whole numbers of steps, the ratios are PaddleSlim's bit for bit. Where they are not, PaddleSlim
+    cuts the phases; here each phase starts at the step that was asked for.
 
     Attributes:
         ratio: the target, the share of weights that ends at zero.
@@ -50,6 +61,7 @@ class GMPSchedule:
         pruning_iterations: optimizer steps over which the ratio rises; 0 prunes at once.
         tunning_iterations: optimizer steps at the target, to recover.
         pruning_steps: how many stairs there are.
+        curve: how the stairs rise: `cubic`, `linear`, `cosine`, or `constant`, which is the target at once.
 
     Raises:
         InputError: a value is out of its range; the message names it.
@@ -66,6 +78,7 @@ class GMPSchedule:
     pruning_iterations: int = 0
     tunning_iterations: int = 0
     pruning_steps: int = 300
+    curve: str = "cubic"
 
     def __post_init__(self) -> None:
         check_fraction("ratio", self.ratio)
@@ -75,6 +88,9 @@ class GMPSchedule:
         for name in ("stable_iterations", "pruning_iterations", "tunning_iterations"):
             check_count(name, getattr(self, name))
         check_count("pruning_steps", self.pruning_steps, least=1)
+        if self.curve not in CURVES:
+            raise InputError(f"curve is one of {', '.join(CURVES)}, got {self.curve!r}; "
+                             f"{did_you_mean(str(self.curve), CURVES)}")
 
     @property
     def target_step(self) -> int:
@@ -92,5 +108,5 @@ class GMPSchedule:
         if step >= self.target_step:
             return self.ratio
         stair = (step - self.stable_iterations) * self.pruning_steps // self.pruning_iterations
-        risen = ((stair / self.pruning_steps) - 1.0) ** 3 + 1
+        risen = CURVES[self.curve](stair / self.pruning_steps)
         return risen * (self.ratio - self.initial_ratio) + self.initial_ratio

@@ -7,9 +7,8 @@ what it is and does; names count only where the user gives patterns.
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Callable
@@ -19,9 +18,12 @@ from paddle import nn
 from tabulate import tabulate
 
 from .errors import InputError
+from .modes import evaluating
 from .sparsity import named_weights
 
 PRUNE_PARAMS_TYPES = ("conv1x1_only", None)
+_CONVOLUTIONS_AND_LINEAR = (nn.Conv1D, nn.Conv2D, nn.Conv3D, nn.Conv1DTranspose, nn.Conv2DTranspose,
+                            nn.Conv3DTranspose, nn.Linear)
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ def make_plan(network: nn.Layer, input_spec: Sequence[Any] | None = None, *,
     if prune_params_type not in PRUNE_PARAMS_TYPES:
         raise InputError(f"prune_params_type is 'conv1x1_only' or None, got {prune_params_type!r}")
     weights = list(named_weights(network))
+    if isinstance(skip, str):
+        raise InputError(f"skip is a sequence of patterns such as ('head.*',), got {skip!r}")
     for pattern in skip:
         if not any(fnmatchcase(name, pattern) for name, _, _ in weights):
             raise InputError(f"skip: the pattern {pattern!r} matches no weight of the network")
@@ -111,7 +115,9 @@ def make_plan(network: nn.Layer, input_spec: Sequence[Any] | None = None, *,
     by_function = set(skip_params_func(network)) if skip_params_func else set()
 
     def reason(name: str, layer: nn.Layer, weight: paddle.Tensor) -> str:
-        if skip_params_func:
+        if weight.stop_gradient:
+            why = "frozen"
+        elif skip_params_func:
             why = "skipped by skip_params_func" if by_function & {weight.name, layer.full_name()} else ""
         elif prune_params_type is None:
             why = _why_not_any(layer, weight)
@@ -127,8 +133,8 @@ def make_plan(network: nn.Layer, input_spec: Sequence[Any] | None = None, *,
 
 
 def _why_not_any(layer: nn.Layer, weight: paddle.Tensor) -> str:
-    if "Norm" in type(layer).__name__ or isinstance(layer, nn.Embedding):
-        return f"{type(layer).__name__}"
+    if not isinstance(layer, _CONVOLUTIONS_AND_LINEAR):
+        return f"no convolution or linear layer ({type(layer).__name__})"
     if getattr(layer, "_groups", 1) > 1 and weight.shape[1] == 1:
         return "depthwise"
     return "a single weight" if weight.size == 1 else ""
@@ -190,7 +196,7 @@ def _trace(network: nn.Layer, input_spec: Sequence[Any]) -> _Usage:
     # that its id is not given out again
 
     def watch(layer: nn.Layer, inputs: Any, output: paddle.Tensor) -> None:
-        source = made.get(id(inputs[0]), (None,))[0]
+        source = made.get(id(inputs[0]), (None,))[0] if inputs else None  # none where it is called by keyword
         if not isinstance(layer, nn.Conv2D):  # a batch norm, which is folded into the convolution before it
             made[id(output)] = source, output
             return
@@ -206,7 +212,7 @@ def _trace(network: nn.Layer, input_spec: Sequence[Any]) -> _Usage:
                if isinstance(layer, nn.Conv2D) or "BatchNorm" in type(layer).__name__]
     hooks = [layer.register_forward_post_hook(watch) for layer in watched]
     try:
-        with _evaluating(network), paddle.no_grad():
+        with evaluating(network), paddle.no_grad():
             network(*inputs)
     finally:
         for hook in hooks:
@@ -225,15 +231,3 @@ def _merges(first: nn.Conv2D, second: nn.Conv2D) -> bool:
         return False
     middle, before, after = first.weight.shape[0], first.weight.shape[1], second.weight.shape[0]
     return 0 < before * (after - middle) <= middle * after
-
-
-@contextlib.contextmanager
-def _evaluating(network: nn.Layer) -> Iterator[None]:
-    """Evaluation mode, and afterwards each layer's own mode again (a frozen batch norm stays frozen)."""
-    modes = [(layer, layer.training) for layer in network.sublayers(include_self=True)]
-    network.eval()
-    try:
-        yield
-    finally:
-        for layer, training in modes:
-            layer.training = training

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import paddle
 from tabulate import tabulate
 
 from .bits import magnitude_bits
+from .errors import InputError
 
 if TYPE_CHECKING:
     from .selection import PrunePlan
@@ -81,10 +83,17 @@ def named_weights(network: paddle.nn.Layer) -> Iterator[tuple[str, paddle.nn.Lay
 
 
 def count_zeros(weights: list[paddle.Tensor]) -> list[int]:
-    """Exact zeros of each tensor, fetched from the device in one transfer."""
-    if not weights:
-        return []
+    """Exact zeros of each tensor; from a device they are fetched in one transfer."""
+    if all(weight.place.is_cpu_place() for weight in weights):
+        return [_count_on_host(weight) for weight in weights]
     return paddle.stack([(magnitude_bits(weight) == 0).astype("int64").sum() for weight in weights]).numpy().tolist()
+
+
+def _count_on_host(weight: paddle.Tensor) -> int:
+    values = weight.numpy()  # a copy
+    bits = values.view(f"i{values.itemsize}")
+    np.bitwise_and(bits, np.iinfo(bits.dtype).max, out=bits)  # without the sign: -0.0 is a zero
+    return bits.size - int(np.count_nonzero(bits))
 
 
 def measure_sparsity(network: paddle.nn.Layer, plan: PrunePlan | None = None) -> SparsityReport:
@@ -93,6 +102,9 @@ def measure_sparsity(network: paddle.nn.Layer, plan: PrunePlan | None = None) ->
     Args:
         network: any layer.
         plan: what is to be pruned (`make_plan`); without one every weight counts as pruned.
+
+    Raises:
+        InputError: the plan is one of another network.
 
     Example:
         >>> import paddle
@@ -103,6 +115,10 @@ def measure_sparsity(network: paddle.nn.Layer, plan: PrunePlan | None = None) ->
     """
     planned = {layer.name: layer for layer in plan.layers} if plan is not None else {}
     named = [(name, weight) for name, _, weight in named_weights(network)]
+    shapes = {name: tuple(weight.shape) for name, weight in named}
+    for name, of_plan in planned.items():
+        if shapes.get(name) != of_plan.shape:
+            raise InputError(f"plan: the network has no weight {name!r} of shape {list(of_plan.shape)}")
     layers = []
     for (name, weight), zeros in zip(named, count_zeros([weight for _, weight in named])):
         layer = planned.get(name)

@@ -6,38 +6,82 @@ and plain containers is let through here.
 
 from __future__ import annotations
 
+import codecs
 import os
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import paddle
 
 from .errors import InputError
 
+# The types of weights. numpy's own `dtype.__setstate__` and `ndarray.__setstate__` believe a damaged file and crash.
+_TYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"})
+
+
+class _DType:
+    """What a pickled `numpy.dtype` becomes: one of the plain types."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if code not in _TYPES:
+            raise pickle.UnpicklingError(f"it has an array of type {code!r}")
+        self.numpy = np.dtype(code)
+
+    def __setstate__(self, state: Any) -> None:
+        if state[1] == ">":
+            self.numpy = self.numpy.newbyteorder(">")
+
+
+class _Array:
+    """What a pickled array becomes until it has been checked."""
+
+    def __init__(self, *_: Any) -> None:
+        self.numpy = np.zeros(0, dtype=np.float32)
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, content = state
+        order: Literal["F", "C"] = "F" if fortran else "C"
+        self.numpy = np.frombuffer(content, dtype=dtype.numpy).reshape(shape, order=order).copy()
+
+
+def _from_buffer(content: Any, dtype: _DType, shape: Any, order: str) -> _Array:
+    made = _Array()
+    made.__setstate__((1, shape, dtype, order == "F", content))
+    return made
+
+
+def _scalar(dtype: _DType, content: Any) -> Any:
+    return np.frombuffer(content, dtype=dtype.numpy)[0]
+
+
+def _empty_bytes() -> bytes:
+    return b""
+
+
 # What numpy 1 and numpy 2 write for an array, and the ordered dict of older Paddle checkpoints.
 _ALLOWED = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("collections", "OrderedDict"),
-    ("_codecs", "encode"),
+    ("multiarray", "_reconstruct"): _Array,
+    ("multiarray", "scalar"): _scalar,
+    ("numeric", "_frombuffer"): _from_buffer,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _DType,
+    ("collections", "OrderedDict"): dict,
+    ("_codecs", "encode"): codecs.encode,  # protocol 2 writes bytes as text and, if there are none, as bytes()
+    ("__builtin__", "bytes"): _empty_bytes,
+    ("builtins", "bytes"): _empty_bytes,
 }
 
 
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        for core in ("numpy.core.", "numpy._core."):
+            if module.startswith(core):
+                module = module[len(core):]
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which no file of weights needs")
-        if module.startswith("numpy._core"):  # written under numpy 2, read under numpy 1
-            module = module.replace("numpy._core", "numpy.core", 1)
-        return super().find_class(module, name)
+        return _ALLOWED[module, name]
 
 
 def load_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -61,11 +105,11 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
     # A damaged pickle raises nearly anything; the types below are those that the opcodes and numpy raise.
     except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
             ImportError, MemoryError, OverflowError, RecursionError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a file of weights: {error}") from None
+        raise InputError(f"{path}: not a file of weights: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a file of weights: it holds a {type(content).__name__}, not a dict")
     content.pop("StructuredToParameterName@@", None)
-    return content
+    return {name: value.numpy if isinstance(value, _Array) else value for name, value in content.items()}
 
 
 def load_inference(prefix: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -81,6 +125,9 @@ def load_inference(prefix: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         InputError: a file is missing or damaged.
     """
     info = load_arrays(f"{prefix}.pdiparams.info")
+    for file in (f"{prefix}.pdmodel", f"{prefix}.pdiparams"):
+        if not os.path.isfile(file) or not os.path.getsize(file):  # Paddle crashes on an empty one
+            raise InputError(f"{file}: missing or empty")
     paddle.enable_static()
     try:
         scope = paddle.static.Scope()
@@ -90,6 +137,7 @@ def load_inference(prefix: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             names = [v.name for v in program.list_vars() if v.persistable and v.name in info]
             return {info[name]["structured_name"]: np.array(scope.find_var(name).get_tensor()) for name in names}
     except (ValueError, RuntimeError, OSError, KeyError, TypeError) as error:
-        raise InputError(f"{prefix}: no inference model that Paddle can read: {error}") from None
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{prefix}: no inference model that Paddle can read: {reason}") from None
     finally:
         paddle.disable_static()

@@ -10,5 +10,4 @@ import sys
 from paddle_sparse_cb.cli import main
 
 if __name__ == "__main__":
-    # PaddleDetection's scripts name the recipe with -c; the command takes it as it is.
-    sys.exit(main(["train", *(word for word in sys.argv[1:] if word not in ("-c", "--config"))]))
+    sys.exit(main(["train", *sys.argv[1:]]))

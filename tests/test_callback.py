@@ -1,3 +1,4 @@
+import numpy as np
 import paddle
 import pytest
 from helpers import Pointwise, classifier, curves
@@ -150,6 +151,21 @@ def test_a_training_that_ends_early_warns_and_keeps_its_zeros(first_digits):
     assert planned_sparsity(network) == pytest.approx(0.15, abs=1e-3)
 
 
+def test_numpy_numbers_are_numbers():
+    assert SparsityCallback(ratio=np.float32(0.75), pruning_epochs=np.int64(3)).ratio == 0.75
+
+
+def test_an_already_sparse_network_keeps_its_zeros_from_the_first_step_on(first_digits):
+    network, watch = Pointwise(), Watch()
+    model = classifier(network)
+    first = SparsityCallback(ratio=0.6, pruning_epochs=1, tunning_epochs=1)
+    model.fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[first])
+    again = SparsityCallback(ratio=0.75, stable_epochs=1, pruning_epochs=1, tunning_epochs=1)
+    model.fit(first_digits, epochs=3, batch_size=16, verbose=0, callbacks=[again, watch])
+    assert min(watch.seen) >= 0.6
+    assert watch.seen[-1] >= 0.75
+
+
 def test_no_layer_to_prune_is_an_error_before_training(first_digits):
     with pytest.raises(InputError, match="no layer left to prune"):
         classifier(LeNet()).fit(first_digits, epochs=400, batch_size=16, verbose=0, callbacks=[SparsityCallback()])
@@ -175,10 +191,13 @@ def test_a_loader_without_length_needs_iterations(digits):
     ({"stable_epochs": -1}, "stable_epochs"), ({"pruning_epochs": 0.5}, "pruning_epochs"),
     ({"tunning_epochs": "1"}, "tunning_epochs"), ({"pruning_iterations": -5}, "pruning_iterations"),
     ({"prune_params_type": "conv3x3"}, "prune_params_type is 'conv1x1_only' or None"),
-    ({"skip_params_func": "f"}, "skip_params_func"), ({"skip": "head.*"}, "skip is a sequence"),
+    ({"skip_params_func": "f"}, "skip_params_func"), ({"skip": "head.*"}, "skip is a list"),
+    ({"skip": 3}, "skip is a list"), ({"skip": {"a": 1}}, "skip is a list"), ({"per_layer": "maybe"}, "per_layer is"),
+    ({"local_sparsity": 1}, "local_sparsity is True or False"), ({"plan": "x"}, "plan is what make_plan gives"),
+    ({"scope": "uniform"}, "scope is one of"), ({"curve": "square"}, "curve is one of"),
     ({"sparse_block": (0, 1)}, "sparse_block"), ({"log_freq": 0}, "log_freq"),
     ({"post_train": [print]}, "post_train hooks need save_dir"),
-    ({"post_train": ["print"], "save_dir": "x"}, "post_train is a sequence of callables"),
+    ({"post_train": ["print"], "save_dir": "x"}, "post_train is a list of callables"),
 ])
 def test_every_argument_is_checked_at_once_and_named(keywords, said):
     with pytest.raises(InputError) as error:

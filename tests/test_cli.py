@@ -36,6 +36,13 @@ NO_DENSE = "pretrain_weights=sample:picodet_s_416_lcnet"
     (["train", SPARSE, "-o", "Sparsity.pruning_epochs=99"], "would be reached after 990 optimizer steps"),
     (["train", SPARSE, "-o", "Sparsity.prune_params_type=null"], "Paddle-Lite runs no other convolution sparse"),
     (["train", SPARSE, "-o", "Sparsity.ratio=0.5"], "Paddle-Lite runs a convolution sparse from 0.6 on"),
+    (["train", SPARSE, "-o", "Sparsity.local_sparsity=false"], "Sparsity.scope is local in a recipe"),
+    (["train", SPARSE, "-o", "Sparsity.scope=erk"], "Sparsity.scope is local in a recipe"),
+    (["train", SPARSE, "-o", "Sparsity.sparse_block=[16,1]"], "does not divide backbone.blocks2.0.pw_conv.conv.weight"),
+    (["train", SPARSE, "-o", "save_dir=/etc/hostname"], "/etc/hostname is no folder that can be written to"),
+    (["train", SPARSE, "-o", "TrainReader.batch_size=eight"], "TypeError"),
+    (["train", SPARSE, "-o", "TrainDataset.dataset_dir=5"], "dataset_dir"),
+    (["train", SPARSE, "-o", "PicoHeadV2.fpn_stride=[8]"], "cannot be made from the recipe"),
     (["train", SPARSE, "-o", "epoch=three"], "epoch is a whole number of at least 1, got 'three'"),
     (["train", SPARSE, "-o", "architecture=YOLOv3"], "architecture is PicoDet, got 'YOLOv3'"),
     (["train", SPARSE, "-o", "LCNet.scale=wide"], "PicoDet: cannot be made from the recipe"),
@@ -54,6 +61,15 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, said, here, capsys):
     assert len(output.err.strip().splitlines()) == 1
     assert output.err.startswith("paddle-sparse: ")
     assert not (here / "output").exists()
+
+
+def test_a_recipe_may_be_named_as_paddledetections_scripts_do(here, capsys):
+    for words in (["-c", SPARSE], ["--config", SPARSE], [f"--config={SPARSE}"], ["-o", "epoch=3", "-c", SPARSE]):
+        code, output = run(capsys, "plan", *words)
+        assert code == 0
+        assert "40 of 98" in output.out
+    with pytest.raises(SystemExit):
+        main(["plan"])
 
 
 def test_the_plan_needs_neither_data_nor_weights(here, capsys):

@@ -17,6 +17,13 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_was_not_made_takes_nobodys_place(tmp_path):
+    (tmp_path / "precious").mkdir()
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "precious"):
+        pass
+    assert (tmp_path / "precious").is_dir()
+
+
 def test_a_folder_takes_the_place_of_one_with_files(tmp_path):
     for content in ("first", "second"):
         with replacing(tmp_path / "inference") as scratch:

@@ -53,7 +53,13 @@ def test_the_digest_tells_recipes_apart():
     (["Sparsity=75"], "the sparsity block is a mapping, got 75"),
     (["Sparsity.post_train=x"], "unknown key 'post_train'"),
     (["epoch"], "-o epoch: an option is key=value"),
-    (["epoch=[1"], "is no YAML value"),
+    (["epoch=[1"], "-o epoch=[1: no valid YAML"), (["epoch=2026-13-45"], "no valid YAML"),
+    (["seed=99999999999"], "seed is less than"), (["save_dir=5"], "save_dir is a string, got 5"),
+    (["pretrain_weights=[a]"], "pretrain_weights is a string"), (["metric=VOC"], "metric is COCO, got 'VOC'"),
+    (["resume_weights=/none"], "cannot be resumed"), (["export=5"], "export is a mapping, got 5"),
+    (["export.nmss=false"], "unknown key 'nmss' in export; did you mean 'nms'?"),
+    (['export.nms="false"'], "export.nms is true or false, got 'false'"),
+    (["PicoDet={5: x}"], "the key 5 is no string"),
 ])
 def test_a_bad_option_is_one_line(options, said):
     with pytest.raises(InputError) as error:
@@ -62,7 +68,31 @@ def test_a_bad_option_is_one_line(options, said):
     assert "\n" not in str(error.value)
 
 
-def test_an_export_size_that_is_not_fixed_is_an_error():
-    recipe = read_recipe(SPARSE, options=["TestReader.inputs_def.image_shape=[3, -1, -1]"])
+def test_numbers_as_everybody_writes_them_are_numbers():
+    assert read_recipe(SPARSE, options=["LearningRate.base_lr=1e-3"]).content["LearningRate"]["base_lr"] == 0.001
+
+
+def test_a_recipe_that_starts_from_itself_is_an_error(tmp_path):
+    for name, start in (("a", "b"), ("b", "a"), ("c", "c")):
+        (tmp_path / f"{name}.yml").write_text(f"_BASE_: [{SPARSE}]\npretrain_weights: recipe:{start}.yml\n")
+    for name in "ac":
+        with pytest.raises(InputError, match="which is itself or has the same output folder"):
+            read_recipe(tmp_path / f"{name}.yml")
+
+
+def test_a_digest_follows_the_recipe_that_the_weights_come_from(tmp_path):
+    (tmp_path / "sparse.yml").write_text(f"_BASE_: [{SPARSE}]\npretrain_weights: recipe:dense.yml\n")
+    digests = set()
+    for epochs in (3, 4):
+        (tmp_path / "dense.yml").write_text(f"_BASE_: [{RECIPES}/picodet_s_416_trees.yml]\nepoch: {epochs}\n")
+        digests.add(read_recipe(tmp_path / "sparse.yml").digest)
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize("option", ["TestReader.inputs_def.image_shape=[3, -1, -1]", "TestReader=5", "TestReader=null",
+                                    "TestReader.inputs_def=null", "TestReader.inputs_def.image_shape=[]",
+                                    "TestReader.inputs_def.image_shape=[3, 100, 100]"])
+def test_an_export_size_that_is_not_fixed_is_an_error(option):
+    recipe = read_recipe(SPARSE, options=[option])
     with pytest.raises(InputError, match="the fixed size of the exported network"):
         recipe.input_size  # noqa: B018

@@ -52,7 +52,8 @@ def test_the_table_and_the_markdown_show_the_figures(context):
     assert "`pdparams`: holds" in text
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"rows": []}', "\0"])
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"rows": []}', "\0", '{"rows": [{}], "digest": ""}',
+                                  '{"rows": null, "digest": ""}', "[" * 10000])
 def test_a_damaged_report_is_named(text, tmp_path):
     (tmp_path / "report.json").write_text(text)
     with pytest.raises(InputError, match="report.json: no report of ours"):

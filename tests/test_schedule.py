@@ -33,6 +33,16 @@ def test_golden_values_of_the_published_75_percent_schedule():
         0.15, 0.15598, 0.402778, 0.572222, 0.675, 0.75, 0.75, 0.75]
 
 
+@pytest.mark.parametrize(("curve", "ratios"), [
+    ("linear", [0.0, 0.15, 0.3, 0.45, 0.6, 0.75]), ("constant", [0.0, 0.75, 0.75, 0.75, 0.75, 0.75]),
+    ("cosine", [0.0, 0.15, 0.237868, 0.45, 0.662132, 0.75]), ("cubic", [0.0, 0.15, 0.496875, 0.675, 0.740625, 0.75]),
+])
+def test_golden_values_of_every_curve(curve, ratios):
+    schedule = GMPSchedule(ratio=0.75, initial_ratio=0.15, stable_iterations=1, pruning_iterations=4, pruning_steps=4,
+                           curve=curve)
+    assert [round(schedule.at(step), 6) for step in range(6)] == ratios
+
+
 def test_the_stable_phase_is_held_where_paddleslim_drops_it():
     settings = {"ratio": 0.75, "initial_ratio": 0.15, "stable_iterations": 50, "pruning_iterations": 400,
                 "tunning_iterations": 400, "pruning_steps": 4}
@@ -63,6 +73,7 @@ def test_ratios_never_fall_and_end_at_the_target(pruning, stairs):
     ("ratio", 1.0, "ratio"), ("ratio", -0.1, "ratio"), ("ratio", "0.75", "ratio"), ("ratio", True, "ratio"),
     ("ratio", float("nan"), "ratio"), ("initial_ratio", 0.9, "initial_ratio is at most ratio"),
     ("pruning_steps", 0, "pruning_steps is a whole number of at least 1, got 0"),
+    ("curve", "cubical", "curve is one of cubic, linear, cosine, constant, got 'cubical'; did you mean 'cubic'?"),
     ("stable_iterations", -1, "stable_iterations"), ("pruning_iterations", 1.5, "pruning_iterations"),
 ])
 def test_a_bad_value_is_named_in_one_line(argument, value, said):

@@ -66,6 +66,28 @@ def test_convolutions_that_paddle_lite_multiplies_into_one_are_left_dense():
     assert list(reasons(make_plan(chain(bias=None), spec)).values()) == ["pruned"] * 3
 
 
+def test_frozen_weights_stay_as_they_are(network):
+    network.expand.weight.stop_gradient = True
+    assert reasons(make_plan(network))["expand.weight"] == "frozen"
+
+
+def test_only_convolutions_and_linear_layers_count_as_such():
+    network = nn.LayerList([nn.LSTM(4, 4), nn.Embedding(4, 4), nn.Linear(4, 4), nn.Conv1D(4, 4, 3)])
+    assert [layer.name for layer in make_plan(network, prune_params_type=None).pruned] == ["2.weight", "3.weight"]
+
+
+def test_a_convolution_that_is_called_by_keyword_is_traced():
+    class Keyword(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2D(4, 4, 1)
+
+        def forward(self, x):
+            return self.conv(x=x)
+
+    assert reasons(make_plan(Keyword(), [InputSpec([1, 4, 8, 8], "float32")])) == {"conv.weight": "pruned"}
+
+
 @pytest.mark.parametrize(("layer", "reason"), [
     (nn.Conv2D(4, 4, 1, groups=2), "2 groups"),
     (nn.Conv2D(4, 4, 1, padding=1), "padding [1, 1]"),

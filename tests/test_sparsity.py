@@ -2,8 +2,9 @@ import json
 
 import numpy as np
 import paddle
+import pytest
 
-from paddle_sparse_cb import make_plan, measure_sparsity
+from paddle_sparse_cb import InputError, make_plan, measure_sparsity
 
 
 def zero_half(parameter):
@@ -42,6 +43,11 @@ def test_the_report_is_a_table_and_plain_data(network):
     layers = json.loads(json.dumps(report.to_dict()))["layers"]
     assert layers[2] == {"name": "expand.weight", "shape": [64, 16, 1, 1], "zeros": 0, "numel": 1024, "pruned": True,
                          "reason": ""}
+
+
+def test_a_plan_of_another_network_is_an_error(network):
+    with pytest.raises(InputError, match=r"plan: the network has no weight 'stem.0.weight' of shape"):
+        measure_sparsity(paddle.nn.Linear(4, 4), make_plan(network))
 
 
 def test_a_network_without_weights_is_zero_percent_sparse():

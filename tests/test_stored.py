@@ -1,3 +1,4 @@
+import contextlib
 import os
 import pickle
 
@@ -39,6 +40,41 @@ def test_a_checkpoint_from_a_stranger_runs_nothing(evil, tmp_path, monkeypatch):
     assert not (tmp_path / "pwned").exists()
 
 
+def test_a_damaged_file_is_an_error_or_other_numbers_but_never_a_crash(network, tmp_path):
+    path = tmp_path / "model.pdparams"
+    paddle.save(network.state_dict(), str(path))
+    whole = bytearray(path.read_bytes())
+    random = np.random.RandomState(0)
+    read = 0
+    for _ in range(500):
+        damaged = bytearray(whole)
+        for _ in range(random.randint(1, 5)):
+            damaged[random.randint(0, 600 if random.rand() < 0.7 else len(damaged))] = random.randint(0, 256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(InputError):
+            load_arrays(path)
+            read += 1
+    assert read < 500
+
+
+def test_objects_in_an_array_are_refused(tmp_path):
+    (tmp_path / "model.pdparams").write_bytes(pickle.dumps({"weight": np.array([print], dtype=object)}))
+    with pytest.raises(InputError, match=r"model.pdparams: not a file of weights"):
+        load_arrays(tmp_path / "model.pdparams")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64", "uint8", "bool"])
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_every_type_of_array_is_read(dtype, protocol, tmp_path):
+    plain = np.arange(6).reshape(2, 3).astype(dtype)
+    arrays = {"plain": plain, "fortran": np.asfortranarray(plain), "empty": np.zeros((0, 3), dtype),
+              "scalar": np.float32(3.5)}
+    (tmp_path / "model.pdparams").write_bytes(pickle.dumps(arrays, protocol=protocol))
+    for name, array in load_arrays(tmp_path / "model.pdparams").items():
+        np.testing.assert_array_equal(array, arrays[name])
+        assert array.dtype == arrays[name].dtype
+
+
 def test_a_file_cut_short_at_any_place_is_an_error_that_names_it(network, tmp_path):
     path = tmp_path / "model.pdparams"
     paddle.save(network.state_dict(), str(path))
@@ -77,6 +113,9 @@ def test_a_damaged_exported_model_is_an_error(network, tmp_path):
         whole = prefix.with_suffix(ending).read_bytes()
         prefix.with_suffix(ending).write_bytes(whole[: len(whole) // 2])
         with pytest.raises(InputError, match="model"):
+            load_inference(prefix)
+        prefix.with_suffix(ending).write_bytes(b"")
+        with pytest.raises(InputError, match="missing or empty"):
             load_inference(prefix)
         prefix.with_suffix(ending).write_bytes(whole)
     assert paddle.in_dynamic_mode()

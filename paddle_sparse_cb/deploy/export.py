@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +12,8 @@ from typing import Any
 import paddle
 
 from ..context import HookContext
-from ..errors import InputError
-from ..files import replacing
+from ..errors import InputError, StepError
+from ..modes import evaluating
 
 
 def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) -> Path:
@@ -22,7 +24,7 @@ def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) ->
 
     Args:
         network: any layer; left as it was.
-        prefix: the path without an ending; its folder is written whole or not at all.
+        prefix: the path without an ending; each file is written whole or not at all.
         input_spec: `paddle.static.InputSpec`s, or dicts of them for a network that takes dicts.
 
     Returns:
@@ -30,23 +32,21 @@ def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) ->
 
     Raises:
         InputError: a shape is not fixed, or the batch is not 1.
+        StepError: this version of Paddle does not write what Paddle-Lite reads.
     """
     for spec in _flat(input_spec):
         shape = list(spec.shape)
         if any(size is None or size < 1 for size in shape) or (shape and shape[0] != 1):
             raise InputError(f"export: input {spec.name!r} has shape {shape}; a sparse model needs every size fixed "
                              "and batch 1, or Paddle-Lite computes wrong results")
-    modes = [(layer, layer.training) for layer in network.sublayers(include_self=True)]
-    network.eval()
-    try:
-        with replacing(prefix.parent) as folder:
-            paddle.jit.save(network, str(folder / prefix.name), input_spec=list(input_spec))
-            if not (folder / f"{prefix.name}.pdmodel").is_file():
-                raise InputError(f"export: Paddle {paddle.__version__} wrote no .pdmodel, which Paddle-Lite needs; "
-                                 "export with paddlepaddle 2.6.2")
-    finally:
-        for layer, training in modes:
-            layer.training = training
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    with evaluating(network), tempfile.TemporaryDirectory(prefix=".", dir=prefix.parent) as scratch:
+        paddle.jit.save(network, str(Path(scratch, prefix.name)), input_spec=list(input_spec))
+        if not Path(scratch, f"{prefix.name}.pdmodel").is_file():
+            raise StepError(f"export: Paddle {paddle.__version__} wrote no .pdmodel, which Paddle-Lite needs; export "
+                            "with paddlepaddle 2.6.2")
+        for file in sorted(Path(scratch).iterdir()):
+            os.replace(file, prefix.parent / file.name)
     return prefix
 
 

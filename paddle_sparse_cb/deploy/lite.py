@@ -75,7 +75,8 @@ def find_optimizer() -> Optimizer:
 
 def _answers(optimizer: Optimizer) -> bool:
     try:
-        return optimizer.run("--help").returncode == 0
+        done = optimizer.run("--help")
+        return done.returncode == 0 and "sparse_model" in done.stdout + done.stderr
     except OSError:
         return False
 

@@ -10,29 +10,32 @@ import numpy as np
 
 from ..context import HookContext
 from ..errors import StepError
-from ..sparsity import SparsityReport
+from ..sparsity import named_weights
 from ..stored import load_arrays, load_inference
 from .lite import count_convolutions
 
 
-def check_arrays(report: SparsityReport, target: float, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Counts zeros again in stored weights.
+def check_arrays(context: HookContext, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Counts zeros again in stored weights, and compares these with the network's.
 
     Args:
-        report: the zeros of the network that was stored.
-        target: the ratio that it was pruned to.
+        context: the network that was stored, and the ratio that it was pruned to.
         arrays: structured name to array.
 
     Returns:
-        `sparsity` (zeros over the weights to prune), `target`, `wrong` (names of weights that are missing or have
-        fewer zeros than in the network) and `ok`.
+        `sparsity` (zeros over the weights to prune), `target`, `wrong` (names of weights to prune that are missing or
+        are not the network's) and `ok`.
     """
-    planned = [layer for layer in report.layers if layer.pruned]
-    zeros = {name: int(array.size - np.count_nonzero(array)) for name, array in arrays.items()}
-    wrong = [layer.name for layer in planned if zeros.get(layer.name, -1) < layer.zeros]
+    own = {name: weight for name, _, weight in named_weights(context.network)}
+    planned = [layer for layer in context.sparsity.layers if layer.pruned]
+    wrong = [layer.name for layer in planned
+             if not np.array_equal(np.asarray(arrays.get(layer.name)), own[layer.name].numpy())]
+    found = [np.asarray(arrays[layer.name]) for layer in planned if layer.name in arrays]
+    zeros = sum(array.size - np.count_nonzero(array) for array in found)
     numel = sum(layer.numel for layer in planned)
-    sparsity = sum(zeros.get(layer.name, 0) for layer in planned) / numel if numel else 0.0
-    return {"sparsity": sparsity, "target": target, "wrong": wrong, "ok": not wrong and sparsity >= target}
+    sparsity = int(zeros) / numel if numel else 0.0
+    return {"sparsity": sparsity, "target": context.target_ratio, "wrong": wrong,
+            "ok": not wrong and sparsity >= context.target_ratio}
 
 
 def check_nb(planned: int, dense: Path, sparse: Path) -> dict[str, Any]:
@@ -56,11 +59,10 @@ def verify(context: HookContext) -> None:
     print("counting the zeros in the files ...", flush=True)
     made = context.artefacts
     if "pdparams" in made:
-        context.checks["pdparams"] = check_arrays(context.sparsity, context.target_ratio, load_arrays(made["pdparams"]))
+        context.checks["pdparams"] = check_arrays(context, load_arrays(made["pdparams"]))
     if "inference" in made:
-        arrays = load_inference(made["inference"])
-        context.checks["pdiparams"] = check_arrays(context.sparsity, context.target_ratio, arrays)
-    if "nb_sparse" in made:
+        context.checks["pdiparams"] = check_arrays(context, load_inference(made["inference"]))
+    if {"nb_dense", "nb_sparse"} <= made.keys():
         context.checks["nb"] = check_nb(len(context.plan.pruned), made["nb_dense"], made["nb_sparse"])
 
 
@@ -72,7 +74,7 @@ def require(context: HookContext) -> None:
         if name == "nb":
             raise StepError(f"{context.artefacts['nb_sparse']}: {check['sparse_convs']} of {check['planned']} planned "
                             f"layers run sparse; {check['sparse_bytes']:,} bytes, dense {check['dense_bytes']:,}")
-        wrong = f"; fewer zeros than the network in {', '.join(check['wrong'][:3])}" if check["wrong"] else ""
+        wrong = f"; other weights than the network's in {', '.join(check['wrong'][:3])}" if check["wrong"] else ""
         raise StepError(f"{name}: {check['sparsity']:.4%} zeros in the weights to prune, target "
                         f"{check['target']:.4%}{wrong}")
 

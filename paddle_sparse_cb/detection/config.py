@@ -11,6 +11,7 @@ import copy
 import functools
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,9 @@ def _safe_loader() -> type[yaml.SafeLoader]:
     class Loader(yaml.SafeLoader):
         pass
 
+    # YAML 1.1 takes 1e-3, which everybody writes, for a string: it wants 1.0e-3.
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+                                 list("-+0123456789"))
     for tag, constructor in yaml.Loader.yaml_constructors.items():
         if tag and tag.startswith("!") and tag != "!Callable":  # !Callable imports what it names
             Loader.add_constructor(tag, constructor)
@@ -82,14 +86,39 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such recipe")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_safe_loader())  # noqa: S506 a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no valid YAML: {' '.join(str(error).split())}") from None
-    except TypeError as error:  # a tag's constructor got a key that it does not have
+        content = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, InputError) as error:
         raise InputError(f"{path}: {error}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: a recipe is a mapping of keys to values, this is {type(content).__name__}")
     return content
+
+
+def parse_yaml(text: str) -> Any:
+    """Parses YAML; every key in it is a string.
+
+    Raises:
+        InputError: it is no valid YAML, has a tag that would run code, or a key that is no string.
+    """
+    try:
+        content = yaml.load(text, Loader=_safe_loader())  # noqa: S506 a SafeLoader
+        _require_string_keys(content)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that there is not
+        raise InputError(f"no valid YAML: {' '.join(str(error).split())}") from None
+    except TypeError as error:  # a tag's constructor got a key that it does not have
+        raise InputError(str(error)) from None
+    return content
+
+
+def _require_string_keys(content: Any) -> None:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            if not isinstance(key, str):
+                raise ValueError(f"the key {key!r} is no string")
+            _require_string_keys(value)
+    elif isinstance(content, list):
+        for value in content:
+            _require_string_keys(value)
 
 
 def merge(over: dict[str, Any], under: dict[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,9 @@ def make_loader(registry: Any, split: str) -> DataLoader:
 
     with blaming(f"{split}Dataset"):
         dataset = create(f"{split}Dataset")()
+    for key in ("dataset_dir", "image_dir", "anno_path"):
+        if not isinstance(getattr(dataset, key), str):
+            raise InputError(f"{split}Dataset.{key} is a string, got {getattr(dataset, key)!r}")
     dataset.dataset_dir = _folder(dataset.dataset_dir)
     _require(dataset, split)
     try:
@@ -63,7 +66,7 @@ def make_loader(registry: Any, split: str) -> DataLoader:
     except (AssertionError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{split}Dataset: cannot use {dataset.get_anno()}: {type(error).__name__} {error}") from None
     classes = len(dataset.catid2clsid)
-    if classes > registry["num_classes"]:
+    if classes != registry["num_classes"]:
         raise InputError(f"num_classes is {registry['num_classes']}, but {dataset.get_anno()} has {classes} categories")
     reader = create(f"{split}Reader")
     if split == "Train" and len(dataset) < reader.batch_size:

@@ -80,4 +80,5 @@ class CocoMAP(paddle.metric.Metric):
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-        return [float(evaluation.stats[0]), float(evaluation.stats[1])]
+        # COCOeval gives -1 where there is no object to be found.
+        return [float(stat) if stat >= 0 else float("nan") for stat in evaluation.stats[:2]]

@@ -32,6 +32,13 @@ def test_a_shape_that_lite_computes_wrongly_is_refused(network, tmp_path, shape)
     assert not (tmp_path / "inference").exists()
 
 
+def test_what_else_is_in_the_folder_stays(network, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    export(network, tmp_path / "model", SPEC)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    assert {path.suffix for path in tmp_path.iterdir()} == {".txt", ".pdmodel", ".pdiparams", ".info"}
+
+
 def test_an_export_that_fails_leaves_the_earlier_one(network, tmp_path):
     prefix = export(network, tmp_path / "inference" / "model", SPEC)
     before = prefix.with_suffix(".pdiparams").read_bytes()

@@ -82,7 +82,7 @@ def test_an_explicit_optimizer_is_taken(optimizer, monkeypatch, tmp_path):
     assert lite.find_optimizer().command == (str(script),)
 
 
-@pytest.mark.parametrize("path", ["/nowhere/opt", "/bin/false"])
+@pytest.mark.parametrize("path", ["/nowhere/opt", "/bin/false", "/bin/true"])
 def test_an_explicit_optimizer_that_does_not_run_is_named(path, monkeypatch):
     monkeypatch.setenv("PADDLE_LITE_OPT", path)
     with pytest.raises(InputError, match=f"PADDLE_LITE_OPT={path}"):

@@ -56,12 +56,15 @@ def test_damaged_annotations_are_one_line_that_names_them(registry, text, tmp_pa
     assert "\n" not in str(error.value)
 
 
-def test_more_categories_than_classes_are_an_error(registry, tmp_path):
+def test_other_categories_than_classes_are_an_error(registry, tmp_path):
     coco = json.loads((resolve("trees_256") / "val.json").read_text())
     coco["categories"].append({"id": 2, "name": "bush"})
     (tmp_path / "val.json").write_text(json.dumps(coco))
     registry["EvalDataset"]["anno_path"] = str(tmp_path / "val.json")
     with pytest.raises(InputError, match="num_classes is 1, but .*val.json has 2 categories"):
+        make_loader(registry, "Eval")
+    registry["num_classes"] = 80
+    with pytest.raises(InputError, match="num_classes is 80, but .*val.json has 2 categories"):
         make_loader(registry, "Eval")
 
 

@@ -54,6 +54,15 @@ def test_loose_boxes_count_at_50_percent_overlap_alone(annotations):
     assert overall < 0.5
 
 
+def test_without_any_object_there_is_no_figure(tmp_path):
+    coco = {"images": [{"id": 1, "file_name": "1.png", "height": 9, "width": 9}], "annotations": [],
+            "categories": [{"id": 1, "name": "a"}]}
+    (tmp_path / "val.json").write_text(json.dumps(coco))
+    metric = CocoMAP(str(tmp_path / "val.json"), [1])
+    metric.update(np.array([[[0, 0.9, 1, 1, 5, 5]]], "float32"), np.array([[1]]))
+    assert all(math.isnan(value) for value in metric.accumulate())
+
+
 def test_no_boxes_at_all_are_zero(annotations):
     metric = CocoMAP(annotations, [1])
     metric.update(np.full((1, 3, 6), -1, "float32"), np.array([[1]]))
