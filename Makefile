@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PADDLE3 := .venv-paddle3
 DEMO := recipes/picodet_s_416_trees_sparse75.yml
 
-.PHONY: demo test test-fast test-paddle3 lint clean
+.PHONY: demo test test-fast test-paddle3 bench lint clean
 
 demo: $(VENV)/ready
 	$(BIN)/paddle-sparse train $(DEMO)
@@ -18,6 +18,10 @@ test-fast: $(VENV)/ready
 
 test-paddle3: $(PADDLE3)/ready
 	$(PADDLE3)/bin/python -m pytest
+
+bench: $(VENV)/ready
+	$(BIN)/python tools/bench_pruner.py
+	$(BIN)/python tools/bench_fit.py
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -71,11 +71,15 @@ def keep_masks(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int,
         >>> keep_masks([paddle.to_tensor([[0.1, -3.0], [2.0, 0.2]])], 0.5)[0].numpy().tolist()
         [[False, True], [True, False]]
     """
-    if all(weight.place.is_cpu_place() for weight in weights):
-        kept = [paddle.to_tensor(~mark) for mark in _marks_on_host(weights, ratio, block, monotone)]
-    else:
+    shapes = [weight.shape for weight in weights]
+    if not all(weight.place.is_cpu_place() for weight in weights):
         kept = [paddle.logical_not(mark) for mark in _marks_on_device(weights, ratio, block, monotone)]
-    return [spread(keep, weight.shape, block) for keep, weight in zip(kept, weights)]
+    else:
+        kept = [~mark for mark in _marks_on_host(weights, ratio, block, monotone)]
+        if block == (1, 1):
+            return [paddle.to_tensor(keep.reshape(shape)) for keep, shape in zip(kept, shapes)]
+        kept = [paddle.to_tensor(keep) for keep in kept]
+    return [spread(keep, shape, block) for keep, shape in zip(kept, shapes)]
 
 
 def _count(ratio: float, units: int, layers: int, zeros: int) -> int:

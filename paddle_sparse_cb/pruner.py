@@ -84,6 +84,9 @@ class GMPPruner(GMPUnstructuredPruner):
         self._stale = self.cur_iteration > 0  # resumed: masks are due whether or not the ratio changes
         self._optimizer: Any = None
         self.masks: dict[str, paddle.Tensor] = {}  # parameter.name -> bool, True where a weight lives
+        # What a step touches, looked up once: (weight, its type, its mask, what the optimizer holds of it). Made anew
+        # when the masks change, and after the first step of an optimizer, which makes its moments.
+        self._bound: list[tuple[paddle.Tensor, Any, paddle.Tensor, list[paddle.Tensor]]] | None = None
         if not regrow:
             self.set_static_masks()
 
@@ -96,6 +99,7 @@ class GMPPruner(GMPUnstructuredPruner):
         zeros = count_zeros(self._weights)
         self.masks = {weight.name: magnitude_bits(weight) != 0 for weight, count in zip(self._weights, zeros)
                       if 0 < count < weight.size}
+        self._bound = None
 
     def _planned_weights(self) -> list[paddle.Tensor]:
         named = {name: weight for name, _, weight in named_weights(self.model)}
@@ -159,23 +163,22 @@ class GMPPruner(GMPUnstructuredPruner):
             made = [masks.keep_masks([weight], ratio, self.sparse_block, monotone)[0]
                     for weight, ratio in zip(self._weights, self._ratios(self.ratio))]
         self.masks = {weight.name: mask for weight, mask in zip(self._weights, made)}
+        self._bound = None
 
     @paddle.no_grad()
     def update_params(self) -> None:
         """Zeroes the pruned weights in place, and with them what an attached optimizer holds of them."""
-        if not self.masks:
-            return
+        if self._bound is None:
+            self._bound = [(weight, weight.dtype, self.masks[weight.name], list(self._held(weight)))
+                           for weight in self._weights if weight.name in self.masks]
         # The operators themselves: on the small layers of a mobile network their Python wrappers take three times as
         # long as they do.
         cast, multiply_ = paddle._C_ops.cast, paddle._C_ops.multiply_
-        for weight in self._weights:
-            kept = self.masks.get(weight.name)
-            if kept is None:
-                continue
-            mask = cast(kept, weight.dtype)
+        for weight, dtype, kept, held in self._bound:
+            mask = cast(kept, dtype)
             multiply_(weight, mask)
-            for held in self._held(weight):
-                multiply_(held, mask if held.dtype == weight.dtype else cast(kept, held.dtype))
+            for tensor in held:
+                multiply_(tensor, mask if tensor.dtype == dtype else cast(kept, tensor.dtype))
 
     def _held(self, weight: paddle.Tensor) -> Iterator[paddle.Tensor]:
         """An optimizer's fp32 master copy of a weight and its moments; the moments are what regrowth goes by."""
@@ -199,17 +202,19 @@ class GMPPruner(GMPUnstructuredPruner):
         """
         self.detach(optimizer)
         self._optimizer = optimizer
-        depth = 0
+        depth, started = 0, False
 
         def stepping(original: Callable[..., Any]) -> Callable[..., Any]:
             def wrapped(*args: Any, **kwargs: Any) -> Any:
-                nonlocal depth
+                nonlocal depth, started
                 depth += 1
                 try:
                     result = original(*args, **kwargs)
                 finally:
                     depth -= 1
                 if depth == 0 and not _skipped(optimizer):  # an optimizer's minimize may call its step
+                    if not started:  # its first step here has made its moments
+                        started, self._bound = True, None
                     self.step()
                 return result
             wrapped._gmp = True  # type: ignore[attr-defined]

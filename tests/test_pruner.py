@@ -171,6 +171,17 @@ def test_the_moments_of_pruned_weights_are_zero(network, optimizer):
     assert any((moment.numpy()[~dead] != 0).any() for moment in held)
 
 
+def test_the_moments_are_zero_although_the_masks_were_there_first(network):
+    make_pruner(network).step()
+    optimizer = paddle.optimizer.Momentum(0.01, parameters=network.parameters())
+    pruner = make_pruner(network, configs={"stable_iterations": 100})  # its masks are the zeros that are there
+    pruner.attach(optimizer)
+    pruner.update_params()
+    train(network, optimizer, steps=2)
+    velocity, = pruner._held(network.expand.weight)
+    assert (velocity.numpy()[network.expand.weight.numpy() == 0] == 0).all()
+
+
 def test_master_weights_of_half_precision_are_zeroed_too():
     """An optimizer with fp32 masters, as AMP O2 makes them on a GPU."""
     layer = nn.Linear(8, 8, bias_attr=False)
@@ -178,7 +189,7 @@ def test_master_weights_of_half_precision_are_zeroed_too():
     optimizer = paddle.optimizer.Momentum(0.1, parameters=layer.parameters(), multi_precision=True)
     optimizer._create_master_weight(layer.weight)
     pruner = make_pruner(layer, prune_params_type=None)
-    pruner._optimizer = optimizer
+    pruner.attach(optimizer)
     pruner.step()
     master = optimizer._master_weights[layer.weight.name].numpy()
     assert master.dtype == np.float32

@@ -90,14 +90,10 @@ def bench_network(name, make):
     theirs, mine = interleaved(slim_update, ours._update_masks, repeats=5)
     row("one mask update", theirs, mine)
     optimizer.step()
-    with_moments = ours.update_params
-
-    def weights_alone():
-        ours._optimizer = None
-        ours.update_params()
-        ours._optimizer = optimizer
-
-    theirs, mine, moments = interleaved(slim_hooks, weights_alone, with_moments)
+    _, alone = pruners(make)[1]  # on a network of its own, without an optimizer: the weights alone, as PaddleSlim's
+    alone.ratio = 0.75
+    alone._update_masks()
+    theirs, mine, moments = interleaved(slim_hooks, alone.update_params, ours.update_params)
     row("a step between updates, weights", theirs, mine)
     row("the same, and Momentum's velocity", theirs, moments)
     theirs, mine = interleaved(lambda: total_sparse(slim_network), ours.sparsity)

@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+"""What the callback adds to a whole `fit`, TensorBoard on at its default frequency: `make bench`.
+
+Fits with and without it take turns in this one run; the figures are medians of the wall time of a fit.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+import zlib  # noqa: F401  before paddle, as the package does
+from pathlib import Path
+
+import paddle
+from paddle import nn
+from tabulate import tabulate
+
+from paddle_sparse_cb import SparsityCallback
+from paddle_sparse_cb.detection import config
+from paddle_sparse_cb.detection.data import make_loader
+from paddle_sparse_cb.detection.network import DetectionLoss, make_network, make_optimizer
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+def picodet_s():
+    """PicoDet-s on tree tiles of 256 pixels, batch 8, for 10 steps."""
+    content = config.read_with_bases(RECIPES / "picodet_s_416_trees.yml")
+    registry = config.load(content, "picodet_s_416_trees.yml")
+    registry["TrainReader"]["batch_transforms"][0]["BatchRandomResize"]["target_size"] = [256]
+    loader = make_loader(registry, "Train")
+    network = make_network(registry)
+    model = paddle.Model(network, inputs=network.input_spec())
+    model.prepare(make_optimizer(network, len(loader)), DetectionLoss())
+    return model, loader, {"pruning_iterations": 8, "tunning_iterations": 2, "stable_iterations": 0,
+                           "pruning_steps": 8, "skip": network.prediction_layers()}
+
+
+def lenet():
+    """LeNet on 28x28 images, batch 64, for 60 steps."""
+    images = paddle.io.TensorDataset([paddle.rand([60 * 64, 1, 28, 28]), paddle.randint(0, 10, [60 * 64, 1])])
+    network = paddle.vision.models.LeNet()
+    model = paddle.Model(network)
+    model.prepare(paddle.optimizer.Momentum(0.01, parameters=network.parameters()), nn.CrossEntropyLoss())
+    return model, paddle.io.DataLoader(images, batch_size=64), {
+        "pruning_iterations": 50, "tunning_iterations": 10, "stable_iterations": 0, "pruning_steps": 10,
+        "prune_params_type": None}
+
+
+def compare(make, rounds):
+    """Medians of a fit in seconds, without and with the callback."""
+    taken = [[], []]
+    model, loader, settings = make()
+    for round_ in range(rounds + 1):
+        for with_it, times in enumerate(taken):
+            with tempfile.TemporaryDirectory() as folder:
+                callbacks = [SparsityCallback(log_dir=folder, **settings)] if with_it else []
+                start = time.perf_counter()
+                model.fit(loader, epochs=1, verbose=0, callbacks=callbacks)
+                if round_:  # the first round warms up, and imports PaddleSlim and TensorBoard
+                    times.append(time.perf_counter() - start)
+    return [statistics.median(times) for times in taken]
+
+
+def main():
+    rows = []
+    fits = (("LeNet, batch 64, 60 steps", lenet, 15), ("PicoDet-s, batch 8, 10 steps", picodet_s, 5))
+    for name, make, rounds in fits:
+        without, with_it = compare(make, rounds)
+        rows.append((name, f"{without:.3f} s", f"{with_it:.3f} s", f"{with_it / without - 1:+.1%}"))
+    print(tabulate(rows, headers=("fit", "without", "with the callback", "more"), disable_numparse=True,
+                   colalign=("left", "right", "right", "right")))
+
+
+if __name__ == "__main__":
+    main()
