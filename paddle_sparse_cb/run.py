@@ -117,6 +117,8 @@ def train(recipe: Recipe) -> None:
         StepError: a step after the training failed, or what came out does not hold the promise.
     """
     _check(recipe)
+    if recipe.content.get("use_ema"):
+        _say(f"warning: {recipe.path}: use_ema has no effect: no average of the weights is kept")
     run = _build(recipe, _start_weights(recipe))
     if recipe.sparsity is None:
         _fit(run, [])
