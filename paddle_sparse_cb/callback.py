@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import paddle
 
+from .checks import check_count
 from .context import Hook, HookContext, call_hooks
 from .distribution import check_scope
 from .errors import InputError
 from .masks import check_block
-from .schedule import GMPSchedule, check_count
+from .schedule import GMPSchedule
 from .selection import PRUNE_PARAMS_TYPES, PrunePlan, make_plan
 from .sparsity import measure_sparsity
 from .tensorboard import SparsityWriter

@@ -15,8 +15,8 @@ import paddle
 import paddle.nn.functional as F
 
 from .bits import magnitude_bits
+from .checks import check_count
 from .errors import InputError
-from .schedule import check_count
 from .select import mark_smallest, mark_smallest_on_device
 
 

@@ -10,9 +10,10 @@ from paddleslim import GMPUnstructuredPruner
 
 from . import masks
 from .bits import magnitude_bits
+from .checks import check_count
 from .distribution import check_scope, erk_ratios
 from .errors import InputError, StepError
-from .schedule import GMPSchedule, check_count
+from .schedule import GMPSchedule
 from .selection import PrunePlan, make_plan
 from .sparsity import SparsityReport, count_zeros, measure_sparsity, named_weights
 

@@ -20,9 +20,9 @@ import paddle
 
 from ._version import __version__
 from .callback import SparsityCallback
+from .checks import check_count
 from .detection import config
 from .errors import InputError, did_you_mean
-from .schedule import check_count
 
 # Arguments that a recipe cannot give: objects, and what follows from the recipe itself.
 _NOT_IN_A_RECIPE = {"self", "plan", "skip_params_func", "post_train", "log_dir", "save_dir"}

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral, Real
 
+from .checks import check_count, check_fraction
 from .errors import InputError, did_you_mean
 
 # Progress of the pruning phase, from 0 to 1, to the share of the way from the initial to the target ratio.
@@ -20,29 +20,6 @@ CURVES: dict[str, Callable[[float], float]] = {
     "cosine": lambda progress: (1 - math.cos(math.pi * progress)) / 2,  # slow at both ends, as fastai anneals
     "constant": lambda progress: 1.0,  # one shot: the target at once
 }
-
-
-def check_fraction(name: str, value: object, least: float = 0.0) -> float:
-    """Returns a ratio in [least, 1), or says what is wrong with it.
-
-    Example:
-        >>> check_fraction("ratio", 75)
-        Traceback (most recent call last):
-        ...
-        paddle_sparse_cb.errors.InputError: ratio is a fraction from 0.0 to below 1, got 75 (did you mean 0.75?)
-    """
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    if least <= number < 1:
-        return number
-    hint = f" (did you mean {number / 100:g}?)" if 1 < number < 100 else ""
-    raise InputError(f"{name} is a fraction from {least} to below 1, got {value!r}{hint}")
-
-
-def check_count(name: str, value: object, least: int = 0) -> int:
-    """Returns a whole number that is large enough, or says what is wrong with it."""
-    if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least:
-        return int(value)
-    raise InputError(f"{name} is a whole number of at least {least}, got {value!r}")
 
 
 @dataclass(frozen=True)
