@@ -65,7 +65,7 @@ def compare(make, rounds):
 
 def main():
     rows = []
-    fits = (("LeNet, batch 64, 60 steps", lenet, 15), ("PicoDet-s, batch 8, 10 steps", picodet_s, 5))
+    fits = (("LeNet, batch 64, 60 steps", lenet, 15), ("PicoDet-s, batch 8, 10 steps", picodet_s, 3))
     for name, make, rounds in fits:
         without, with_it = compare(make, rounds)
         rows.append((name, f"{without:.3f} s", f"{with_it:.3f} s", f"{with_it / without - 1:+.1%}"))
