@@ -6,6 +6,7 @@ subnormal numbers to zero. A weight of 1e-9 is not zero, and Paddle-Lite will no
 
 from __future__ import annotations
 
+import numpy as np
 import paddle
 
 _INTEGERS = {"float64": "int64", "float32": "int32", "float16": "int16", "bfloat16": "int16"}
@@ -21,3 +22,14 @@ def magnitude_bits(values: paddle.Tensor) -> paddle.Tensor:
         Integers of the same shape and width.
     """
     return values.abs().view(_INTEGERS[str(values.dtype).rsplit(".", 1)[-1]])
+
+
+def host_magnitude_bits(values: paddle.Tensor) -> np.ndarray:
+    """The same on the host, for a tensor that is there.
+
+    Returns:
+        A new array of the tensor's shape.
+    """
+    array = values.numpy()  # a copy
+    bits = array.view(f"i{array.itemsize}")
+    return np.bitwise_and(bits, np.iinfo(bits.dtype).max, out=bits)  # without the sign: -0.0 is a zero

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -123,11 +124,8 @@ class SparsityCallback(paddle.callbacks.Callback):
         plan = self.plan or make_plan(self.model.network, self._input_spec(), skip=self.skip,
                                       prune_params_type=self.prune_params_type,
                                       skip_params_func=self.skip_params_func)
-        configs = {"initial_ratio": self.initial_ratio, "pruning_steps": self.pruning_steps, "curve": self.curve,
-                   "stable_iterations": schedule.stable_iterations,
-                   "pruning_iterations": schedule.pruning_iterations,
-                   "tunning_iterations": schedule.tunning_iterations}
-        self.pruner = GMPPruner(self.model.network, ratio=self.ratio, local_sparsity=self.local_sparsity,
+        configs = asdict(schedule)
+        self.pruner = GMPPruner(self.model.network, ratio=configs.pop("ratio"), local_sparsity=self.local_sparsity,
                                 scope=self.scope, regrow=self.regrow, sparse_block=self.sparse_block,
                                 configs=configs, plan=plan)
         self.pruner.attach(self.model._optimizer)

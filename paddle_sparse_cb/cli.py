@@ -6,7 +6,6 @@ Exit codes: 0 all is well, 1 a step failed or the promise does not hold, 2 bad i
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -49,7 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.recipe = options.recipe or options.config
     if not options.recipe:
         parser.error("a RECIPE is needed")
-    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's C++ notes
     warnings.filterwarnings("ignore", message="Setuptools is replacing distutils")
     try:
         _run(options)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,29 +19,23 @@ def cache_dir() -> Path:
 
 @contextlib.contextmanager
 def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a scratch path to write a file or a folder to; it takes the target's place when the block ends well.
+    """Gives a scratch path to write a file to; it takes the target's place when the block ends well.
 
     The scratch path lies beside the target, so that the last step is a rename within one file system. When the block
     raises, what was there before is still there.
 
     Args:
-        target: the file or folder to make or to replace.
+        target: the file to make or to replace.
 
     Yields:
         A path that does not exist yet, with the target's own file name.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch_dir = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    scratch = scratch_dir / target.name
-    try:
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch_dir:
+        scratch = Path(scratch_dir, target.name)
         yield scratch
-        os.lstat(scratch)  # what was not made takes nobody's place
-        if target.is_dir():  # a folder cannot be renamed over one that holds files
-            os.replace(target, scratch_dir / "previous")
         os.replace(scratch, target)
-    finally:
-        shutil.rmtree(scratch_dir, ignore_errors=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

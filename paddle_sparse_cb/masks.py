@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from .bits import magnitude_bits
+from .bits import host_magnitude_bits, magnitude_bits
 from .checks import check_count
 from .errors import InputError
 from .select import mark_smallest, mark_smallest_on_device
@@ -71,15 +72,17 @@ def keep_masks(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int,
         >>> keep_masks([paddle.to_tensor([[0.1, -3.0], [2.0, 0.2]])], 0.5)[0].numpy().tolist()
         [[False, True], [True, False]]
     """
-    shapes = [weight.shape for weight in weights]
     if not all(weight.place.is_cpu_place() for weight in weights):
-        kept = [paddle.logical_not(mark) for mark in _marks_on_device(weights, ratio, block, monotone)]
-    else:
-        kept = [~mark for mark in _marks_on_host(weights, ratio, block, monotone)]
-        if block == (1, 1):
-            return [paddle.to_tensor(keep.reshape(shape)) for keep, shape in zip(kept, shapes)]
-        kept = [paddle.to_tensor(keep) for keep in kept]
-    return [spread(keep, shape, block) for keep, shape in zip(kept, shapes)]
+        marks = _marks_on_device(weights, ratio, block, monotone)
+        return [spread(paddle.logical_not(mark), weight.shape, block) for mark, weight in zip(marks, weights)]
+    kept: list[Any] = _marks_on_host(weights, ratio, block, monotone)
+    for index, weight in enumerate(weights):  # in place, so that not two masks of each weight are in memory
+        keep = np.logical_not(kept[index], out=kept[index])
+        if block == (1, 1):  # without an operator, which takes as long as the copy
+            kept[index] = paddle.to_tensor(keep.reshape(weight.shape))
+        else:
+            kept[index] = spread(paddle.to_tensor(keep), weight.shape, block)
+    return kept
 
 
 def _count(ratio: float, units: int, layers: int, zeros: int) -> int:
@@ -108,9 +111,7 @@ def _host_scores(weight: paddle.Tensor, block: tuple[int, int]) -> Callable[[], 
     def scores() -> np.ndarray:
         if block != (1, 1):
             return block_scores(weight, block).numpy()
-        values = weight.numpy().reshape(-1)  # a copy
-        bits = values.view(f"i{values.itemsize}")
-        return np.bitwise_and(bits, np.iinfo(bits.dtype).max, out=bits)  # without the sign
+        return host_magnitude_bits(weight).reshape(-1)
     return scores
 
 

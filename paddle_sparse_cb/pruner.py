@@ -13,9 +13,10 @@ from .bits import magnitude_bits
 from .checks import check_count
 from .distribution import check_scope, erk_ratios
 from .errors import InputError, StepError
+from .layers import named_weights
 from .schedule import GMPSchedule
 from .selection import PrunePlan, make_plan
-from .sparsity import SparsityReport, count_zeros, measure_sparsity, named_weights
+from .sparsity import SparsityReport, count_zeros, measure_sparsity
 
 
 class GMPPruner(GMPUnstructuredPruner):

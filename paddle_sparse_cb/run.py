@@ -27,11 +27,12 @@ from .detection.metric import CocoMAP
 from .detection.network import DetectionLoss, DetectionNetwork, EpochToNetwork, make_network, make_optimizer
 from .detection.weights import load_pretrained
 from .errors import InputError, StepError
+from .layers import named_weights
 from .progress import TimeLeft
 from .recipe import Recipe
 from .report import WriteReport, read_report, table
 from .selection import PlannedLayer, PrunePlan, make_plan
-from .sparsity import measure_sparsity, named_weights
+from .sparsity import measure_sparsity
 
 _ARTEFACTS = {"pdparams": "checkpoints/final.pdparams", "nb_dense": "model_dense.nb", "nb_sparse": "model_sparse.nb"}
 

@@ -18,8 +18,7 @@ from paddle import nn
 from tabulate import tabulate
 
 from .errors import InputError
-from .modes import evaluating
-from .sparsity import named_weights
+from .layers import evaluating, named_weights
 
 PRUNE_PARAMS_TYPES = ("conv1x1_only", None)
 _CONVOLUTIONS_AND_LINEAR = (nn.Conv1D, nn.Conv2D, nn.Conv3D, nn.Conv1DTranspose, nn.Conv2DTranspose,

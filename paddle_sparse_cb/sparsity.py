@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,9 @@ import numpy as np
 import paddle
 from tabulate import tabulate
 
-from .bits import magnitude_bits
+from .bits import host_magnitude_bits, magnitude_bits
 from .errors import InputError
+from .layers import named_weights
 
 if TYPE_CHECKING:
     from .selection import PrunePlan
@@ -68,32 +68,11 @@ def _ratio(layers: Any) -> float:
     return sum(layer.zeros for layer in layers) / numel if numel else 0.0
 
 
-def named_weights(network: paddle.nn.Layer) -> Iterator[tuple[str, paddle.nn.Layer, paddle.Tensor]]:
-    """The weights of a network: its parameters of two and more dimensions, each once, however often it is shared.
-
-    Yields:
-        The structured name, the layer that owns the parameter, and the parameter.
-    """
-    seen: set[int] = set()
-    for prefix, layer in network.named_sublayers(include_self=True):
-        for name, parameter in layer.named_parameters(include_sublayers=False):
-            if len(parameter.shape) > 1 and id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield (f"{prefix}.{name}" if prefix else name), layer, parameter
-
-
 def count_zeros(weights: list[paddle.Tensor]) -> list[int]:
     """Exact zeros of each tensor; from a device they are fetched in one transfer."""
     if all(weight.place.is_cpu_place() for weight in weights):
-        return [_count_on_host(weight) for weight in weights]
+        return [weight.size - int(np.count_nonzero(host_magnitude_bits(weight))) for weight in weights]
     return paddle.stack([(magnitude_bits(weight) == 0).astype("int64").sum() for weight in weights]).numpy().tolist()
-
-
-def _count_on_host(weight: paddle.Tensor) -> int:
-    values = weight.numpy()  # a copy
-    bits = values.view(f"i{values.itemsize}")
-    np.bitwise_and(bits, np.iinfo(bits.dtype).max, out=bits)  # without the sign: -0.0 is a zero
-    return bits.size - int(np.count_nonzero(bits))
 
 
 def measure_sparsity(network: paddle.nn.Layer, plan: PrunePlan | None = None) -> SparsityReport:
@@ -124,5 +103,5 @@ def measure_sparsity(network: paddle.nn.Layer, plan: PrunePlan | None = None) ->
         layer = planned.get(name)
         pruned, reason = (layer.pruned, layer.reason) if layer else (plan is None, "" if plan is None else "no plan")
         shape = tuple(weight.shape)
-        layers.append(LayerSparsity(name, shape, zeros, int(paddle.numel(weight)), pruned, reason))
+        layers.append(LayerSparsity(name, shape, zeros, weight.size, pruned, reason))
     return SparsityReport(tuple(layers))

@@ -24,21 +24,11 @@ def test_what_was_not_made_takes_nobodys_place(tmp_path):
     assert (tmp_path / "precious").is_dir()
 
 
-def test_a_folder_takes_the_place_of_one_with_files(tmp_path):
-    for content in ("first", "second"):
-        with replacing(tmp_path / "inference") as scratch:
-            scratch.mkdir()
-            (scratch / content).touch()
-    assert [file.name for file in (tmp_path / "inference").iterdir()] == ["second"]
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_a_failed_folder_leaves_the_earlier_one(tmp_path):
-    (tmp_path / "inference").mkdir()
-    with pytest.raises(RuntimeError), replacing(tmp_path / "inference") as scratch:
-        scratch.mkdir()
-        raise RuntimeError
-    assert [path.name for path in tmp_path.iterdir()] == ["inference"]
+def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
+    (tmp_path / "precious").mkdir()
+    with pytest.raises(OSError, match="precious"):
+        write_text(tmp_path / "precious", "")
+    assert (tmp_path / "precious").is_dir()
 
 
 def test_the_cache_is_where_the_user_wants_it(monkeypatch):

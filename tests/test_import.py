@@ -21,6 +21,13 @@ def test_importing_the_package_costs_what_paddle_costs():
     assert min(ours for _, ours in pairs) < 1.3 * max(paddle for paddle, _ in pairs) + 0.2
 
 
+def test_images_can_be_read_after_the_import():
+    """Paddle 2.6 brings a zlib; when the system's is loaded after it, PNG files and zip archives cannot be read."""
+    code = ("import {}, zlib, cv2, numpy; done, png = cv2.imencode('.png', numpy.zeros((64, 64, 3), 'uint8')); "
+            "print(cv2.imdecode(png, 1) is not None and zlib.decompress(zlib.compress(b'abc' * 999)) == b'abc' * 999)")
+    assert run(code.format("paddle_sparse_cb")) == ["True"]
+
+
 def test_the_public_names_are_there():
     import paddle_sparse_cb
 

@@ -13,7 +13,7 @@ import paddle
 
 from ..context import HookContext
 from ..errors import InputError, StepError
-from ..modes import evaluating
+from ..layers import evaluating
 
 
 def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..context import HookContext
 from ..errors import StepError
-from ..sparsity import named_weights
+from ..layers import named_weights
 from ..stored import load_arrays, load_inference
 from .lite import count_convolutions
 
