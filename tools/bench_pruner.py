@@ -193,25 +193,29 @@ def mixed_layers(weights):
     return layers
 
 
+def peak(weights):
+    """Bytes that numpy holds at most while one ranking over weights is made."""
+    tracemalloc.start()
+    keep_masks(weights, 0.75)
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return held
+
+
 def bench_growth(millions):
     moved = bandwidth()
     rows = []
     for count in millions:
         weights = mixed_layers(count * 1_000_000)
         total = sum(weight.size for weight in weights)
-        largest = max(weight.size for weight in weights)
         local, together = interleaved(lambda w=weights: [keep_masks([each], 0.75) for each in w],
                                       lambda w=weights: keep_masks(w, 0.75), repeats=3)
         # What has to move: each weight is read once, each mask written once.
         least = 5 * total / moved * 1e3
-        tracemalloc.start()
-        keep_masks(weights, 0.75)
-        beyond = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        scratch = 4 * largest  # one layer's magnitudes
+        beyond = peak(weights) - peak([max(weights, key=lambda weight: weight.size)])  # less one layer's scratch
         rows.append((f"{count} M", len(weights), f"{local:,.0f} ms", f"{local * 1e6 / total:.1f} ns",
                      f"{together:,.0f} ms", f"{together * 1e6 / total:.1f} ns", f"{least:,.0f} ms",
-                     f"{local / least:.1f}x", f"{max(0, beyond - 3 * scratch) / total:.2f} B"))
+                     f"{local / least:.1f}x", f"{beyond / total:.2f} B"))
     return rows
 
 
