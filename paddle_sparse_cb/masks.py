@@ -6,19 +6,19 @@ compared by their bits (`bits.py`), ties are broken by position (`select.py`).
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from .bits import host_magnitude_bits, magnitude_bits
+from .bits import host_bits, in_chunks, magnitude_bits, magnitudes, on_host
 from .checks import check_count
 from .errors import InputError
-from .select import mark_smallest, mark_smallest_on_device
+from .select import Scores, drop_smallest, drop_smallest_on_device
 
 
 def check_block(block: Sequence[int]) -> tuple[int, int]:
@@ -51,7 +51,7 @@ def count_units(shape: Sequence[int], block: tuple[int, int]) -> int:
 
 
 def keep_masks(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int, int] = (1, 1),
-               monotone: bool = True) -> list[paddle.Tensor]:
+               monotone: bool = True, out: Sequence[paddle.Tensor | None] | None = None) -> list[paddle.Tensor]:
     """Chooses what to prune in one ranking over all the weights given: one layer's, or those of all layers.
 
     A weight keeps at least one unit: Paddle-Lite cannot load a layer of zeros.
@@ -63,6 +63,7 @@ def keep_masks(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int,
         block: rows and columns of the units that are pruned as one, by their L1 norm.
         monotone: what is zero stays pruned, also beyond the ratio, so that the choice only grows while the ratio
             rises and an already sparse network loses none of its zeros.
+        out: an earlier mask of each weight, where there is one; it may be written in place of a new one.
 
     Returns:
         For each weight bool of its shape, True where a weight lives.
@@ -72,66 +73,78 @@ def keep_masks(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int,
         >>> keep_masks([paddle.to_tensor([[0.1, -3.0], [2.0, 0.2]])], 0.5)[0].numpy().tolist()
         [[False, True], [True, False]]
     """
-    if not all(weight.place.is_cpu_place() for weight in weights):
-        marks = _marks_on_device(weights, ratio, block, monotone)
-        return [spread(paddle.logical_not(mark), weight.shape, block) for mark, weight in zip(marks, weights)]
-    kept: list[Any] = _marks_on_host(weights, ratio, block, monotone)
-    for index, weight in enumerate(weights):  # in place, so that not two masks of each weight are in memory
-        keep = np.logical_not(kept[index], out=kept[index])
-        if block == (1, 1):  # without an operator, which takes as long as the copy
-            kept[index] = paddle.to_tensor(keep.reshape(weight.shape))
-        else:
-            kept[index] = spread(paddle.to_tensor(keep), weight.shape, block)
-    return kept
+    if all(on_host(weight) for weight in weights):
+        return _keep_on_host(weights, ratio, block, monotone, out)
+    return _keep_on_device(weights, ratio, block, monotone)
 
 
-def _count(ratio: float, units: int, layers: int, zeros: int) -> int:
-    """How many units to prune of those of so many layers, so many of them zero already."""
+def _count(ratio: float, units: int, layers: int) -> tuple[int, int]:
+    """How many units to prune of those of so many layers, and up to how many zeros are a choice made earlier.
+
+    Nothing but zeros is an untrained layer and no ranking.
+    """
     most = units - layers
-    # Nothing but zeros is an untrained layer and no ranking: how many there are means nothing.
-    return min(most, max(prune_count(ratio, units), zeros if zeros < most else 0))
+    return min(most, prune_count(ratio, units)), most - 1
 
 
-def _marks_on_host(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int, int],
-                   monotone: bool) -> list[np.ndarray]:
+def _keep_on_host(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int, int], monotone: bool,
+                  out: Sequence[paddle.Tensor | None] | None = None) -> list[paddle.Tensor]:
+    """Written into the memory of the masks, of earlier ones if there are any: new memory costs more than ranking."""
     units = [count_units(weight.shape, block) for weight in weights]
-    layers = [_host_scores(weight, block) for weight in weights]
-    if len(layers) == 1:  # one layer fits in memory; of several the scores are made anew for each pass
-        only = layers[0]()
-        layers = [lambda: only]
-    zeros = sum(size - np.count_nonzero(layer()) for size, layer in zip(units, layers)) if monotone else 0
-    count = _count(ratio, sum(units), len(units), zeros)
-    marks = mark_smallest(layers, units, count)
-    if len(layers) > 1 and any(mark.all() for mark in marks):
-        marks = mark_smallest([_guarded(layer) for layer in layers], units, count)
-    return marks
+    if out is None or block != (1, 1):
+        out = [None] * len(weights)
+    made = [paddle.empty(weight.shape if block == (1, 1) else [size], dtype="bool") if mask is None else mask
+            for weight, size, mask in zip(weights, units, out)]
+    layers = [_scores(weight, block, alone=len(weights) == 1) for weight in weights]
+    keeps = [host_bits(mask) for mask in made]
+    count, zeros_up_to = _count(ratio, sum(units), len(units))
+    for guard in (lambda layer: layer, _guarded):
+        drop_smallest([chunk for layer in layers for chunk in guard(layer)],
+                      [part for keep in keeps for part in in_chunks(keep)], count, zeros_up_to if monotone else 0)
+        if len(keeps) == 1 or all(keep.any() for keep in keeps):
+            break
+    if block == (1, 1):
+        return made
+    return [spread(mark, weight.shape, block) for mark, weight in zip(made, weights)]
 
 
-def _host_scores(weight: paddle.Tensor, block: tuple[int, int]) -> Callable[[], np.ndarray]:
-    def scores() -> np.ndarray:
-        if block != (1, 1):
-            return block_scores(weight, block).numpy()
-        return host_magnitude_bits(weight).reshape(-1)
-    return scores
+def _scores(weight: paddle.Tensor, block: tuple[int, int], alone: bool) -> list[Scores]:
+    """The scores of a layer in chunks, made anew for each pass unless it is but one chunk."""
+    if block != (1, 1):
+        scores = host_bits(block_scores(weight, block))
+        return [functools.partial(np.copy, chunk) for chunk in in_chunks(scores)]
+    chunks = in_chunks(host_bits(weight))
+    if alone and len(chunks) == 1:
+        only = magnitudes(chunks[0])
+        return [lambda: only]
+    return [functools.partial(magnitudes, chunk) for chunk in chunks]
 
 
-def _guarded(scores: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
-    """Scores whose largest (the last of equal ones) is out of reach."""
+def _guarded(layer: list[Scores]) -> list[Scores]:
+    """A layer's scores with its largest (the last of equal ones) out of reach."""
+    largest = [int(chunk().max()) for chunk in layer]
+    last = len(largest) - 1 - int(np.argmax(largest[::-1]))
+
     def guarded() -> np.ndarray:
-        made = scores()
+        made = layer[last]()
         made[len(made) - 1 - int(np.argmax(made[::-1]))] = np.iinfo(made.dtype).max
         return made
-    return guarded
+    return [*layer[:last], guarded, *layer[last + 1:]]
 
 
-def _marks_on_device(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int, int],
-                     monotone: bool) -> list[paddle.Tensor]:
+def _keep_on_device(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int, int],
+                    monotone: bool) -> list[paddle.Tensor]:
     units = [count_units(weight.shape, block) for weight in weights]
+    count, zeros_up_to = _count(ratio, sum(units), len(units))
     layers = [block_scores(weight, block) for weight in weights]
-    zeros = int(paddle.add_n([(layer == 0).astype("int64").sum() for layer in layers])) if monotone else 0
-    scores = paddle.concat([_guarded_on_device(layer) for layer in layers])
-    marks = mark_smallest_on_device(scores, _count(ratio, sum(units), len(units), zeros))
-    return paddle.split(marks, units) if len(units) > 1 else [marks]
+    for guard in (lambda layer: layer, _guarded_on_device):
+        scores = paddle.concat([guard(layer) for layer in layers])
+        zeros = int((scores == 0).astype("int64").sum()) if monotone else 0
+        kept = drop_smallest_on_device(scores, max(count, zeros) if zeros <= zeros_up_to else count)
+        marks = paddle.split(kept, units) if len(units) > 1 else [kept]
+        if len(units) == 1 or all(bool(mark.any()) for mark in marks):
+            break
+    return [spread(mark, weight.shape, block) for mark, weight in zip(marks, weights)]
 
 
 def _guarded_on_device(scores: paddle.Tensor) -> paddle.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from .layers import named_weights
 from .schedule import GMPSchedule
 from .selection import PrunePlan, make_plan
 from .sparsity import SparsityReport, count_zeros, measure_sparsity
+from .zeroing import zeroing
 
 
 class GMPPruner(GMPUnstructuredPruner):
@@ -86,9 +88,9 @@ class GMPPruner(GMPUnstructuredPruner):
         self._stale = self.cur_iteration > 0  # resumed: masks are due whether or not the ratio changes
         self._optimizer: Any = None
         self.masks: dict[str, paddle.Tensor] = {}  # parameter.name -> bool, True where a weight lives
-        # What a step touches, looked up once: (weight, its type, its mask, what the optimizer holds of it). Made anew
-        # when the masks change, and after the first step of an optimizer, which makes its moments.
-        self._bound: list[tuple[paddle.Tensor, Any, paddle.Tensor, list[paddle.Tensor]]] | None = None
+        # What zeroes the weights and what the optimizer holds of them. Made anew when the masks change, and after the
+        # first step of an optimizer, which makes its moments.
+        self._zeroings: list[Callable[[], None]] | None = None
         if not regrow:
             self.set_static_masks()
 
@@ -101,7 +103,7 @@ class GMPPruner(GMPUnstructuredPruner):
         zeros = count_zeros(self._weights)
         self.masks = {weight.name: magnitude_bits(weight) != 0 for weight, count in zip(self._weights, zeros)
                       if 0 < count < weight.size}
-        self._bound = None
+        self._zeroings = None
 
     def _planned_weights(self) -> list[paddle.Tensor]:
         named = {name: weight for name, _, weight in named_weights(self.model)}
@@ -158,29 +160,25 @@ class GMPPruner(GMPUnstructuredPruner):
     def _update_masks(self) -> None:
         if self.ratio == 0:
             return
-        monotone = not self.regrow
+        earlier = [self.masks.get(weight.name) for weight in self._weights]
+        keep = functools.partial(masks.keep_masks, block=self.sparse_block, monotone=not self.regrow)
         if self.scope == "global":
-            made = masks.keep_masks(self._weights, self.ratio, self.sparse_block, monotone)
+            made = keep(self._weights, self.ratio, out=earlier)
         else:
-            made = [masks.keep_masks([weight], ratio, self.sparse_block, monotone)[0]
-                    for weight, ratio in zip(self._weights, self._ratios(self.ratio))]
-        self.masks = {weight.name: mask for weight, mask in zip(self._weights, made)}
-        self._bound = None
+            made = [keep([weight], ratio, out=[mask])[0]
+                    for weight, ratio, mask in zip(self._weights, self._ratios(self.ratio), earlier)]
+        if any(new is not old for new, old in zip(made, earlier)):
+            self.masks = {weight.name: mask for weight, mask in zip(self._weights, made)}
+            self._zeroings = None
 
     @paddle.no_grad()
     def update_params(self) -> None:
         """Zeroes the pruned weights in place, and with them what an attached optimizer holds of them."""
-        if self._bound is None:
-            self._bound = [(weight, weight.dtype, self.masks[weight.name], list(self._held(weight)))
-                           for weight in self._weights if weight.name in self.masks]
-        # The operators themselves: on the small layers of a mobile network their Python wrappers take three times as
-        # long as they do.
-        cast, multiply_ = paddle._C_ops.cast, paddle._C_ops.multiply_
-        for weight, dtype, kept, held in self._bound:
-            mask = cast(kept, dtype)
-            multiply_(weight, mask)
-            for tensor in held:
-                multiply_(tensor, mask if tensor.dtype == dtype else cast(kept, tensor.dtype))
+        if self._zeroings is None:
+            self._zeroings = [zeroing(tensor, self.masks[weight.name]) for weight in self._weights
+                              if weight.name in self.masks for tensor in (weight, *self._held(weight))]
+        for zero in self._zeroings:
+            zero()
 
     def _held(self, weight: paddle.Tensor) -> Iterator[paddle.Tensor]:
         """An optimizer's fp32 master copy of a weight and its moments; the moments are what regrowth goes by."""
@@ -216,7 +214,7 @@ class GMPPruner(GMPUnstructuredPruner):
                     depth -= 1
                 if depth == 0 and not _skipped(optimizer):  # an optimizer's minimize may call its step
                     if not started:  # its first step here has made its moments
-                        started, self._bound = True, None
+                        started, self._zeroings = True, None
                     self.step()
                 return result
             wrapped._gmp = True  # type: ignore[attr-defined]

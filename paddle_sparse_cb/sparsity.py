@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import paddle
 from tabulate import tabulate
 
-from .bits import host_magnitude_bits, magnitude_bits
+from .bits import count_zeros_in, host_bits, magnitude_bits, on_host
 from .errors import InputError
 from .layers import named_weights
 
@@ -70,8 +69,8 @@ def _ratio(layers: Any) -> float:
 
 def count_zeros(weights: list[paddle.Tensor]) -> list[int]:
     """Exact zeros of each tensor; from a device they are fetched in one transfer."""
-    if all(weight.place.is_cpu_place() for weight in weights):
-        return [weight.size - int(np.count_nonzero(host_magnitude_bits(weight))) for weight in weights]
+    if all(on_host(weight) for weight in weights):
+        return [count_zeros_in(host_bits(weight)) for weight in weights]
     return paddle.stack([(magnitude_bits(weight) == 0).astype("int64").sum() for weight in weights]).numpy().tolist()
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddle_sparse_cb import masks
+from paddle_sparse_cb import bits, masks
 from paddle_sparse_cb.masks import keep_masks, prune_count
 
 finite = st.floats(-4, 4, width=32)
@@ -50,12 +50,14 @@ def test_what_is_pruned_stays_pruned_while_the_ratio_rises(values, one, other):
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.lists(finite, min_size=2, max_size=20), min_size=1, max_size=4), ratios, st.booleans(),
-       st.sampled_from([(1, 1), (1, 2), (1, 3)]))
-def test_host_and_device_choose_the_same(layers, ratio, monotone, block):
+       st.sampled_from([(1, 1), (1, 2), (1, 3)]), st.sampled_from([1, 3, 1 << 16]))
+def test_host_and_device_choose_the_same_in_chunks_of_any_size(layers, ratio, monotone, block, chunk):
     weights = [paddle.to_tensor(np.array([values], "float32")) for values in layers]
-    for host, device in zip(masks._marks_on_host(weights, ratio, block, monotone),
-                            masks._marks_on_device(weights, ratio, block, monotone)):
-        np.testing.assert_array_equal(host, device.numpy())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bits, "_CHUNK", chunk)
+        host = masks._keep_on_host(weights, ratio, block, monotone)
+    for mask, device in zip(host, masks._keep_on_device(weights, ratio, block, monotone)):
+        np.testing.assert_array_equal(mask.numpy(), device.numpy())
 
 
 @settings(max_examples=100, deadline=None)
