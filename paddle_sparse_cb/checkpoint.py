@@ -9,6 +9,8 @@ from typing import Any
 
 import paddle
 
+from .files import put_in_place
+
 
 class Checkpoints(paddle.callbacks.Callback):
     """Saves `<epoch>.pdparams` and `.pdopt` every so many epochs, and `final` at the end.
@@ -42,4 +44,4 @@ class Checkpoints(paddle.callbacks.Callback):
         with tempfile.TemporaryDirectory(prefix=".", dir=self.folder) as scratch:
             self.model.save(str(Path(scratch, name)))
             for file in sorted(Path(scratch).iterdir()):  # .pdopt before .pdparams: with the latter, all is there
-                os.replace(file, self.folder / file.name)
+                put_in_place(file, self.folder / file.name)

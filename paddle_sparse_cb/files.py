@@ -35,7 +35,14 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch_dir:
         scratch = Path(scratch_dir, target.name)
         yield scratch
-        os.replace(scratch, target)
+        put_in_place(scratch, target)
+
+
+def put_in_place(scratch: Path, target: Path) -> None:
+    """Renames a finished file to its name, after its content is on the disk: a power cut leaves the old or the new."""
+    with scratch.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(scratch, target)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
