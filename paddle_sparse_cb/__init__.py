@@ -10,12 +10,13 @@ from typing import Any
 from ._version import __version__
 from .callback import SparsityCallback
 from .context import HookContext
+from .ema import EMACallback
 from .errors import InputError
 from .schedule import GMPSchedule
 from .selection import PrunePlan, make_plan
 from .sparsity import SparsityReport, measure_sparsity
 
-__all__ = ["GMPPruner", "GMPSchedule", "HookContext", "InputError", "PrunePlan", "SparsityCallback",
+__all__ = ["EMACallback", "GMPPruner", "GMPSchedule", "HookContext", "InputError", "PrunePlan", "SparsityCallback",
            "SparsityReport", "__version__", "make_plan", "measure_sparsity"]
 
 
