@@ -8,6 +8,7 @@ from typing import Any
 
 import paddle
 
+from .attached import attached_pruner
 from .checks import check_fraction
 from .errors import InputError
 
@@ -40,14 +41,15 @@ class WeightAverage:
         averaged = {id(tensor): tensor for name, tensor in state.items()  # a shared weight once
                     if not any(part in name for part in black_list)}
         self._live = list(averaged.values())
+        self._types = [paddle.float64 if live.dtype == paddle.float64 else paddle.float32 for live in self._live]
+        self._same = [live.dtype == dtype for live, dtype in zip(self._live, self._types)]
         self._averages: list[paddle.Tensor] = []
         self._restart()
 
     def _restart(self) -> None:
         """Starts at zero, which `values` makes up for."""
         self.step, self._shown = 0, 0
-        self._averages = [paddle.zeros(live.shape, "float64" if live.dtype == paddle.float64 else "float32")
-                          for live in self._live]
+        self._averages = [paddle.zeros(live.shape, dtype) for live, dtype in zip(self._live, self._types)]
 
     def _decay(self) -> float:
         if self.decay_type == "threshold":
@@ -60,11 +62,10 @@ class WeightAverage:
     def update(self) -> None:
         """Takes the weights of a step in: average = decay * average + (1 - decay) * weight, in place."""
         self._last = self._decay()
-        share = {dtype: paddle.full([1], 1 - self._last, dtype) for dtype in {a.dtype for a in self._averages}}
+        share = {dtype: paddle.full([1], 1 - self._last, dtype) for dtype in set(self._types)}
         cast, lerp_ = paddle._C_ops.cast, paddle._C_ops.lerp_  # without their wrappers, which cost as much again
-        for average, live in zip(self._averages, self._live):
-            dtype = average.dtype
-            lerp_(average, live if live.dtype == dtype else cast(live, dtype), share[dtype])
+        for average, live, dtype, same in zip(self._averages, self._live, self._types, self._same):
+            lerp_(average, live if same else cast(live, dtype), share[dtype])
         self.step += 1
 
     def values(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
@@ -154,7 +155,8 @@ class EMACallback(paddle.callbacks.Callback):
 
     @paddle.no_grad()
     def _show(self, average: WeightAverage) -> None:
-        masks = _masks(self.model._optimizer)
+        pruner = attached_pruner(self.model._optimizer)
+        masks = pruner.masks if pruner else {}
         for live, value in average.values():
             self._own.append((live, live.clone()))
             mask = masks.get(live.name)
@@ -164,9 +166,3 @@ class EMACallback(paddle.callbacks.Callback):
         """Forgets the training's own weights."""
         self._own.clear()
         self._average = None
-
-
-def _masks(optimizer: Any) -> dict[str, paddle.Tensor]:
-    """The masks of the pruner that is attached to an optimizer, by the parameters' names."""
-    pruner = getattr(vars(optimizer).get("step"), "_gmp", None)
-    return {} if pruner is None else pruner.masks

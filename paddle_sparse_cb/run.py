@@ -15,6 +15,7 @@ import numpy as np
 import paddle
 from paddle.static import InputSpec
 
+from .best import BestCheckpoint
 from .callback import SparsityCallback
 from .checkpoint import Checkpoints
 from .context import Hook, HookContext, call_hooks
@@ -181,8 +182,9 @@ def _after_export(run: Run) -> list[Hook]:
 def _fit(run: Run, callbacks: list[paddle.callbacks.Callback]) -> None:
     content = run.recipe.content
     snapshot = content.get("snapshot_epoch", 1)
+    folder = run.recipe.output / "checkpoints"
     common = [EpochToNetwork(), TimeLeft(run.recipe.name), SharedStatistics(), *_averaging(run.recipe),
-              Checkpoints(run.recipe.output / "checkpoints", snapshot)]
+              Checkpoints(folder, snapshot), BestCheckpoint(folder, "mAP")]
     verbose = 0 if not _is_first() else 1 if sys.stdout.isatty() else 2
     run.model.fit(run.train_loader, run.eval_loader, epochs=content["epoch"], eval_freq=snapshot,
                   verbose=verbose, log_freq=content.get("log_iter", 20), callbacks=[*common, *callbacks])

@@ -88,7 +88,8 @@ def test_the_report_holds(output):
 def test_a_pruned_weight_is_zero_in_every_file(output):
     report = json.loads((output / "report.json").read_text())
     pruned = {layer["name"]: layer for layer in report["layers"] if layer["pruned"]}
-    for arrays in (load_arrays(output / "checkpoints" / "final.pdparams"), load_inference(output / "inference/model")):
+    checkpoints = [load_arrays(output / "checkpoints" / f"{name}.pdparams") for name in ("best_model", "final")]
+    for arrays in (*checkpoints, load_inference(output / "inference/model")):
         for name, layer in pruned.items():
             zeros = arrays[name].size - np.count_nonzero(arrays[name])
             assert zeros == layer["zeros"] >= 0.75 * layer["numel"]
