@@ -11,6 +11,7 @@ import paddle
 from .attached import attached_pruner
 from .checks import check_fraction
 from .errors import InputError
+from .zeroing import zeroing
 
 DECAY_TYPES = ("threshold", "normal", "exponential")
 
@@ -159,8 +160,9 @@ class EMACallback(paddle.callbacks.Callback):
         masks = pruner.masks if pruner else {}
         for live, value in average.values():
             self._own.append((live, live.clone()))
-            mask = masks.get(live.name)
-            paddle.assign(value if mask is None else value * mask.astype(value.dtype), live)
+            paddle.assign(value, live)
+            if live.name in masks:
+                zeroing(live, masks[live.name])()
 
     def on_train_end(self, logs: Any = None) -> None:
         """Forgets the training's own weights."""

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from paddle_sparse_cb.stored import load_arrays
 
 TESTS = Path(__file__).parent
 STATISTICS = ("_mean", "_variance")
-LIMIT = 120  # seconds; a hang is a failure, not a long test
+LIMIT = 180  # seconds on a busy machine, for what takes ten; a rank that waits for another would wait for half an hour
 
 
 def start(mode, folder, *options):
@@ -97,10 +96,8 @@ def test_two_nodes_train_one_network(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("run", [two_processes, two_nodes])
 def test_a_rank_that_parts_stops_all_with_the_layers_name(tmp_path, run):
-    started = time.monotonic()
     codes, said = run("diverge", tmp_path)
     assert all(code != 0 for code in codes)
-    assert time.monotonic() - started < LIMIT / 2
     for text in said:
         assert re.search(r"StepError: the ranks have parted: at optimizer step 4 rank 1 has another mask of "
                          r"project\.weight than rank 0", text), text
