@@ -8,15 +8,17 @@ import zlib  # noqa: F401  before paddle: Paddle 2.6 brings a zlib whose symbols
 from typing import Any
 
 from ._version import __version__
+from .best import BestCheckpoint, SparseEarlyStopping
 from .callback import SparsityCallback
 from .context import HookContext
+from .ema import EMACallback
 from .errors import InputError
 from .schedule import GMPSchedule
 from .selection import PrunePlan, make_plan
 from .sparsity import SparsityReport, measure_sparsity
 
-__all__ = ["GMPPruner", "GMPSchedule", "HookContext", "InputError", "PrunePlan", "SparsityCallback",
-           "SparsityReport", "__version__", "make_plan", "measure_sparsity"]
+__all__ = ["BestCheckpoint", "EMACallback", "GMPPruner", "GMPSchedule", "HookContext", "InputError", "PrunePlan",
+           "SparseEarlyStopping", "SparsityCallback", "SparsityReport", "__version__", "make_plan", "measure_sparsity"]
 
 
 def __getattr__(name: str) -> Any:

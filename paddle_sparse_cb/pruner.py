@@ -9,7 +9,7 @@ from typing import Any
 import paddle
 from paddleslim import GMPUnstructuredPruner
 
-from . import masks
+from . import masks, ranks
 from .bits import magnitude_bits
 from .checks import check_count
 from .distribution import check_scope, erk_ratios
@@ -154,6 +154,7 @@ class GMPPruner(GMPUnstructuredPruner):
             self.ratio = ratio
             self._stale = False
             self._update_masks()
+            self._compare_ranks()
             self.update_params()
 
     @paddle.no_grad()
@@ -170,6 +171,12 @@ class GMPPruner(GMPUnstructuredPruner):
         if any(new is not old for new, old in zip(made, earlier)):
             self.masks = {weight.name: mask for weight, mask in zip(self._weights, made)}
             self._zeroings = None
+
+    def _compare_ranks(self) -> None:
+        """Makes sure that all ranks of a distributed training have the same masks; costs nothing in one process."""
+        if self.masks and ranks.several():
+            ranks.require_same_masks(self.cur_iteration, [layer.name for layer in self.plan.pruned],
+                                     [self.masks[weight.name] for weight in self._weights])
 
     @paddle.no_grad()
     def update_params(self) -> None:
@@ -217,7 +224,7 @@ class GMPPruner(GMPUnstructuredPruner):
                         started, self._zeroings = True, None
                     self.step()
                 return result
-            wrapped._gmp = True  # type: ignore[attr-defined]
+            wrapped._gmp = self  # type: ignore[attr-defined]
             return wrapped
 
         for name in ("step", "minimize"):

@@ -15,6 +15,7 @@ import numpy as np
 import paddle
 from paddle.static import InputSpec
 
+from .best import BestCheckpoint
 from .callback import SparsityCallback
 from .checkpoint import Checkpoints
 from .context import Hook, HookContext, call_hooks
@@ -26,9 +27,11 @@ from .detection.data import make_loader
 from .detection.metric import CocoMAP
 from .detection.network import DetectionLoss, DetectionNetwork, EpochToNetwork, make_network, make_optimizer
 from .detection.weights import load_pretrained
+from .ema import EMACallback
 from .errors import InputError, StepError
 from .layers import named_weights
 from .progress import TimeLeft
+from .ranks import SharedStatistics
 from .recipe import Recipe
 from .report import WriteReport, read_report, table
 from .selection import PlannedLayer, PrunePlan, make_plan
@@ -52,7 +55,7 @@ class Run:
     def evaluate(self) -> dict[str, float]:
         """`mAP` and `AP50` of the network as it is; all ranks take part."""
         _say(f"evaluating on {len(self.eval_loader.dataset)} images ...")
-        result = self.model.evaluate(self.eval_loader, verbose=0)
+        result = self.model.evaluate(self.eval_loader, verbose=0, callbacks=[SharedStatistics()])
         return {name: float(result[name]) for name in ("mAP", "AP50")}
 
     def context(self) -> HookContext:
@@ -118,8 +121,6 @@ def train(recipe: Recipe) -> None:
         StepError: a step after the training failed, or what came out does not hold the promise.
     """
     _check(recipe)
-    if recipe.content.get("use_ema"):
-        _say(f"warning: {recipe.path}: use_ema has no effect: no average of the weights is kept")
     run = _build(recipe, _start_weights(recipe))
     if recipe.sparsity is None:
         _fit(run, [])
@@ -140,6 +141,7 @@ def _check(recipe: Recipe) -> None:
     folder = next(path for path in (recipe.output, *recipe.output.parents) if path.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise InputError(f"save_dir: {recipe.output} cannot be made: {folder} is no folder that can be written to")
+    _averaging(recipe)
     if recipe.sparsity is None:
         return
     _require_lite(recipe)
@@ -180,10 +182,30 @@ def _after_export(run: Run) -> list[Hook]:
 def _fit(run: Run, callbacks: list[paddle.callbacks.Callback]) -> None:
     content = run.recipe.content
     snapshot = content.get("snapshot_epoch", 1)
-    common = [EpochToNetwork(), TimeLeft(run.recipe.name), Checkpoints(run.recipe.output / "checkpoints", snapshot)]
+    folder = run.recipe.output / "checkpoints"
+    common = [EpochToNetwork(), TimeLeft(run.recipe.name), SharedStatistics(), *_averaging(run.recipe),
+              Checkpoints(folder, snapshot), BestCheckpoint(folder, "mAP")]
     verbose = 0 if not _is_first() else 1 if sys.stdout.isatty() else 2
     run.model.fit(run.train_loader, run.eval_loader, epochs=content["epoch"], eval_freq=snapshot,
                   verbose=verbose, log_freq=content.get("log_iter", 20), callbacks=[*common, *callbacks])
+
+
+def _averaging(recipe: Recipe) -> list[EMACallback]:
+    """The average of the weights that PaddleDetection's `use_ema` and its companions ask for."""
+    content = recipe.content
+    use, cycle = content.get("use_ema", False), content.get("cycle_epoch", -1)
+    if not isinstance(use, bool):
+        raise InputError(f"{recipe.path}: use_ema is true or false, got {use!r}")
+    if not use:
+        return []
+    if type(cycle) is int and cycle > 0:  # what PaddleDetection counts is snapshots, whatever the name says
+        cycle *= content.get("snapshot_epoch", 1)
+    given = {key: content[f"ema_{key}"] for key in ("decay", "decay_type", "black_list")
+             if content.get(f"ema_{key}") is not None}
+    try:
+        return [EMACallback(cycle_epochs=cycle, **given)]
+    except InputError as error:
+        raise InputError(f"{recipe.path}: use_ema: {error}") from None
 
 
 def _start_weights(recipe: Recipe) -> str | None:

@@ -31,12 +31,12 @@ TrainReader:
 """
 
 
-def write_recipes(folder):
+def write_recipes(folder, more=""):
     (folder / "small.yml").write_text(f"_BASE_: [{RECIPES}/picodet_s_416_trees.yml]\n" + SMALL.format(epochs=1))
     (folder / "small75.yml").write_text(
         f"_BASE_: [{RECIPES}/picodet_s_416_trees_sparse75.yml]\n" + SMALL.format(epochs=2) +
         "pretrain_weights: recipe:small.yml\n"
-        "Sparsity: {pruning_epochs: 1, tunning_epochs: 1, pruning_steps: 4, log_freq: 1}\n")
+        "Sparsity: {pruning_epochs: 1, tunning_epochs: 1, pruning_steps: 4, log_freq: 1}\n" + more)
 
 
 def start(folder, *command, **environment):
@@ -88,7 +88,8 @@ def test_the_report_holds(output):
 def test_a_pruned_weight_is_zero_in_every_file(output):
     report = json.loads((output / "report.json").read_text())
     pruned = {layer["name"]: layer for layer in report["layers"] if layer["pruned"]}
-    for arrays in (load_arrays(output / "checkpoints" / "final.pdparams"), load_inference(output / "inference/model")):
+    checkpoints = [load_arrays(output / "checkpoints" / f"{name}.pdparams") for name in ("best_model", "final")]
+    for arrays in (*checkpoints, load_inference(output / "inference/model")):
         for name, layer in pruned.items():
             zeros = arrays[name].size - np.count_nonzero(arrays[name])
             assert zeros == layer["zeros"] >= 0.75 * layer["numel"]
@@ -164,8 +165,55 @@ def test_without_lites_optimizer_everything_before_it_is_kept(trained, tmp_path)
     assert "40 of 98" in mended.stdout
 
 
+# Trains a recipe, and keeps what an average in double precision says of the weights that each step made.
+AVERAGING = """
+import sys, numpy as np
+from paddle_sparse_cb import ema
+from paddle_sparse_cb.cli import main
+init, update, steps = ema.WeightAverage.__init__, ema.WeightAverage.update, []
+def noting_init(self, network, *rest):
+    self.network = network
+    init(self, network, *rest)
+def noting(self):
+    steps.append({name: tensor.numpy() for name, tensor in self.network.state_dict().items()})
+    update(self)
+ema.WeightAverage.__init__, ema.WeightAverage.update = noting_init, noting
+code = main(["train", "small75.yml"])
+expected = {name: np.zeros(array.shape) for name, array in steps[0].items()}
+for state in steps:
+    expected = {name: 0.9 * array + 0.1 * state[name] for name, array in expected.items()}
+np.savez("expected.npz", **{name: array / (1 - 0.9 ** len(steps)) for name, array in expected.items()})
+np.savez("last.npz", **steps[-1])
+sys.exit(code)
+"""
+
+
+def test_with_use_ema_every_file_is_of_the_average_and_has_the_zeros_of_the_masks(trained, tmp_path):
+    write_recipes(tmp_path, "use_ema: true\nema_decay: 0.9\nema_decay_type: normal\ncycle_epoch: 40\n")
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "small").symlink_to(trained[0] / "output" / "small")
+    done = start(tmp_path, "-c", AVERAGING)
+    assert done.returncode == 0, done.stdout + done.stderr
+    expected, last = np.load(tmp_path / "expected.npz"), np.load(tmp_path / "last.npz")
+    made = tmp_path / "output" / "small75"
+    report = json.loads((made / "report.json").read_text())
+    pruned = [layer["name"] for layer in report["layers"] if layer["pruned"]]
+    assert len(pruned) == 40
+    files = [load_arrays(made / "checkpoints" / f"{name}.pdparams") for name in ("1", "final")]
+    for arrays in [*files, load_inference(made / "inference" / "model")]:
+        for name in pruned:
+            kept = last[name] != 0  # the masks: no weight that lives is zero after eight steps
+            assert np.count_nonzero(~kept) == -(-kept.size * 3 // 4)
+            np.testing.assert_array_equal(arrays[name] != 0, kept)
+            np.testing.assert_allclose(arrays[name], expected[name] * kept, rtol=1e-4, atol=1e-6)
+            assert (arrays[name] != last[name]).any()
+    for name in files[-1]:  # the dense ones and the running statistics too
+        if name not in pruned and name in expected:
+            np.testing.assert_allclose(files[-1][name], expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
 def test_two_ranks_train_one_network(trained, tmp_path):
-    write_recipes(tmp_path)
+    write_recipes(tmp_path, "use_ema: true\n")
     (tmp_path / "output").mkdir()
     (tmp_path / "output" / "small").symlink_to(trained[0] / "output" / "small")
     done = start(tmp_path, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", "logs",
@@ -176,3 +224,11 @@ def test_two_ranks_train_one_network(trained, tmp_path):
     assert report["rows"][1]["sparsity"] >= 0.75
     assert all(check["ok"] for check in report["checks"].values())
     assert len(curves(tmp_path / "output" / "small75" / "tensorboard")["sparsity/actual"]) == 4  # half the steps
+    # Both ranks' boxes, of the network that was saved: what one process measures, before and after.
+    alone = json.loads((trained[0] / "output" / "small75" / "report.json").read_text())
+    for figure in ("map", "ap50"):
+        assert report["rows"][0][figure] == pytest.approx(alone["rows"][0][figure], abs=1e-6)
+    assert report["rows"][0]["map"] > 0
+    measured = start(tmp_path, "-m", "paddle_sparse_cb", "eval", "small75.yml")
+    row = report["rows"][1]
+    assert measured.stdout.splitlines()[-1].startswith(f"mAP {row['map']:.4f}, AP50 {row['ap50']:.4f}")

@@ -1,0 +1,170 @@
+"""`EMACallback`: an average of the weights over the steps, with the zeros of the masks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import paddle
+
+from .attached import attached_pruner
+from .checks import check_fraction
+from .errors import InputError
+from .zeroing import zeroing
+
+DECAY_TYPES = ("threshold", "normal", "exponential")
+
+
+class WeightAverage:
+    """The exponential moving average of a network's state, by the arithmetic of ppdet 2.5's `ModelEMA`.
+
+    All that is floating-point in `state_dict` is averaged, running statistics included; the rest stays as it is.
+
+    Args:
+        network: the network; its tensors must not be replaced by others.
+        decay: see `EMACallback`, as the rest.
+        decay_type: how the decay starts.
+        cycle: after so many calls of `values` the average starts anew; 0 is never.
+        black_list: parts of names.
+
+    Raises:
+        InputError: an entry of the black list is part of no name.
+    """
+
+    def __init__(self, network: paddle.nn.Layer, decay: float, decay_type: str, cycle: int,
+                 black_list: Sequence[str]) -> None:
+        self.decay, self.decay_type, self.cycle = decay, decay_type, cycle
+        state = {name: tensor for name, tensor in network.state_dict().items() if paddle.is_floating_point(tensor)}
+        for part in black_list:
+            if not any(part in name for name in state):
+                raise InputError(f"black_list: {part!r} is part of no name in the network")
+        averaged = {id(tensor): tensor for name, tensor in state.items()  # a shared weight once
+                    if not any(part in name for part in black_list)}
+        self._live = list(averaged.values())
+        self._types = [paddle.float64 if live.dtype == paddle.float64 else paddle.float32 for live in self._live]
+        self._same = [live.dtype == dtype for live, dtype in zip(self._live, self._types)]
+        self._averages: list[paddle.Tensor] = []
+        self._restart()
+
+    def _restart(self) -> None:
+        """Starts at zero, which `values` makes up for."""
+        self.step, self._shown = 0, 0
+        self._averages = [paddle.zeros(live.shape, dtype) for live, dtype in zip(self._live, self._types)]
+
+    def _decay(self) -> float:
+        if self.decay_type == "threshold":
+            return min(self.decay, (1 + self.step) / (10 + self.step))
+        if self.decay_type == "exponential":
+            return self.decay * (1 - math.exp(-(self.step + 1) / 2000))
+        return self.decay
+
+    @paddle.no_grad()
+    def update(self) -> None:
+        """Takes the weights of a step in: average = decay * average + (1 - decay) * weight, in place."""
+        self._last = self._decay()
+        share = {dtype: paddle.full([1], 1 - self._last, dtype) for dtype in set(self._types)}
+        cast, lerp_ = paddle._C_ops.cast, paddle._C_ops.lerp_  # without their wrappers, which cost as much again
+        for average, live, dtype, same in zip(self._averages, self._live, self._types, self._same):
+            lerp_(average, live if same else cast(live, dtype), share[dtype])
+        self.step += 1
+
+    def values(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
+        """The averages as weights; at least one `update` came before.
+
+        Yields:
+            A tensor of the network and its average, a new tensor of the same type.
+        """
+        # ppdet makes up for the start at zero with the last decay, as if all had been the same.
+        missing = 0.0 if self.decay_type == "exponential" else self._last ** self.step
+        for live, average in zip(self._live, self._averages):
+            yield live, (average / (1 - missing)).astype(live.dtype)
+        self._shown += 1
+        if self._shown == self.cycle:
+            self._restart()
+
+
+class EMACallback(paddle.callbacks.Callback):
+    """Averages the weights over the optimizer steps of `paddle.Model.fit`; what is seen, saved and kept is the average.
+
+    From the last batch of an epoch to the begin of the next one the network holds the averages: evaluations and
+    checkpoints are of them, and at the end of the training they stay. The training itself goes on with its own
+    weights. With a `SparsityCallback` in the same `fit` the averages have the zeros of its masks. The order of the
+    callbacks makes no difference.
+
+    Args:
+        decay: how much of the average a step keeps.
+        decay_type: `threshold`, at most (1 + step) / (10 + step), `exponential`, decay * (1 - exp(-step / 2000)), or
+            `normal`, the decay from the first step on.
+        cycle_epochs: after so many epochs the average starts anew; -1 is never.
+        black_list: parts of names, such as `["proj_conv.weight"]`, of what is not averaged.
+
+    Raises:
+        InputError: here, when an argument is out of its range; at train begin, when the loader has no length or an
+            entry of the black list is part of no name.
+
+    Example:
+        >>> import paddle
+        >>> from paddle_sparse_cb import EMACallback
+        >>> data = paddle.io.TensorDataset([paddle.rand([32, 8]), paddle.randint(0, 4, [32, 1])])
+        >>> network = paddle.nn.Linear(8, 4)
+        >>> model = paddle.Model(network)
+        >>> model.prepare(paddle.optimizer.SGD(0.1, parameters=network.parameters()), paddle.nn.CrossEntropyLoss())
+        >>> model.fit(data, epochs=2, batch_size=8, verbose=0, callbacks=[EMACallback(decay=0.99)])
+    """
+
+    def __init__(self, decay: float = 0.9998, decay_type: str = "threshold", cycle_epochs: int = -1,
+                 black_list: Sequence[str] = ()) -> None:
+        super().__init__()
+        if decay_type not in DECAY_TYPES:
+            raise InputError(f"decay_type is one of {', '.join(DECAY_TYPES)}, got {decay_type!r}")
+        if type(cycle_epochs) is not int or (cycle_epochs < 1 and cycle_epochs != -1):
+            raise InputError(f"cycle_epochs is a number of epochs, or -1 for never, got {cycle_epochs!r}")
+        if not isinstance(black_list, (list, tuple, set)) or not all(isinstance(part, str) for part in black_list):
+            raise InputError(f"black_list is a list of parts of names, got {black_list!r}")
+        self.decay, self.decay_type, self.cycle_epochs = check_fraction("decay", decay), decay_type, cycle_epochs
+        self.black_list = tuple(black_list)
+        self._average: WeightAverage | None = None
+        self._own: list[tuple[paddle.Tensor, paddle.Tensor]] = []  # the training's weights while the averages are in
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Starts an average."""
+        if self.params.get("steps") is None:
+            raise InputError("EMACallback: the loader has no length, so the last batch of an epoch is not known")
+        self._average = WeightAverage(self.model.network, self.decay, self.decay_type, max(0, self.cycle_epochs),
+                                      self.black_list)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Gives the training its own weights back."""
+        with paddle.no_grad():
+            for live, own in self._own:
+                paddle.assign(own, live)
+        self._own.clear()
+
+    def on_train_batch_end(self, step: int, logs: Any = None) -> None:
+        """Takes in what an optimizer step has made; after an epoch's last batch, shows the averages.
+
+        Not in `on_epoch_end`, where a callback that comes earlier has already saved.
+        """
+        assert self._average is not None
+        ends = step + 1 == self.params["steps"]
+        if ends or (step + 1) % getattr(self.model, "_accumulate", 1) == 0:  # hapi's own rule
+            self._average.update()
+        ends = ends or getattr(self.model, "num_iters", None) == 1  # this was the last batch that hapi was told to do
+        if ends and self._average.step:
+            self._show(self._average)
+
+    @paddle.no_grad()
+    def _show(self, average: WeightAverage) -> None:
+        pruner = attached_pruner(self.model._optimizer)
+        masks = pruner.masks if pruner else {}
+        for live, value in average.values():
+            self._own.append((live, live.clone()))
+            paddle.assign(value, live)
+            if live.name in masks:
+                zeroing(live, masks[live.name])()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Forgets the training's own weights."""
+        self._own.clear()
+        self._average = None
