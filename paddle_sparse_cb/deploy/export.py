@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import paddle
 from ..context import HookContext
 from ..errors import InputError, StepError
 from ..layers import evaluating
+from .paddle3 import old_programs
+from .program import add_left_out_attributes
 
 
 def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) -> Path:
@@ -32,7 +35,7 @@ def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) ->
 
     Raises:
         InputError: a shape is not fixed, or the batch is not 1.
-        StepError: this version of Paddle does not write what Paddle-Lite reads.
+        StepError: Paddle 3 cannot write what Paddle-Lite reads for a function of this network.
     """
     for spec in _flat(input_spec):
         shape = list(spec.shape)
@@ -41,13 +44,24 @@ def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) ->
                              "and batch 1, or Paddle-Lite computes wrong results")
     prefix.parent.mkdir(parents=True, exist_ok=True)
     with evaluating(network), tempfile.TemporaryDirectory(prefix=".", dir=prefix.parent) as scratch:
-        paddle.jit.save(network, str(Path(scratch, prefix.name)), input_spec=list(input_spec))
-        if not Path(scratch, f"{prefix.name}.pdmodel").is_file():
-            raise StepError(f"export: Paddle {paddle.__version__} wrote no .pdmodel, which Paddle-Lite needs; export "
-                            "with paddlepaddle 2.6.2")
+        _save(network, Path(scratch, prefix.name), list(input_spec))
+        add_left_out_attributes(Path(scratch, f"{prefix.name}.pdmodel"))
         for file in sorted(Path(scratch).iterdir()):
             os.replace(file, prefix.parent / file.name)
     return prefix
+
+
+def _save(network: paddle.nn.Layer, prefix: Path, input_spec: list[Any]) -> None:
+    try:
+        with old_programs():
+            paddle.jit.save(network, str(prefix), input_spec=input_spec)
+    except (TypeError, ValueError) as error:
+        # What `old_programs` has no operator for: Paddle 3's own complaint, at the end of a translated traceback.
+        unknown = re.search(r"(\w+)\(\): argument .* must be Value, but got", str(error))
+        if unknown is None:
+            raise
+        raise StepError(f"export: Paddle {paddle.__version__} cannot put {unknown[1]}() into a program for "
+                        "Paddle-Lite; load the checkpoint with paddlepaddle 2.6.2 and export there") from None
 
 
 def _flat(input_spec: Sequence[Any]) -> list[Any]:

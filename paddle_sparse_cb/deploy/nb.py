@@ -60,31 +60,28 @@ class Optimized:
         """The convolutions by the variable of their weight."""
         return {op.weight: op for op in self.operators if op.weight is not None}
 
-    def nonzero(self, operator: Operator, shape: tuple[int, ...], pixels: int) -> np.ndarray:
-        """Where the weight of a convolution is not zero, as the file says it.
+    def weight(self, operator: Operator, shape: tuple[int, ...], pixels: int) -> np.ndarray:
+        """The weight of a convolution as the file holds it, that of a sparse kernel with its zeros put back.
 
         Args:
             operator: one of `convolutions`.
             shape: of the weight in the exported program.
             pixels: height times width of the convolution's input; a sparse kernel's offsets hold it.
 
-        Returns:
-            Booleans of that shape.
-
         Raises:
             InputError: the offsets of a sparse kernel lead out of the weight or between its channels: it was made for
                 an input of another size.
         """
         if not operator.sparse:
-            return (self.parameters[operator.inputs["Filter"]] != 0).reshape(shape)
+            return self.parameters[operator.inputs["Filter"]].reshape(shape)
         values = self.parameters[operator.inputs["NonZeroWeights"]]
         ends = self.parameters[operator.inputs["OcNonZeros"]].tolist()
         steps, rest = np.divmod(self.parameters[operator.inputs["Diffs"]], pixels * values.itemsize)
-        first, paired = int(operator.attributes["first_ic"]), bool(operator.attributes["flag_semi"])
+        first, paired = operator.attributes["first_ic"], bool(operator.attributes["flag_semi"])
         # Output channels are stored in pairs, an odd last one by itself, or each by itself; FP32 ones of the latter
         # kind are filled up to a multiple of four values.
         height, fill = (2, 1) if paired else (1, 4 if values.dtype == np.float32 else 1)
-        found = np.zeros(shape[:2], dtype=bool)
+        found = np.zeros(shape[:2], dtype=values.dtype)
         begin, column = 0, first
         for row, end in zip(range(0, shape[0], height), ends):
             if end > begin:
@@ -94,7 +91,7 @@ class Optimized:
                                      f"{pixels} pixels")
                 rows = min(height, shape[0] - row)
                 stored = values[begin * height:begin * height + rows * (end - begin)].reshape(end - begin, rows)
-                found[row:row + rows, columns] = stored.T != 0
+                found[row:row + rows, columns] = stored.T
                 column = first + int(steps[end - 1])  # the last step of a channel is the sum of all until there
             begin = -(-end // fill) * fill
         return found.reshape(shape)
@@ -123,7 +120,7 @@ def read_nb(path: Path) -> Optimized:
 
 
 class _Table:
-    """A flatbuffer's table: its fields by their number in the schema."""
+    """A flatbuffer's table: its fields by their number in the schema (flatbuffers.dev, internals)."""
 
     def __init__(self, data: bytes, at: int) -> None:
         self._data, self._at = data, at
