@@ -19,7 +19,8 @@ from .callback import SparsityCallback
 from .checkpoint import Checkpoints
 from .context import Hook, HookContext, call_hooks
 from .deploy.export import Export
-from .deploy.lite import THRESHOLD, OptimizeLite, find_optimizer
+from .deploy.lite import OptimizeLite, find_optimizer
+from .deploy.rules import THRESHOLD
 from .deploy.verify import print_checks, require, verify
 from .detection import config
 from .detection.data import make_loader

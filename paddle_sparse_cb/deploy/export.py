@@ -13,10 +13,11 @@ from typing import Any
 import paddle
 
 from ..context import HookContext
-from ..errors import InputError, StepError
+from ..errors import StepError
 from ..layers import evaluating
-from .paddle3 import old_programs
-from .program import add_left_out_attributes
+from ..paddle3 import old_programs
+from .program import add_left_out
+from .rules import check_input
 
 
 def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) -> Path:
@@ -38,14 +39,11 @@ def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) ->
         StepError: Paddle 3 cannot write what Paddle-Lite reads for a function of this network.
     """
     for spec in _flat(input_spec):
-        shape = list(spec.shape)
-        if any(size is None or size < 1 for size in shape) or (shape and shape[0] != 1):
-            raise InputError(f"export: input {spec.name!r} has shape {shape}; a sparse model needs every size fixed "
-                             "and batch 1, or Paddle-Lite computes wrong results")
+        check_input(f"export: input {spec.name!r}", list(spec.shape))
     prefix.parent.mkdir(parents=True, exist_ok=True)
     with evaluating(network), tempfile.TemporaryDirectory(prefix=".", dir=prefix.parent) as scratch:
         _save(network, Path(scratch, prefix.name), list(input_spec))
-        add_left_out_attributes(Path(scratch, f"{prefix.name}.pdmodel"))
+        add_left_out(Path(scratch, f"{prefix.name}.pdmodel"))
         for file in sorted(Path(scratch).iterdir()):
             os.replace(file, prefix.parent / file.name)
     return prefix

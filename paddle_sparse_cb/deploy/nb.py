@@ -52,6 +52,7 @@ class Operator:
 class Optimized:
     """What a `.nb` holds: its operators in order, and its parameters by the names of their variables."""
 
+    path: Path
     operators: tuple[Operator, ...]
     parameters: dict[str, np.ndarray]
 
@@ -69,11 +70,18 @@ class Optimized:
             pixels: height times width of the convolution's input; a sparse kernel's offsets hold it.
 
         Raises:
-            InputError: the offsets of a sparse kernel lead out of the weight or between its channels: it was made for
-                an input of another size.
+            InputError: the weight has another shape, or the offsets of a sparse kernel lead out of it or between its
+                channels: it was made for an input of another size.
         """
-        if not operator.sparse:
+        try:
+            if operator.sparse:
+                return self._sparse_weight(operator, shape, pixels)
             return self.parameters[operator.inputs["Filter"]].reshape(shape)
+        except (ValueError, KeyError, IndexError) as error:
+            raise InputError(f"{self.path}: {operator.weight} is not a weight of shape {list(shape)} on an input of "
+                             f"{pixels} pixels: {error}") from None
+
+    def _sparse_weight(self, operator: Operator, shape: tuple[int, ...], pixels: int) -> np.ndarray:
         values = self.parameters[operator.inputs["NonZeroWeights"]]
         ends = self.parameters[operator.inputs["OcNonZeros"]].tolist()
         steps, rest = np.divmod(self.parameters[operator.inputs["Diffs"]], pixels * values.itemsize)
@@ -87,8 +95,7 @@ class Optimized:
             if end > begin:
                 columns = column + np.concatenate(([0], np.cumsum(steps[begin:end - 1])))
                 if rest[begin:end].any() or columns.min() < 0 or columns.max() >= shape[1]:
-                    raise InputError(f"{operator.weight}: the sparse kernel's offsets are not those of an input of "
-                                     f"{pixels} pixels")
+                    raise ValueError("the sparse kernel's offsets are others")
                 rows = min(height, shape[0] - row)
                 stored = values[begin * height:begin * height + rows * (end - begin)].reshape(end - begin, rows)
                 found[row:row + rows, columns] = stored.T
@@ -112,10 +119,10 @@ def read_nb(path: Path) -> Optimized:
             raise InputError(f"{path}: no .nb of layout {_VERSION}, which Paddle-Lite 2.13 writes")
         begin = struct.calcsize("<H16xQ")
         operators = tuple(_operators(_root(data, begin)))
-        return Optimized(operators, dict(_parameters(data, begin + size)))
-    except (struct.error, IndexError, KeyError, UnicodeDecodeError, ValueError, OverflowError) as error:
-        if isinstance(error, InputError):
-            raise
+        return Optimized(path, operators, dict(_parameters(data, begin + size)))
+    except InputError:
+        raise
+    except (struct.error, IndexError, KeyError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: damaged: {error}") from None
 
 

@@ -17,8 +17,10 @@ from ..errors import InputError
 from ..files import replacing
 from ..stored import load_arrays
 
-# What Paddle-Lite insists on and Paddle leaves out because it is the only value there: operator -> attribute.
-_LEFT_OUT = {"relu6": ("threshold", 6.0), "swish": ("beta", 1.0)}
+# What Paddle leaves out of an exported program, and Paddle-Lite's optimizer aborts or crashes without: attributes with
+# the only value that they have in Paddle, and outputs that only a training reads.
+_LEFT_OUT_ATTRIBUTES = {"relu6": ("threshold", 6.0), "swish": ("beta", 1.0)}
+_LEFT_OUT_OUTPUTS = {"flatten_contiguous_range": ("XShape",), "instance_norm": ("SavedMean", "SavedVariance")}
 
 
 @dataclass(frozen=True)
@@ -83,21 +85,26 @@ def read_program(prefix: Path) -> Program:
     return Program({name: shapes[name] for name in feeds}, Counter(op.type for op in block.ops), found)
 
 
-def add_left_out_attributes(pdmodel: Path) -> None:
-    """Writes into an exported program what Paddle-Lite's optimizer misses there and would abort for.
+def add_left_out(pdmodel: Path) -> None:
+    """Puts into an exported program what Paddle-Lite's optimizer misses there.
 
-    Paddle 2.6 and 3 leave the threshold of `nn.ReLU6` and the beta of `nn.Swish` out: they are constants to Paddle.
+    The program computes the same. Without it the optimizer aborts on `nn.ReLU6`, `nn.Swish` and `nn.InstanceNorm2D`,
+    and crashes on a `flatten` that no linear layer follows.
     """
     program = _parse(pdmodel)
-    added = False
-    for op in (op for block in program.blocks for op in block.ops if op.type in _LEFT_OUT):
-        name, value = _LEFT_OUT[op.type]
-        if not any(attribute.name == name for attribute in op.attrs):
-            op.attrs.add(name=name, type=framework_pb2.FLOAT, f=value)
-            added = True
-    if added:
-        with replacing(pdmodel) as scratch:
-            scratch.write_bytes(program.SerializeToString())
+    for block in program.blocks:
+        for index, op in enumerate(block.ops):
+            attribute, value = _LEFT_OUT_ATTRIBUTES.get(op.type, ("", 0.0))
+            if attribute and attribute not in {one.name for one in op.attrs}:
+                op.attrs.add(name=attribute, type=framework_pb2.FLOAT, f=value)
+            for output in _LEFT_OUT_OUTPUTS.get(op.type, ()):
+                if not _variables(op.outputs).get(output):
+                    variable = block.vars.add(name=f"left_out_{index}_{output}", persistable=False)
+                    variable.type.type = framework_pb2.VarType.LOD_TENSOR
+                    variable.type.lod_tensor.tensor.data_type = framework_pb2.VarType.FP32
+                    op.outputs.add(parameter=output).arguments.append(variable.name)
+    with replacing(pdmodel) as scratch:
+        scratch.write_bytes(program.SerializeToString())
 
 
 def _parse(pdmodel: Path) -> Any:
