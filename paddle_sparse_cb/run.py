@@ -85,14 +85,9 @@ class _ExportDetector:
 
     def __call__(self, context: HookContext) -> None:
         options = self.run.recipe.content.get("export") or {}
-        detector = self.run.network.detector
-        before = detector.export_post_process, detector.export_nms
-        detector.export_post_process = bool(options.get("post_process", True))
-        detector.export_nms = bool(options.get("nms", True))
-        try:
-            Export(self.run.network.export_spec(*self.run.recipe.input_size), detector)(context)
-        finally:  # an evaluation needs both
-            detector.export_post_process, detector.export_nms = before
+        behind_heads = {key: options[key] for key in ("post_process", "nms") if key in options}
+        with self.run.network.exporting(*self.run.recipe.input_size, **behind_heads) as (detector, specs):
+            Export(specs, detector)(context)
 
 
 def _note_weights(context: HookContext) -> None:

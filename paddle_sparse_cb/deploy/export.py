@@ -29,7 +29,8 @@ def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) ->
     Args:
         network: any layer; left as it was.
         prefix: the path without an ending; each file is written whole or not at all.
-        input_spec: `paddle.static.InputSpec`s, or dicts of them for a network that takes dicts.
+        input_spec: `paddle.static.InputSpec`s, or dicts of them (None for what is not used) for a network that
+            takes dicts.
 
     Returns:
         The prefix.
@@ -63,7 +64,8 @@ def _save(network: paddle.nn.Layer, prefix: Path, input_spec: list[Any]) -> None
 
 
 def _flat(input_spec: Sequence[Any]) -> list[Any]:
-    return [spec for item in input_spec for spec in (item.values() if isinstance(item, dict) else [item])]
+    specs = [spec for item in input_spec for spec in (item.values() if isinstance(item, dict) else [item])]
+    return [spec for spec in specs if spec is not None]
 
 
 @dataclass
