@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import InputError
 
 # Paddle-Lite's VarType: the types that weights and offsets have.
-_DTYPES = {2: np.dtype("<i4"), 3: np.dtype("<i8"), 4: np.dtype("<f2"), 5: np.dtype("<f4"), 21: np.dtype("i1")}
+_DTYPES = {2: "<i4", 3: "<i8", 4: "<f2", 5: "<f4", 21: "i1"}
 _VERSION = 2  # of the layout, which is the file's first number
 
 
@@ -199,5 +199,5 @@ def _parameters(data: bytes, at: int) -> Iterator[tuple[str, np.ndarray]]:
         tensor = param.table(3)
         dtype = _DTYPES.get(tensor.number(3))
         if dtype is not None:
-            yield param.string(1), np.frombuffer(tensor.vector(4, "i1").tobytes(), dtype).reshape(tensor.vector(2, "<i8"))
+            yield param.string(1), tensor.vector(4, "i1").view(dtype).reshape(tensor.vector(2, "<i8").tolist())
         at += 4 + size

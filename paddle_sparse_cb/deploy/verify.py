@@ -85,8 +85,9 @@ def check_nb(context: HookContext, dense: Path, sparse: Path) -> dict[str, Any]:
 def _stored(model: Optimized, convolution: Convolution) -> tuple[str, np.ndarray | None]:
     """The kernel that a convolution has in a file, and its weight there."""
     operator = model.convolutions.get(convolution.variable)
-    if operator is None or not operator.sparse and (
-            model.parameters[operator.inputs["Filter"]].size != np.prod(convolution.shape)):
+    if operator is None:
+        return _MERGED, None
+    if not operator.sparse and model.parameters[operator.inputs["Filter"]].size != np.prod(convolution.shape):
         return _MERGED, None
     return "sparse" if operator.sparse else "dense", model.weight(operator, convolution.shape, convolution.pixels)
 
@@ -124,9 +125,9 @@ def require(context: HookContext) -> None:
         wrong = f"; other weights than the network's in {_first(check['wrong'])}" if check["wrong"] else ""
         if name.startswith("nb"):
             dense = f"; dense: {_first(check['dense_layers'])}" if check["dense_layers"] else ""
-            raise StepError(f"{context.artefacts[f'{name}_sparse']}: {check['planned'] - len(check['dense_layers'])} of "
-                            f"{check['planned']} planned layers run sparse; {check['sparse_bytes']:,} bytes, dense "
-                            f"{check['dense_bytes']:,}{dense}{wrong}")
+            file, run_sparse = context.artefacts[f"{name}_sparse"], check["planned"] - len(check["dense_layers"])
+            raise StepError(f"{file}: {run_sparse} of {check['planned']} planned layers run sparse; "
+                            f"{check['sparse_bytes']:,} bytes, dense {check['dense_bytes']:,}{dense}{wrong}")
         raise StepError(f"{name}: {check['sparsity']:.4%} zeros in the weights to prune, target "
                         f"{check['target']:.4%}{wrong}")
 
@@ -149,13 +150,15 @@ def layer_table(context: HookContext) -> str:
     stored = {name: check["zeros"] for name, check in context.checks.items() if not name.startswith("nb")}
     rows = []
     for layer in context.sparsity.layers:
-        if layer.pruned or any(layer.name in found for found in files.values()):
-            rows.append([layer.name, "x".join(map(str, layer.shape)), layer.zeros,
-                         *(zeros.get(layer.name) for zeros in stored.values()),
-                         *(found.get(layer.name, {}).get(key) for found in files.values() for key in ("zeros", "kernel")),
-                         "pruned" if layer.pruned else layer.reason])
-    return tabulate(rows, headers=["zeros in", "shape", "network", *stored, *(
-        header for name in files for header in (name, "kernel")), ""], intfmt=",", missingval="-")
+        if not layer.pruned and not any(layer.name in found for found in files.values()):
+            continue
+        row = [layer.name, "x".join(map(str, layer.shape)), layer.zeros]
+        row += [zeros.get(layer.name) for zeros in stored.values()]
+        for found in files.values():
+            row += [found.get(layer.name, {}).get(key) for key in ("zeros", "kernel")]
+        rows.append([*row, "pruned" if layer.pruned else layer.reason])
+    headers = ["zeros in", "shape", "network", *stored, *(header for name in files for header in (name, "kernel")), ""]
+    return tabulate(rows, headers=headers, intfmt=",", missingval="-")
 
 
 def print_checks(context: HookContext) -> None:
