@@ -98,11 +98,6 @@ class Recipe:
                 for name, value in given.items()}
 
     @property
-    def int8(self) -> bool:
-        """Whether INT8 files are wanted too, from `export.int8`."""
-        return bool((self.content.get("export") or {}).get("int8", False))
-
-    @property
     def model(self) -> str:
         """A short name of the network, for the report."""
         backbone = self.content.get(self.content["architecture"], {}).get("backbone", "")
@@ -204,6 +199,9 @@ def _check_values(content: dict[str, Any], path: str) -> None:
         if key == "lite":
             if not isinstance(value, dict):
                 raise InputError(f"{path}: export.lite is a mapping of options of paddle_lite_opt, got {value!r}")
+        elif key == "int8" and value:
+            raise InputError(f"{path}: export.int8: PicoDet has hard swish, which Paddle-Lite computes wrongly in a "
+                             "sparse INT8 model; QuantizeInt8 is for networks without it")
         elif not isinstance(value, bool):
             raise InputError(f"{path}: export.{key} is true or false, got {value!r}")
 

@@ -18,6 +18,7 @@ from paddle.static import InputSpec
 from .callback import SparsityCallback
 from .checkpoint import Checkpoints
 from .context import Hook, HookContext, call_hooks
+from .deploy.export import Export
 from .deploy.lite import OptimizeLite, find_optimizer
 from .deploy.rules import THRESHOLD
 from .deploy.verify import print_checks, require, verify
@@ -26,7 +27,6 @@ from .detection.data import make_loader
 from .detection.metric import CocoMAP
 from .detection.network import DetectionLoss, DetectionNetwork, EpochToNetwork, make_network, make_optimizer
 from .detection.weights import load_pretrained
-from .detector import ExportDetector, QuantizeDetector, require_int8
 from .errors import InputError, StepError
 from .layers import named_weights
 from .progress import TimeLeft
@@ -35,8 +35,7 @@ from .report import WriteReport, read_report, table
 from .selection import PlannedLayer, PrunePlan, make_plan
 from .sparsity import measure_sparsity
 
-_ARTEFACTS = {"pdparams": "checkpoints/final.pdparams", "nb_dense": "model_dense.nb", "nb_sparse": "model_sparse.nb",
-              "nb_int8_dense": "model_int8_dense.nb", "nb_int8_sparse": "model_int8_sparse.nb"}
+_ARTEFACTS = {"pdparams": "checkpoints/final.pdparams", "nb_dense": "model_dense.nb", "nb_sparse": "model_sparse.nb"}
 
 
 @dataclass
@@ -78,6 +77,19 @@ class _Evaluate:
         context.metrics.update(self.run.evaluate())
 
 
+@dataclass
+class _ExportDetector:
+    """Post-train hook: exports the detector with what follows its heads, as the recipe's `export:` block says."""
+
+    run: Run
+
+    def __call__(self, context: HookContext) -> None:
+        options = self.run.recipe.content.get("export") or {}
+        behind_heads = {key: options[key] for key in ("post_process", "nms") if key in options}
+        with self.run.network.exporting(*self.run.recipe.input_size, **behind_heads) as (detector, specs):
+            Export(specs, detector)(context)
+
+
 def _note_weights(context: HookContext) -> None:
     """Post-train hook: the last checkpoint is an artefact, to be verified with the others."""
     context.artefacts["pdparams"] = context.output / _ARTEFACTS["pdparams"]
@@ -87,7 +99,7 @@ def _print_table(context: HookContext) -> None:
     """Post-train hook: the table and where things lie."""
     print(f"\n{table(read_report(context.output))}\n")
     for name in ("report.md", "report.json", "tensorboard", "checkpoints", "inference", "model_dense.nb",
-                 "model_sparse.nb", "model_int8_dense.nb", "model_int8_sparse.nb"):
+                 "model_sparse.nb"):
         if (context.output / name).exists():
             print(f"  {context.output / name}")
 
@@ -114,8 +126,7 @@ def train(recipe: Recipe) -> None:
     if _is_first():
         shutil.rmtree(recipe.output / "tensorboard", ignore_errors=True)  # curves of two runs in one plot help nobody
     # The report is written before Lite too, in case its optimizer is missing.
-    hooks: list[Hook] = [_Evaluate(run), _note_weights, ExportDetector(run.network, recipe), run.report,
-                         *_after_export(run)]
+    hooks: list[Hook] = [_Evaluate(run), _note_weights, _ExportDetector(run), run.report, *_after_export(run)]
     _fit(run, [SparsityCallback(**{**recipe.sparsity, "skip": ()}, plan=run.plan, save_dir=recipe.output,
                                 log_dir=recipe.output / "tensorboard", post_train=hooks)])
 
@@ -130,8 +141,6 @@ def _check(recipe: Recipe) -> None:
     _require_lite(recipe)
     run = _build(recipe, None)
     run.plan.require_layers()
-    if recipe.int8:
-        require_int8(run.network, recipe, run.plan)
     steps = len(run.train_loader)
     SparsityCallback(**recipe.sparsity).schedule(steps, recipe.content["epoch"] * steps)
     rows, columns = recipe.sparsity.get("sparse_block", (1, 1))
@@ -161,8 +170,7 @@ def _require_lite(recipe: Recipe) -> None:
 
 
 def _after_export(run: Run) -> list[Hook]:
-    quantize = QuantizeDetector(run.recipe, run.eval_loader)
-    return [quantize, OptimizeLite(run.recipe.lite_options), verify, run.report, _print_table, require]
+    return [OptimizeLite(run.recipe.lite_options), verify, run.report, _print_table, require]
 
 
 def _fit(run: Run, callbacks: list[paddle.callbacks.Callback]) -> None:
@@ -261,7 +269,7 @@ def evaluate(recipe: Recipe) -> str:
 def export(recipe: Recipe) -> None:
     """Exports a trained recipe again."""
     run = _trained(recipe)
-    call_hooks([ExportDetector(run.network, run.recipe)], run.context())
+    call_hooks([_ExportDetector(run)], run.context())
 
 
 def optimize(recipe: Recipe) -> None:
