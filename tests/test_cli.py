@@ -40,7 +40,7 @@ NO_DENSE = "pretrain_weights=sample:picodet_s_416_lcnet"
     (["train", SPARSE, "-o", "Sparsity.scope=erk"], "Sparsity.scope is local in a recipe"),
     (["train", SPARSE, "-o", "Sparsity.sparse_block=[16,1]"], "does not divide backbone.blocks2.0.pw_conv.conv.weight"),
     (["train", SPARSE, "-o", "export.int8=true"], "PicoDet has hard swish, which Paddle-Lite computes wrongly"),
-    (["train", SPARSE, "-o", "export.lite.enable_fp16=true"], "option enable_fp16=true does not go with a sparse model"),
+    (["train", SPARSE, "-o", "export.lite.enable_fp16=true"], "enable_fp16=true does not go with a sparse model"),
     (["train", SPARSE, "-o", "export.lite.sparse_model=true"], "option sparse_model is set by this step"),
     (["train", SPARSE, "-o", "export.lite=arm"], "export.lite is a mapping of options of paddle_lite_opt, got 'arm'"),
     (["train", SPARSE, "-o", "save_dir=/etc/hostname"], "/etc/hostname is no folder that can be written to"),

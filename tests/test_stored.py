@@ -10,6 +10,7 @@ from paddle_sparse_cb import InputError
 from paddle_sparse_cb.paddle3 import old_programs
 from paddle_sparse_cb.stored import load_arrays, load_inference
 
+
 def test_what_paddle_saves_is_read_without_paddles_unpickler(network, tmp_path):
     path = tmp_path / "model.pdparams"
     paddle.save(network.state_dict(), str(path))

@@ -21,6 +21,10 @@ from ..stored import load_arrays
 # the only value that they have in Paddle, and outputs that only a training reads.
 _LEFT_OUT_ATTRIBUTES = {"relu6": ("threshold", 6.0), "swish": ("beta", 1.0)}
 _LEFT_OUT_OUTPUTS = {"flatten_contiguous_range": ("XShape",), "instance_norm": ("SavedMean", "SavedVariance")}
+# A variable that is a tensor: the number of that type, and the field with the details, `lod_tensor` in Paddle 2 and
+# `dense_tensor` in Paddle 3.
+_TENSOR = 7
+_DETAILS = framework_pb2.VarType.DESCRIPTOR.fields_by_number[3].name
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def read_program(prefix: Path) -> Program:
     """
     block = _parse(Path(f"{prefix}.pdmodel")).blocks[0]
     info = load_arrays(f"{prefix}.pdiparams.info")
-    shapes = {var.name: tuple(var.type.lod_tensor.tensor.dims) for var in block.vars}
+    shapes = {var.name: tuple(getattr(var.type, _DETAILS).tensor.dims) for var in block.vars}
     feeds = [name for op in block.ops if op.type == "feed" for name in _variables(op.outputs)["Out"]]
     used = [(op, _source(_variables(op.inputs)["Filter"][0])) for op in block.ops
             if op.type in ("conv2d", "depthwise_conv2d")]
@@ -100,8 +104,8 @@ def add_left_out(pdmodel: Path) -> None:
             for output in _LEFT_OUT_OUTPUTS.get(op.type, ()):
                 if not _variables(op.outputs).get(output):
                     variable = block.vars.add(name=f"left_out_{index}_{output}", persistable=False)
-                    variable.type.type = framework_pb2.VarType.LOD_TENSOR
-                    variable.type.lod_tensor.tensor.data_type = framework_pb2.VarType.FP32
+                    variable.type.type = _TENSOR
+                    getattr(variable.type, _DETAILS).tensor.data_type = framework_pb2.VarType.FP32
                     op.outputs.add(parameter=output).arguments.append(variable.name)
     with replacing(pdmodel) as scratch:
         scratch.write_bytes(program.SerializeToString())

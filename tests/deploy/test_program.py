@@ -1,6 +1,7 @@
 import numpy as np
 import paddle
 import pytest
+from helpers import run_exported
 from paddle import nn
 from paddle.static import InputSpec
 
@@ -23,19 +24,6 @@ def between_convolutions(layer):
     return network
 
 
-def run(prefix, image):
-    with old_programs():
-        paddle.enable_static()
-        try:
-            scope = paddle.static.Scope()
-            with paddle.static.scope_guard(scope):
-                executor = paddle.static.Executor(paddle.CPUPlace())
-                program, feeds, fetches = paddle.static.load_inference_model(str(prefix), executor)
-                return executor.run(program, {feeds[0]: image}, fetches)[0]
-        finally:
-            paddle.disable_static()
-
-
 @pytest.mark.parametrize("kind", TRAPS)
 def test_what_paddle_lite_misses_is_added_and_the_outputs_are_the_same(kind, tmp_path):
     network = between_convolutions(TRAPS[kind]())
@@ -43,7 +31,8 @@ def test_what_paddle_lite_misses_is_added_and_the_outputs_are_the_same(kind, tmp
     assert read_program(prefix).kinds[kind] == 1
     assert optimize(prefix, tmp_path / "model.nb", sparse=False).is_file()
     image = np.random.rand(1, 3, 8, 8).astype("float32")
-    np.testing.assert_allclose(run(prefix, image), network(paddle.to_tensor(image)).numpy(), rtol=1e-5, atol=1e-5)
+    found, expected = run_exported(prefix, image)[0], network(paddle.to_tensor(image)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", TRAPS)
