@@ -21,6 +21,7 @@ import paddle
 from ._version import __version__
 from .callback import SparsityCallback
 from .checks import check_count
+from .deploy.rules import check_options
 from .detection import config
 from .errors import InputError, did_you_mean
 
@@ -90,6 +91,13 @@ class Recipe:
         return self.output / "inference" / "model"
 
     @property
+    def lite_options(self) -> dict[str, str]:
+        """Options of `paddle_lite_opt`, from `export.lite`, as its command line has them."""
+        given = (self.content.get("export") or {}).get("lite") or {}
+        return {str(name): str(value).lower() if isinstance(value, bool) else str(value)
+                for name, value in given.items()}
+
+    @property
     def model(self) -> str:
         """A short name of the network, for the report."""
         backbone = self.content.get(self.content["architecture"], {}).get("backbone", "")
@@ -157,6 +165,7 @@ def _read(path: str | os.PathLike[str], options: Sequence[str], slim_config: str
     if sparsity is not None:
         SparsityCallback(**sparsity)  # finds bad values before anything long is started
     recipe = Recipe(Path(path), content, sparsity, above)
+    check_options(recipe.lite_options, sparsity is not None)
     for other in above:
         if other.output == recipe.output:
             raise InputError(f"{other.path}: starts from {path}, which is itself or has the same output folder "
@@ -182,11 +191,18 @@ def _check_values(content: dict[str, Any], path: str) -> None:
     export = content.get("export") or {}
     if not isinstance(export, dict):
         raise InputError(f"{path}: export is a mapping, got {export!r}")
-    known = {"post_process", "nms", "benchmark", "fuse_conv_bn"}  # the last two are PaddleDetection's
+    # PaddleDetection's, of which the first two count here, and ours.
+    known = {"post_process", "nms", "benchmark", "fuse_conv_bn", "int8", "lite"}
     for key, value in export.items():
         if key not in known:
             raise InputError(f"{path}: unknown key {key!r} in export; {did_you_mean(key, known)}")
-        if not isinstance(value, bool):
+        if key == "lite":
+            if not isinstance(value, dict):
+                raise InputError(f"{path}: export.lite is a mapping of options of paddle_lite_opt, got {value!r}")
+        elif key == "int8" and value:
+            raise InputError(f"{path}: export.int8: PicoDet has hard swish, which Paddle-Lite computes wrongly in a "
+                             "sparse INT8 model; QuantizeInt8 is for networks without it")
+        elif not isinstance(value, bool):
             raise InputError(f"{path}: export.{key} is true or false, got {value!r}")
 
 

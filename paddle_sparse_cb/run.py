@@ -20,7 +20,8 @@ from .callback import SparsityCallback
 from .checkpoint import Checkpoints
 from .context import Hook, HookContext, call_hooks
 from .deploy.export import Export
-from .deploy.lite import THRESHOLD, OptimizeLite, find_optimizer
+from .deploy.lite import OptimizeLite, find_optimizer
+from .deploy.rules import THRESHOLD
 from .deploy.verify import print_checks, require, verify
 from .detection import config
 from .detection.data import make_loader
@@ -87,14 +88,9 @@ class _ExportDetector:
 
     def __call__(self, context: HookContext) -> None:
         options = self.run.recipe.content.get("export") or {}
-        detector = self.run.network.detector
-        before = detector.export_post_process, detector.export_nms
-        detector.export_post_process = bool(options.get("post_process", True))
-        detector.export_nms = bool(options.get("nms", True))
-        try:
-            Export(self.run.network.export_spec(*self.run.recipe.input_size), detector)(context)
-        finally:  # an evaluation needs both
-            detector.export_post_process, detector.export_nms = before
+        behind_heads = {key: options[key] for key in ("post_process", "nms") if key in options}
+        with self.run.network.exporting(*self.run.recipe.input_size, **behind_heads) as (detector, specs):
+            Export(specs, detector)(context)
 
 
 def _note_weights(context: HookContext) -> None:
@@ -176,7 +172,7 @@ def _require_lite(recipe: Recipe) -> None:
 
 
 def _after_export(run: Run) -> list[Hook]:
-    return [OptimizeLite(), verify, run.report, _print_table, require]
+    return [OptimizeLite(run.recipe.lite_options), verify, run.report, _print_table, require]
 
 
 def _fit(run: Run, callbacks: list[paddle.callbacks.Callback]) -> None:

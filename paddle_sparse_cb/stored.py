@@ -16,6 +16,7 @@ import numpy as np
 import paddle
 
 from .errors import InputError
+from .paddle3 import old_programs
 
 # The types of weights. numpy's own `dtype.__setstate__` and `ndarray.__setstate__` believe a damaged file and crash.
 _TYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"})
@@ -128,14 +129,15 @@ def load_inference(prefix: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     for file in (f"{prefix}.pdmodel", f"{prefix}.pdiparams"):
         if not os.path.isfile(file) or not os.path.getsize(file):  # Paddle crashes on an empty one
             raise InputError(f"{file}: missing or empty")
-    paddle.enable_static()
     try:
-        scope = paddle.static.Scope()
-        with paddle.static.scope_guard(scope):
-            executor = paddle.static.Executor(paddle.CPUPlace())
-            program, _, _ = paddle.static.load_inference_model(str(prefix), executor)
-            names = [v.name for v in program.list_vars() if v.persistable and v.name in info]
-            return {info[name]["structured_name"]: np.array(scope.find_var(name).get_tensor()) for name in names}
+        with old_programs():
+            paddle.enable_static()
+            scope = paddle.static.Scope()
+            with paddle.static.scope_guard(scope):
+                executor = paddle.static.Executor(paddle.CPUPlace())
+                program, _, _ = paddle.static.load_inference_model(str(prefix), executor)
+                names = [v.name for v in program.list_vars() if v.persistable and v.name in info]
+                return {info[name]["structured_name"]: np.array(scope.find_var(name).get_tensor()) for name in names}
     except (ValueError, RuntimeError, OSError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{prefix}: no inference model that Paddle can read: {reason}") from None

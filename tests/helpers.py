@@ -5,6 +5,8 @@ from pathlib import Path
 import paddle
 from paddle import nn
 
+from paddle_sparse_cb.paddle3 import old_programs
+
 RECIPES = Path(__file__).parent.parent / "recipes"
 PADDLE3 = paddle.__version__ >= "3"
 
@@ -36,6 +38,20 @@ def classifier(network, learning_rate=0.01, optimizer="Momentum", **keywords):
     made = getattr(paddle.optimizer, optimizer)(learning_rate=learning_rate, parameters=network.parameters())
     model.prepare(made, nn.CrossEntropyLoss(), paddle.metric.Accuracy())
     return model
+
+
+def run_exported(prefix, *inputs):
+    """What an exported program computes for arrays, read as Paddle 2 would."""
+    with old_programs():
+        paddle.enable_static()
+        try:
+            scope = paddle.static.Scope()
+            with paddle.static.scope_guard(scope):
+                executor = paddle.static.Executor(paddle.CPUPlace())
+                program, feeds, fetches = paddle.static.load_inference_model(str(prefix), executor)
+                return executor.run(program, dict(zip(feeds, inputs)), fetches)
+        finally:
+            paddle.disable_static()
 
 
 def curves(log_dir):

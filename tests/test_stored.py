@@ -5,12 +5,10 @@ import pickle
 import numpy as np
 import paddle
 import pytest
-from helpers import PADDLE3
 
 from paddle_sparse_cb import InputError
+from paddle_sparse_cb.paddle3 import old_programs
 from paddle_sparse_cb.stored import load_arrays, load_inference
-
-writes_pdmodel = pytest.mark.skipif(PADDLE3, reason="Paddle 3 exports .json, and no .pdmodel and .pdiparams.info")
 
 
 def test_what_paddle_saves_is_read_without_paddles_unpickler(network, tmp_path):
@@ -93,22 +91,22 @@ def test_what_is_no_dict_or_not_there_is_an_error(tmp_path):
         load_arrays(tmp_path / "none.pdparams")
 
 
-@writes_pdmodel
 def test_an_exported_model_is_read_under_structured_names(network, tmp_path):
     network.eval()
     prefix = tmp_path / "model"
-    paddle.jit.save(network, str(prefix), [paddle.static.InputSpec([1, 1, 8, 8])])
+    with old_programs():
+        paddle.jit.save(network, str(prefix), [paddle.static.InputSpec([1, 1, 8, 8])])
     arrays = load_inference(prefix)
     assert arrays.keys() == network.state_dict().keys()
     np.testing.assert_array_equal(arrays["project.weight"], network.project.weight.numpy())
     assert paddle.in_dynamic_mode()
 
 
-@writes_pdmodel
 def test_a_damaged_exported_model_is_an_error(network, tmp_path):
     network.eval()
     prefix = tmp_path / "model"
-    paddle.jit.save(network, str(prefix), [paddle.static.InputSpec([1, 1, 8, 8])])
+    with old_programs():
+        paddle.jit.save(network, str(prefix), [paddle.static.InputSpec([1, 1, 8, 8])])
     for ending in (".pdmodel", ".pdiparams"):
         whole = prefix.with_suffix(ending).read_bytes()
         prefix.with_suffix(ending).write_bytes(whole[: len(whole) // 2])

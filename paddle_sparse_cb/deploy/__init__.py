@@ -1,11 +1,12 @@
 """After the training: export, Paddle-Lite's optimizer, and the check of what came out.
 
 The hooks, in the order in which `SparsityCallback(post_train=[...])` takes them: `Export(input_spec)`,
-`OptimizeLite()`, `verify`, `print_checks`, `require`.
+`QuantizeInt8(samples)` if INT8 is wanted, `OptimizeLite()`, `verify`, `print_checks`, `require`.
 """
 
 from .export import Export
+from .int8 import QuantizeInt8
 from .lite import OptimizeLite
 from .verify import print_checks, require, verify
 
-__all__ = ["Export", "OptimizeLite", "print_checks", "require", "verify"]
+__all__ = ["Export", "OptimizeLite", "QuantizeInt8", "print_checks", "require", "verify"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +13,11 @@ from typing import Any
 import paddle
 
 from ..context import HookContext
-from ..errors import InputError, StepError
+from ..errors import StepError
 from ..layers import evaluating
+from ..paddle3 import old_programs
+from .program import add_left_out
+from .rules import check_input
 
 
 def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) -> Path:
@@ -25,33 +29,43 @@ def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) ->
     Args:
         network: any layer; left as it was.
         prefix: the path without an ending; each file is written whole or not at all.
-        input_spec: `paddle.static.InputSpec`s, or dicts of them for a network that takes dicts.
+        input_spec: `paddle.static.InputSpec`s, or dicts of them (None for what is not used) for a network that
+            takes dicts.
 
     Returns:
         The prefix.
 
     Raises:
         InputError: a shape is not fixed, or the batch is not 1.
-        StepError: this version of Paddle does not write what Paddle-Lite reads.
+        StepError: Paddle 3 cannot write what Paddle-Lite reads for a function of this network.
     """
     for spec in _flat(input_spec):
-        shape = list(spec.shape)
-        if any(size is None or size < 1 for size in shape) or (shape and shape[0] != 1):
-            raise InputError(f"export: input {spec.name!r} has shape {shape}; a sparse model needs every size fixed "
-                             "and batch 1, or Paddle-Lite computes wrong results")
+        check_input(f"export: input {spec.name!r}", list(spec.shape))
     prefix.parent.mkdir(parents=True, exist_ok=True)
     with evaluating(network), tempfile.TemporaryDirectory(prefix=".", dir=prefix.parent) as scratch:
-        paddle.jit.save(network, str(Path(scratch, prefix.name)), input_spec=list(input_spec))
-        if not Path(scratch, f"{prefix.name}.pdmodel").is_file():
-            raise StepError(f"export: Paddle {paddle.__version__} wrote no .pdmodel, which Paddle-Lite needs; export "
-                            "with paddlepaddle 2.6.2")
+        _save(network, Path(scratch, prefix.name), list(input_spec))
+        add_left_out(Path(scratch, f"{prefix.name}.pdmodel"))
         for file in sorted(Path(scratch).iterdir()):
             os.replace(file, prefix.parent / file.name)
     return prefix
 
 
+def _save(network: paddle.nn.Layer, prefix: Path, input_spec: list[Any]) -> None:
+    try:
+        with old_programs():
+            paddle.jit.save(network, str(prefix), input_spec=input_spec)
+    except (TypeError, ValueError) as error:
+        # What `old_programs` has no operator for: Paddle 3's own complaint, at the end of a translated traceback.
+        unknown = re.search(r"(\w+)\(\): argument .* must be Value, but got", str(error))
+        if unknown is None:
+            raise
+        raise StepError(f"export: Paddle {paddle.__version__} cannot put {unknown[1]}() into a program for "
+                        "Paddle-Lite; load the checkpoint with paddlepaddle 2.6.2 and export there") from None
+
+
 def _flat(input_spec: Sequence[Any]) -> list[Any]:
-    return [spec for item in input_spec for spec in (item.values() if isinstance(item, dict) else [item])]
+    specs = [spec for item in input_spec for spec in (item.values() if isinstance(item, dict) else [item])]
+    return [spec for spec in specs if spec is not None]
 
 
 @dataclass

@@ -7,11 +7,10 @@ optimizer is a program in a process of its own, found or made by `find_optimizer
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,9 +19,8 @@ from ..context import HookContext
 from ..errors import InputError, StepError
 from ..files import replacing
 from ..packages import Wheel, unpack
-
-# Zeros over weights at which Paddle-Lite makes a 1x1 convolution sparse: its own default.
-THRESHOLD = 0.6
+from .nb import read_nb
+from .rules import THRESHOLD, check_options, check_sparse
 
 _DIGESTS = {"3.10": "b1e6081c4154e50479426df9c7390c0d1d99dd9d832a270d1fe925894768fb62",
             "3.8": "8a42fe8737d3ade116264fd85b9f24a2bbe42095882e0a44a4ec7f0104fcc196"}
@@ -107,7 +105,8 @@ def _is_python(python: Path, version: str) -> bool:
     return done.returncode == 0 and done.stdout.strip() == version
 
 
-def optimize(prefix: Path, output: Path, *, sparse: bool, optimizer: Optimizer | None = None) -> Path:
+def optimize(prefix: Path, output: Path, *, sparse: bool, optimizer: Optimizer | None = None,
+             options: Mapping[str, str] | None = None) -> Path:
     """Makes the `.nb` of an exported model for ARM.
 
     Args:
@@ -115,24 +114,33 @@ def optimize(prefix: Path, output: Path, *, sparse: bool, optimizer: Optimizer |
         output: the `.nb` to write.
         sparse: convert the 1x1 convolutions with enough zeros (`THRESHOLD`) to sparse kernels.
         optimizer: what `find_optimizer` gave.
+        options: more of the optimizer's own, such as `{"enable_fp16": "true"}` for a dense file.
 
     Returns:
         `output`.
 
     Raises:
+        InputError: the model or an option is one with which Paddle-Lite's sparse kernels do not work (`rules`).
         StepError: the optimizer failed.
     """
+    options = options or {}
+    check_options(options, sparse)
+    if sparse:
+        check_sparse(prefix)
     optimizer = optimizer or find_optimizer()
+    settings = {
+        "valid_targets": "arm",  # with any other target beside it nothing is made sparse
+        "sparse_model": str(sparse).lower(),  # it compares with 'true': True would be ignored without a word
+        "sparse_threshold": str(THRESHOLD), **options}
     with replacing(output) as scratch:
         done = optimizer.run(
             f"--model_file={prefix}.pdmodel", f"--param_file={prefix}.pdiparams",
             f"--optimize_out={scratch.with_suffix('')}", "--optimize_out_type=naive_buffer",
-            "--valid_targets=arm",  # with any other target beside it nothing is made sparse
-            f"--sparse_model={str(sparse).lower()}",  # it compares with 'true': True would be ignored without a word
-            f"--sparse_threshold={THRESHOLD}")
+            *(f"--{name}={value}" for name, value in settings.items()))
         if done.returncode or not scratch.is_file():
             said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-            raise StepError(f"Paddle-Lite's optimizer failed on {prefix}.pdmodel (exit {done.returncode}): "
+            how = f"exit {done.returncode}" if done.returncode >= 0 else f"signal {-done.returncode}"
+            raise StepError(f"Paddle-Lite's optimizer failed on {prefix}.pdmodel ({how}): "
                             f"{said[-1] if said else 'it said nothing'}")
     return output
 
@@ -146,20 +154,32 @@ class Convolutions:
 
 
 def count_convolutions(nb: Path) -> Convolutions:
-    """Counts the convolutions in an optimized model by the kernels it names, such as `sparse_conv2d/def/4/1/1`."""
-    kernels = re.findall(rb"(?:(\w+?)_)?conv2d/\w+/\d+/\d+/\d+", nb.read_bytes())
-    return Convolutions(len(kernels), sum(kind.endswith(b"sparse") for kind in kernels))
+    """Counts the convolutions in an optimized model, each as often as it is called."""
+    found = [operator for operator in read_nb(nb).operators if operator.weight is not None]
+    return Convolutions(len(found), sum(operator.sparse for operator in found))
 
 
 @dataclass
 class OptimizeLite:
-    """Post-train hook: `model_dense.nb` and, if anything is pruned, `model_sparse.nb` from the same weights."""
+    """Post-train hook: `model_dense.nb` and, if anything is pruned, `model_sparse.nb` from the same weights.
+
+    After `QuantizeInt8` also `model_int8_dense.nb` and `model_int8_sparse.nb`.
+
+    Attributes:
+        options: of `paddle_lite_opt`, see `optimize`.
+    """
+
+    options: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, context: HookContext) -> None:
-        """Adds the artefacts `nb_dense` and `nb_sparse`."""
+        """Adds the artefacts `nb_dense`, `nb_sparse`, `nb_int8_dense` and `nb_int8_sparse`."""
+        kinds = ("dense", "sparse") if context.plan.pruned else ("dense",)
+        for kind in kinds:
+            check_options(self.options, kind == "sparse")
         optimizer = find_optimizer()
         print("running Paddle-Lite's optimizer for ARM, some seconds ...", flush=True)
-        for kind in ("dense", "sparse") if context.plan.pruned else ("dense",):
-            target = context.output / f"model_{kind}.nb"
-            context.artefacts[f"nb_{kind}"] = optimize(context.artefacts["inference"], target, sparse=kind == "sparse",
-                                                       optimizer=optimizer)
+        for exported, prefix in (("inference", ""), ("inference_int8", "int8_")):
+            for kind in kinds if exported in context.artefacts else ():
+                context.artefacts[f"nb_{prefix}{kind}"] = optimize(
+                    context.artefacts[exported], context.output / f"model_{prefix}{kind}.nb", sparse=kind == "sparse",
+                    optimizer=optimizer, options=self.options)

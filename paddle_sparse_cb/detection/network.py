@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -44,10 +46,26 @@ class DetectionNetwork(nn.Layer):
         dtypes = {"im_id": "int64", "gt_class": "int64"}
         return [InputSpec(shapes[name], dtypes.get(name, "float32"), name) for name in TRAIN_FIELDS]
 
-    def export_spec(self, height: int, width: int) -> list[dict[str, InputSpec]]:
-        """The fixed input shape (pixels) with which `detector` is exported: one image, as a phone gives it."""
-        return [{"image": InputSpec([1, 3, height, width], "float32", "image"),
-                 "scale_factor": InputSpec([1, 2], "float32", "scale_factor")}]
+    @contextlib.contextmanager
+    def exporting(self, height: int, width: int, *, post_process: bool = True,
+                  nms: bool = True) -> Iterator[tuple[nn.Layer, list[dict[str, InputSpec | None]]]]:
+        """Gives the detector as it is to be exported, and its inputs: one image of a fixed size, as a phone gives it.
+
+        Args:
+            height: pixels.
+            width: pixels.
+            post_process: boxes and scores come out; the heads' raw maps otherwise.
+            nms: the boxes are suppressed and scaled to the original image, for which the network takes `scale_factor`.
+        """
+        # ppdet asks for a scale factor where it does not use it, and an input that is not used cannot be exported.
+        scale = InputSpec([1, 2], "float32", "scale_factor") if post_process and nms else None
+        specs = {"image": InputSpec([1, 3, height, width], "float32", "image"), "scale_factor": scale}
+        before = self.detector.export_post_process, self.detector.export_nms
+        self.detector.export_post_process, self.detector.export_nms = post_process, nms
+        try:
+            yield self.detector, [specs]
+        finally:  # an evaluation needs both
+            self.detector.export_post_process, self.detector.export_nms = before
 
     def prediction_layers(self) -> list[str]:
         """Structured names of the weights that end the network: nothing but the decoding of boxes follows them.

@@ -1,26 +1,32 @@
+from dataclasses import replace
+
 import numpy as np
 import paddle
 import pytest
+from paddle import nn
 from paddle.static import InputSpec
 
-from paddle_sparse_cb import GMPPruner, HookContext, make_plan, measure_sparsity
+from paddle_sparse_cb import GMPPruner, HookContext, InputError, PrunePlan, make_plan, measure_sparsity
 from paddle_sparse_cb.deploy.export import Export
 from paddle_sparse_cb.deploy.lite import OptimizeLite
-from paddle_sparse_cb.deploy.verify import check_arrays, require, verify
+from paddle_sparse_cb.deploy.verify import check_arrays, print_checks, require, verify
 from paddle_sparse_cb.errors import StepError
 
 SPEC = [InputSpec([1, 1, 8, 8], "float32", "x")]
 
 
-@pytest.fixture
-def context(network, tmp_path):
+def prepared(network, folder):
     plan = make_plan(network, SPEC)
     GMPPruner(network, ratio=0.75, local_sparsity=True, plan=plan,
               configs={"initial_ratio": 0.75, "pruning_steps": 1}).step()
-    paddle.save(network.state_dict(), str(tmp_path / "final.pdparams"))
-    made = HookContext(network, tmp_path, plan, measure_sparsity(network, plan), 0.75)
-    made.artefacts["pdparams"] = tmp_path / "final.pdparams"
-    return made
+    paddle.save(network.state_dict(), str(folder / "final.pdparams"))
+    return HookContext(network, folder, plan, measure_sparsity(network, plan), 0.75,
+                       artefacts={"pdparams": folder / "final.pdparams"})
+
+
+@pytest.fixture
+def context(network, tmp_path):
+    return prepared(network, tmp_path)
 
 
 def test_zeros_are_found_in_every_file(context):
@@ -29,6 +35,73 @@ def test_zeros_are_found_in_every_file(context):
     assert set(context.checks) == {"pdparams", "pdiparams", "nb"}
     assert context.checks["pdparams"]["sparsity"] == context.checks["pdiparams"]["sparsity"] == 0.75
     assert context.checks["nb"]["sparse_convs"] == context.checks["nb"]["planned"] == 2
+
+
+def made(context):
+    for hook in (Export(SPEC), OptimizeLite(), verify):
+        hook(context)
+    return context
+
+
+def test_each_layer_of_the_file_is_listed_with_its_zeros_and_its_kernel(context, capsys):
+    layers = made(context).checks["nb"]["layers"]
+    assert [(layer["name"], layer["zeros"], layer["kernel"]) for layer in layers] == [
+        ("stem.0.weight", 0, "dense"), ("depthwise.weight", 0, "dense"), ("expand.weight", 768, "sparse"),
+        ("squeeze.1.weight", 0, "dense"), ("squeeze.3.weight", 0, "dense"), ("project.weight", 1536, "sparse"),
+        ("strided.weight", 0, "dense")]
+    print_checks(context)
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("project.weight"))
+    assert row.split() == ["project.weight", "32x64x1x1", "1,536", "1,536", "1,536", "1,536", "sparse", "pruned"]
+
+
+def test_layers_that_lite_merges_are_told_from_dense_ones(tmp_path):
+    layers = [nn.Conv2D(1, 16, 3), nn.ReLU(), nn.Conv2D(16, 16, 1, bias_attr=False), nn.Conv2D(16, 72, 1), nn.ReLU(),
+              nn.Conv2D(72, 8, 1)]
+    network = nn.Sequential(*layers)
+    made(context := prepared(network, tmp_path))
+    assert [layer["kernel"] for layer in context.checks["nb"]["layers"]] == ["dense", "merged", "merged", "sparse"]
+    assert context.checks["nb"]["ok"]
+
+
+def test_a_layer_that_runs_dense_is_named_although_its_zeros_are_right(context):
+    made(context)
+    project = next(layer for layer in context.plan.layers if layer.name == "strided.weight")
+    context.plan = PrunePlan((*context.plan.pruned, replace(project, pruned=True)))
+    verify(context)
+    assert context.checks["nb"]["dense_layers"] == ["strided.weight"]
+    with pytest.raises(StepError, match=r"2 of 3 planned layers run sparse; .*; dense: strided.weight$"):
+        require(context)
+
+
+def test_a_dense_file_in_the_place_of_the_sparse_one_does_not_pass(context):
+    made(context)
+    context.artefacts["nb_sparse"] = context.artefacts["nb_dense"]
+    verify(context)
+    with pytest.raises(StepError, match=r"model_dense.nb: 0 of 2 planned layers run sparse; (\S+) bytes, dense \1;"):
+        require(context)
+
+
+@pytest.mark.parametrize("file", ["nb_dense", "nb_sparse"])
+def test_a_file_of_other_weights_does_not_pass(context, file):
+    made(context)
+    weight = context.network.expand.weight
+    kept = weight.numpy()
+    weight.set_value(np.where(kept == 0, 0, kept * 2) if file == "nb_dense" else np.roll(kept, 1))
+    other = HookContext(context.network, context.output / "other", context.plan, context.sparsity, 0.75)
+    made(other)
+    weight.set_value(kept)
+    context.artefacts[file] = other.artefacts[file]
+    verify(context)
+    assert context.checks["nb"]["sparse_convs"] == 2
+    with pytest.raises(StepError, match="other weights than the network's in expand.weight"):
+        require(context)
+
+
+def test_a_file_made_for_an_input_of_another_size_does_not_pass(context):
+    made(context)
+    Export([InputSpec([1, 1, 16, 16], "float32", "x")])(context)
+    with pytest.raises(InputError, match=r"model_sparse.nb: .* on an input of 256 pixels: .* offsets are others"):
+        verify(context)
 
 
 def test_a_checkpoint_with_one_zero_too_few_does_not_pass(context):

@@ -1,0 +1,139 @@
+"""The program of an exported model as its `.pdmodel` holds it: what Paddle-Lite will meet there.
+
+Read by the protobuf classes that Paddle brings, so that nothing is executed and Paddle's version does not matter.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from paddle.base.proto import framework_pb2
+
+from ..errors import InputError
+from ..files import replacing
+from ..stored import load_arrays
+
+# What Paddle leaves out of an exported program, and Paddle-Lite's optimizer aborts or crashes without: attributes with
+# the only value that they have in Paddle, and outputs that only a training reads.
+_LEFT_OUT_ATTRIBUTES = {"relu6": ("threshold", 6.0), "swish": ("beta", 1.0)}
+_LEFT_OUT_OUTPUTS = {"flatten_contiguous_range": ("XShape",), "instance_norm": ("SavedMean", "SavedVariance")}
+# A variable that is a tensor: the number of that type, and the field with the details, `lod_tensor` in Paddle 2 and
+# `dense_tensor` in Paddle 3.
+_TENSOR = 7
+_DETAILS = framework_pb2.VarType.DESCRIPTOR.fields_by_number[3].name
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution's weight in a program, and how it is used.
+
+    Attributes:
+        variable: the name of the weight in the program.
+        name: its structured name, the network's own.
+        shape: output channels, input channels a group, height, width.
+        pixels: height times width of the input.
+        calls: how many operators use it.
+        may_be_sparse: whether Paddle-Lite would make it sparse if it had enough zeros
+            (lite/core/optimizer/mir/sparse_conv_detect_pass.cc).
+    """
+
+    variable: str
+    name: str
+    shape: tuple[int, ...]
+    pixels: int
+    calls: int
+    may_be_sparse: bool
+
+
+@dataclass(frozen=True)
+class Program:
+    """What matters of a program to Paddle-Lite.
+
+    Attributes:
+        inputs: the shape of each input; -1 is a size that is not fixed.
+        kinds: how often each operator occurs.
+        convolutions: by the structured names of their weights.
+    """
+
+    inputs: dict[str, tuple[int, ...]]
+    kinds: Counter[str]
+    convolutions: dict[str, Convolution]
+
+
+def read_program(prefix: Path) -> Program:
+    """Reads the program of an exported model.
+
+    Args:
+        prefix: its path without `.pdmodel`; `.pdiparams.info` lies beside it.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    block = _parse(Path(f"{prefix}.pdmodel")).blocks[0]
+    info = load_arrays(f"{prefix}.pdiparams.info")
+    shapes = {var.name: tuple(getattr(var.type, _DETAILS).tensor.dims) for var in block.vars}
+    feeds = [name for op in block.ops if op.type == "feed" for name in _variables(op.outputs)["Out"]]
+    used = [(op, _source(_variables(op.inputs)["Filter"][0])) for op in block.ops
+            if op.type in ("conv2d", "depthwise_conv2d")]
+    calls = Counter(weight for _, weight in used)
+    found = {}
+    for op, weight in used:
+        if weight in info:
+            name, shape = str(info[weight]["structured_name"]), shapes[weight]
+            height, width = shapes[_variables(op.inputs)["Input"][0]][2:]
+            found[name] = Convolution(weight, name, shape, height * width, calls[weight], _may_be_sparse(op, shape))
+    return Program({name: shapes[name] for name in feeds}, Counter(op.type for op in block.ops), found)
+
+
+def add_left_out(pdmodel: Path) -> None:
+    """Puts into an exported program what Paddle-Lite's optimizer misses there.
+
+    The program computes the same. Without it the optimizer aborts on `nn.ReLU6`, `nn.Swish` and `nn.InstanceNorm2D`,
+    and crashes on a `flatten` that no linear layer follows.
+    """
+    program = _parse(pdmodel)
+    for block in program.blocks:
+        for index, op in enumerate(block.ops):
+            attribute, value = _LEFT_OUT_ATTRIBUTES.get(op.type, ("", 0.0))
+            if attribute and attribute not in {one.name for one in op.attrs}:
+                op.attrs.add(name=attribute, type=framework_pb2.FLOAT, f=value)
+            for output in _LEFT_OUT_OUTPUTS.get(op.type, ()):
+                if not _variables(op.outputs).get(output):
+                    variable = block.vars.add(name=f"left_out_{index}_{output}", persistable=False)
+                    variable.type.type = _TENSOR
+                    getattr(variable.type, _DETAILS).tensor.data_type = framework_pb2.VarType.FP32
+                    op.outputs.add(parameter=output).arguments.append(variable.name)
+    with replacing(pdmodel) as scratch:
+        scratch.write_bytes(program.SerializeToString())
+
+
+def _parse(pdmodel: Path) -> Any:
+    if not pdmodel.is_file():
+        raise InputError(f"{pdmodel}: no such file")
+    program = framework_pb2.ProgramDesc()
+    try:
+        program.ParseFromString(pdmodel.read_bytes())
+    except DecodeError:
+        raise InputError(f"{pdmodel}: no program of Paddle's, or a damaged one") from None
+    if not program.blocks:
+        raise InputError(f"{pdmodel}: a program without operators")
+    return program
+
+
+def _variables(slots: Any) -> dict[str, list[str]]:
+    return {slot.parameter: list(slot.arguments) for slot in slots}
+
+
+def _source(variable: str) -> str:
+    """The weight behind a variable: quantisation puts operators between the two."""
+    return variable.partition(".quantized")[0]
+
+
+def _may_be_sparse(op: Any, shape: tuple[int, ...]) -> bool:
+    attributes = {one.name: one for one in op.attrs}
+    return (op.type == "conv2d" and shape[2:] == (1, 1) and attributes["groups"].i == 1
+            and set(attributes["strides"].ints) == {1} and set(attributes["paddings"].ints) == {0})

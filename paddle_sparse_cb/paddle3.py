@@ -1,0 +1,110 @@
+"""Programs in Paddle 2's format from Paddle 3, which builds others: Paddle-Lite reads no other.
+
+Paddle 3 still has the code for them, and switches to it on request. From 3.1 on some functions have lost the half that
+adds to such a program (`paddle/base/dygraph/generated_tensor_methods_patch.py` there); those that Paddle-Lite has a
+kernel for get one here, while an export runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import paddle
+from paddle.base.framework import Variable
+from paddle.base.layer_helper import LayerHelper
+
+# Function to the operator of the old format, by kind of signature.
+_UNARY = {name: name for name in ("abs", "acos", "asin", "ceil", "cos", "exp", "floor", "log", "log10", "log1p", "log2",
+                                  "logical_not", "round", "rsqrt", "sigmoid", "sign", "sin", "sqrt", "tanh")}
+_BINARY = {"multiply": "elementwise_mul", "maximum": "elementwise_max", "minimum": "elementwise_min",
+           "greater_than": "greater_than", "logical_and": "logical_and", "logical_or": "logical_or",
+           "logical_xor": "logical_xor"}
+_REDUCING = {"sum": "reduce_sum", "amax": "reduce_max", "amin": "reduce_min", "all": "reduce_all", "any": "reduce_any"}
+_TRUTH = frozenset({"logical_not", "greater_than", "logical_and", "logical_or", "logical_xor", "all", "any"})
+
+
+@contextlib.contextmanager
+def old_programs() -> Iterator[None]:
+    """Has Paddle 3 build and read programs in Paddle 2's format; does nothing in Paddle 2."""
+    if not hasattr(paddle.pir_utils, "OldIrGuard"):
+        yield
+        return
+    functions = _functions()
+    originals = [(owner, name, getattr(owner, name)) for name in functions
+                 for owner in (paddle._C_ops, Variable) if hasattr(owner, name)]
+    dynamic = paddle.in_dynamic_mode()
+    with paddle.pir_utils.OldIrGuard():
+        if dynamic:
+            paddle.disable_static()  # the guard also enters static mode, where no layer can be exported
+        try:
+            for owner, name, original in originals:
+                setattr(owner, name, functions[name] if owner is Variable else _either(functions[name], original))
+            yield
+        finally:
+            for owner, name, original in originals:
+                setattr(owner, name, original)
+
+
+def _either(for_programs: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+    """Paddle's function, but for a variable of an old program the other one."""
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        old = any(isinstance(value, Variable) for value in (*arguments, *keywords.values()))
+        return (for_programs if old else original)(*arguments, **keywords)
+    return call
+
+
+def _functions() -> dict[str, Callable[..., Any]]:
+    return {**{name: _unary(name) for name in _UNARY}, **{name: _binary(name) for name in _BINARY},
+            **{name: _reducing(name) for name in _REDUCING},
+            "matmul": _matmul, "argmax": _argmax, "gelu": _gelu, "softplus": _softplus}
+
+
+def _append(kind: str, inputs: dict[str, Any], attributes: dict[str, Any], dtype: Any) -> Any:
+    helper = LayerHelper(kind)
+    output = helper.create_variable_for_type_inference(dtype)
+    helper.append_op(type=kind, inputs=inputs, outputs={"Out": output}, attrs=attributes)
+    return output
+
+
+def _unary(function: str) -> Callable[..., Any]:
+    def call(x: Any, name: str | None = None) -> Any:
+        return _append(_UNARY[function], {"X": x}, {}, "bool" if function in _TRUTH else x.dtype)
+    return call
+
+
+def _binary(function: str) -> Callable[..., Any]:
+    def call(x: Any, y: Any, name: str | None = None) -> Any:
+        return _append(_BINARY[function], {"X": x, "Y": y}, {"axis": -1}, "bool" if function in _TRUTH else x.dtype)
+    return call
+
+
+def _reducing(function: str) -> Callable[..., Any]:
+    def call(x: Any, axis: Any = None, dtype: Any = None, keepdim: bool = False, name: str | None = None) -> Any:
+        axes = [] if axis is None else list(axis) if isinstance(axis, (list, tuple)) else [axis]
+        attributes = {"dim": axes or [0], "keep_dim": keepdim, "reduce_all": not axes or len(axes) == len(x.shape)}
+        summed = _append(_REDUCING[function], {"X": x}, attributes, "bool" if function in _TRUTH else x.dtype)
+        return summed if dtype is None else summed.astype(dtype)
+
+    def without_dtype(x: Any, axis: Any = None, keepdim: bool = False, name: str | None = None) -> Any:
+        return call(x, axis, None, keepdim)
+    return call if function == "sum" else without_dtype
+
+
+def _matmul(x: Any, y: Any, transpose_x: bool = False, transpose_y: bool = False, name: str | None = None) -> Any:
+    return _append("matmul_v2", {"X": x, "Y": y}, {"trans_x": transpose_x, "trans_y": transpose_y}, x.dtype)
+
+
+def _argmax(x: Any, axis: Any = None, keepdim: bool = False, dtype: Any = "int64", name: str | None = None) -> Any:
+    attributes = {"axis": 0 if axis is None else axis, "keepdims": keepdim, "flatten": axis is None,
+                  "dtype": 3 if str(dtype).endswith("int64") else 2}
+    return _append("arg_max", {"X": x}, attributes, dtype)
+
+
+def _gelu(x: Any, approximate: bool = False, name: str | None = None) -> Any:
+    return _append("gelu", {"X": x}, {"approximate": approximate}, x.dtype)
+
+
+def _softplus(x: Any, beta: float = 1.0, threshold: float = 20.0, name: str | None = None) -> Any:
+    return _append("softplus", {"X": x}, {"beta": float(beta), "threshold": float(threshold)}, x.dtype)

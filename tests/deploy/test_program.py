@@ -1,0 +1,62 @@
+import numpy as np
+import paddle
+import pytest
+from helpers import run_exported
+from paddle import nn
+from paddle.static import InputSpec
+
+from paddle_sparse_cb import InputError
+from paddle_sparse_cb.deploy.export import export
+from paddle_sparse_cb.deploy.lite import optimize
+from paddle_sparse_cb.deploy.program import read_program
+from paddle_sparse_cb.errors import StepError
+from paddle_sparse_cb.paddle3 import old_programs
+
+SPEC = [InputSpec([1, 3, 8, 8], "float32", "x")]
+TRAPS = {"relu6": nn.ReLU6, "swish": nn.Swish, "instance_norm": lambda: nn.InstanceNorm2D(16),
+         "flatten_contiguous_range": lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(1024, 4))}
+
+
+def between_convolutions(layer):
+    network = nn.Sequential(nn.Conv2D(3, 16, 3, padding=1), nn.BatchNorm2D(16), nn.Conv2D(16, 16, 1), layer)
+    network[1].weight.set_value(paddle.full([16], 30.0))  # so that ReLU6 has something to cut off
+    network.eval()
+    return network
+
+
+@pytest.mark.parametrize("kind", TRAPS)
+def test_what_paddle_lite_misses_is_added_and_the_outputs_are_the_same(kind, tmp_path):
+    network = between_convolutions(TRAPS[kind]())
+    prefix = export(network, tmp_path / "model", SPEC)
+    assert read_program(prefix).kinds[kind] == 1
+    assert optimize(prefix, tmp_path / "model.nb", sparse=False).is_file()
+    image = np.random.rand(1, 3, 8, 8).astype("float32")
+    found, expected = run_exported(prefix, image)[0], network(paddle.to_tensor(image)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", TRAPS)
+def test_as_paddle_exports_it_the_optimizer_fails(kind, tmp_path):
+    """If this fails, `add_left_out` has become needless for that operator."""
+    with old_programs():
+        paddle.jit.save(between_convolutions(TRAPS[kind]()), str(tmp_path / "model"), SPEC)
+    with pytest.raises(StepError, match="Paddle-Lite's optimizer failed"):
+        optimize(tmp_path / "model", tmp_path / "model.nb", sparse=False)
+
+
+def test_the_program_tells_how_each_convolution_is_used(network, tmp_path):
+    found = read_program(export(network, tmp_path / "model", [InputSpec([1, 1, 8, 8], "float32", "x")]))
+    assert found.inputs == {"x": (1, 1, 8, 8)}
+    assert [(one.name, one.pixels, one.calls, one.may_be_sparse) for one in found.convolutions.values()] == [
+        ("stem.0.weight", 64, 1, False), ("depthwise.weight", 64, 1, False), ("expand.weight", 64, 1, True),
+        ("squeeze.1.weight", 1, 1, True), ("squeeze.3.weight", 1, 1, True), ("project.weight", 64, 1, True),
+        ("strided.weight", 64, 1, False)]
+
+
+def test_a_damaged_program_is_named(network, tmp_path):
+    prefix = export(network, tmp_path / "model", [InputSpec([1, 1, 8, 8], "float32", "x")])
+    whole = prefix.with_suffix(".pdmodel").read_bytes()
+    for content in (b"", b"no program", whole[: len(whole) // 2]):
+        prefix.with_suffix(".pdmodel").write_bytes(content)
+        with pytest.raises(InputError, match=r"model.pdmodel: "):
+            read_program(prefix)
