@@ -10,6 +10,7 @@ from typing import Any
 from ._version import __version__
 from .best import BestCheckpoint, SparseEarlyStopping
 from .callback import SparsityCallback
+from .checkpoint import Checkpoints
 from .context import HookContext
 from .ema import EMACallback
 from .errors import InputError
@@ -17,7 +18,7 @@ from .schedule import GMPSchedule
 from .selection import PrunePlan, make_plan
 from .sparsity import SparsityReport, measure_sparsity
 
-__all__ = ["BestCheckpoint", "EMACallback", "GMPPruner", "GMPSchedule", "HookContext", "InputError", "PrunePlan",
+__all__ = ["BestCheckpoint", "Checkpoints", "EMACallback", "GMPPruner", "GMPSchedule", "HookContext", "InputError", "PrunePlan",
            "SparseEarlyStopping", "SparsityCallback", "SparsityReport", "__version__", "make_plan", "measure_sparsity"]
 
 

@@ -19,6 +19,7 @@ from .masks import check_block
 from .schedule import GMPSchedule
 from .selection import PRUNE_PARAMS_TYPES, PrunePlan, make_plan
 from .sparsity import measure_sparsity
+from .state import load_state, require_files
 from .tensorboard import SparsityWriter
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class SparsityCallback(paddle.callbacks.Callback):
         log_freq: optimizer steps between two points of a curve.
         per_layer: also a curve for each pruned weight.
         save_dir: the output folder of the post-train hooks.
+        resume: a `.pdsparse` file that `Checkpoints` wrote, to go on from; load the network and the optimizer of the
+            same checkpoint into the model first, and let `fit` train the epochs that are left.
         post_train: hooks, called in order with a `HookContext` when the training has ended.
 
     Raises:
@@ -80,7 +83,8 @@ class SparsityCallback(paddle.callbacks.Callback):
                  scope: str | None = None, regrow: bool = False, curve: str = "cubic",
                  sparse_block: Sequence[int] = (1, 1), skip: Sequence[str] = (), plan: PrunePlan | None = None,
                  log_dir: str | os.PathLike[str] | None = None, log_freq: int = 20, per_layer: bool = False,
-                 save_dir: str | os.PathLike[str] | None = None, post_train: Sequence[Hook] = ()) -> None:
+                 save_dir: str | os.PathLike[str] | None = None,
+                 resume: str | os.PathLike[str] | None = None, post_train: Sequence[Hook] = ()) -> None:
         super().__init__()
         # The schedule checks these; the lengths follow at train begin, when the steps of an epoch are known.
         GMPSchedule(ratio=ratio, initial_ratio=initial_ratio, pruning_steps=pruning_steps, curve=curve)
@@ -110,7 +114,7 @@ class SparsityCallback(paddle.callbacks.Callback):
         self.local_sparsity, self.scope, self.regrow = local_sparsity, check_scope(scope), regrow
         self.sparse_block, self.plan = check_block(sparse_block), plan
         self.log_dir, self.log_freq, self.per_layer = log_dir, check_count("log_freq", log_freq, least=1), per_layer
-        self.save_dir, self.post_train = save_dir, tuple(post_train)
+        self.save_dir, self.resume, self.post_train = save_dir, resume, tuple(post_train)
         self.pruner: GMPPruner | None = None
         self._writer: SparsityWriter | None = None
         self._eval_names: list[str] = []
@@ -120,7 +124,11 @@ class SparsityCallback(paddle.callbacks.Callback):
         """Makes the pruner."""
         from .pruner import GMPPruner  # here, because PaddleSlim takes seconds to import
 
-        schedule = self.schedule(*self._steps())
+        state = None if self.resume is None else load_state(self.resume)
+        per_epoch, planned = self._steps()
+        if state and planned is not None:
+            planned += state.step
+        schedule = self.schedule(per_epoch, planned)
         plan = self.plan or make_plan(self.model.network, self._input_spec(), skip=self.skip,
                                       prune_params_type=self.prune_params_type,
                                       skip_params_func=self.skip_params_func)
@@ -128,8 +136,11 @@ class SparsityCallback(paddle.callbacks.Callback):
         self.pruner = GMPPruner(self.model.network, ratio=configs.pop("ratio"), local_sparsity=self.local_sparsity,
                                 scope=self.scope, regrow=self.regrow, sparse_block=self.sparse_block,
                                 configs=configs, plan=plan)
+        if state and self.resume is not None:
+            require_files(state, Path(self.resume))
+            self.pruner.restore(state, str(self.resume))
         self.pruner.attach(self.model._optimizer)
-        self._logged = 0
+        self._logged = self.pruner.cur_iteration
         if self.log_dir is not None and paddle.distributed.get_rank() == 0:
             self._writer = SparsityWriter(self.log_dir)
 

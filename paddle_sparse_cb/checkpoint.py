@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import paddle
 
+from .attached import attached_pruner
 from .files import put_in_place
+from .state import file_digest, save_state
 
 
 class Checkpoints(paddle.callbacks.Callback):
     """Saves `<epoch>.pdparams` and `.pdopt` every so many epochs, and `final` at the end.
+
+    While a network is being pruned, `<epoch>.pdsparse` is the pruning state that belongs to them: what
+    `SparsityCallback(resume=...)` goes on from.
 
     hapi's own `ModelCheckpoint` writes in place, so that a kill or a full disk leaves half a file under a good name.
 
@@ -41,7 +47,14 @@ class Checkpoints(paddle.callbacks.Callback):
         if paddle.distributed.get_rank() != 0:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
+        state_file = self.folder / f"{name}.pdsparse"
+        state_file.unlink(missing_ok=True)  # of an earlier training, and not of these weights
+        pruner = attached_pruner(self.model._optimizer) if self.model._optimizer else None
         with tempfile.TemporaryDirectory(prefix=".", dir=self.folder) as scratch:
             self.model.save(str(Path(scratch, name)))
-            for file in sorted(Path(scratch).iterdir()):  # .pdopt before .pdparams: with the latter, all is there
+            files = sorted(Path(scratch).iterdir())
+            digests = {file.name: file_digest(file) for file in files} if pruner else {}
+            for file in files:  # .pdopt before .pdparams: with the latter, all is there
                 put_in_place(file, self.folder / file.name)
+        if pruner:  # last: it says what the others have to be
+            save_state(replace(pruner.state(), files=digests), state_file)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import paddle
 from paddleslim import GMPUnstructuredPruner
 
 from . import masks, ranks
+from ._version import __version__
 from .bits import magnitude_bits
 from .checks import check_count
 from .distribution import check_scope, erk_ratios
@@ -18,6 +20,7 @@ from .layers import named_weights
 from .schedule import GMPSchedule
 from .selection import PrunePlan, make_plan
 from .sparsity import SparsityReport, count_zeros, measure_sparsity
+from .state import PruningState, require_same
 from .zeroing import zeroing
 
 
@@ -236,6 +239,47 @@ class GMPPruner(GMPUnstructuredPruner):
         for name in ("step", "minimize"):
             if hasattr(vars(optimizer).get(name), "_gmp"):
                 delattr(optimizer, name)
+
+    def settings(self) -> dict[str, Any]:
+        """What has to be equal for another pruner to go on from this one's state; plain values."""
+        return {"plan": {layer.name: list(layer.shape) for layer in self.plan.pruned},
+                "schedule": asdict(self.schedule), "scope": self.scope, "regrow": self.regrow,
+                "sparse_block": list(self.sparse_block)}
+
+    def state(self) -> PruningState:
+        """What this pruner knows beside the weights, to be saved with them (`save_state`)."""
+        kept = {layer.name: self.masks[weight.name].numpy()
+                for layer, weight in zip(self.plan.pruned, self._weights) if weight.name in self.masks}
+        versions = {"paddle": paddle.__version__, "paddle_sparse_cb": __version__}
+        return PruningState(self.cur_iteration, self.settings(), kept, versions=versions)
+
+    def restore(self, state: PruningState, where: str = "resume") -> None:
+        """Goes on from a state, on weights that were saved with it.
+
+        Args:
+            state: of a pruner with the same settings (`load_state`).
+            where: its file, for messages.
+
+        Raises:
+            InputError: the settings differ, or the weights have values where the masks prune.
+        """
+        require_same(state.settings, self.settings(), where)
+        made = {}
+        for layer, weight in zip(self.plan.pruned, self._weights):
+            if layer.name not in state.masks:
+                continue
+            mask = paddle.to_tensor(state.masks[layer.name], place=weight.place)
+            if tuple(mask.shape) != layer.shape:
+                raise InputError(f"{where}: its mask of {layer.name} has shape {mask.shape}, the weight "
+                                 f"{list(layer.shape)}")
+            alive = int(paddle.logical_and(magnitude_bits(weight) != 0, paddle.logical_not(mask)).astype("int64").sum())
+            if alive:
+                raise InputError(f"{where}: not the state of these weights: {alive} of {layer.name} are not zero where "
+                                 "it prunes; load the checkpoint beside it")
+            made[weight.name] = mask
+        self.masks, self._zeroings, self._stale = made, None, False
+        self.cur_iteration = state.step
+        self.ratio = self.schedule.at(state.step - 1) if state.step else 0.0
 
     def sparsity(self) -> float:
         """Zeros over elements of the weights to prune, as they are now."""

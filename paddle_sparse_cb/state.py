@@ -115,23 +115,23 @@ def _parsed(body: bytes) -> PruningState:
     return PruningState(step, settings, masks, training, files, versions)
 
 
-def require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str, override: str = "") -> None:
+def require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
     """Compares settings of a state with those of the training that is to go on.
 
     Args:
         found: of the state.
         wanted: of the training.
         where: the state's file, for the message.
-        override: what to do about it if the difference is meant.
 
     Raises:
         InputError: they differ; the message names the first difference and both sides.
     """
     for key in [*wanted, *(key for key in found if key not in wanted)]:
         theirs, mine = found.get(key, "nothing"), wanted.get(key, "nothing")
-        if theirs != mine:
-            raise InputError(f"{where}: its {key} is {_short(theirs)}, that of this training is {_short(mine)}"
-                             f"{'; ' + override if override else ''}")
+        if isinstance(theirs, Mapping) and isinstance(mine, Mapping):
+            require_same(theirs, mine, f"{where}: {key}")
+        elif theirs != mine:
+            raise InputError(f"{where}: its {key} is {_short(theirs)}, that of this training is {_short(mine)}")
 
 
 def _short(value: Any) -> str:
@@ -146,3 +146,17 @@ def file_digest(path: str | os.PathLike[str]) -> str:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def require_files(state: PruningState, path: Path) -> None:
+    """Makes sure that the files a state belongs to lie beside it as they were saved.
+
+    Raises:
+        InputError: one is missing or another, as after a kill between two files.
+    """
+    for name, digest in state.files.items():
+        file = path.parent / Path(name).name  # nothing but a name: a stranger's state leads nowhere else
+        if not file.is_file():
+            raise InputError(f"{path}: {file} is missing, which this state belongs to")
+        if file_digest(file) != digest:
+            raise InputError(f"{path}: {file} is not the file that this state belongs to: it was saved at another time")

@@ -2,7 +2,9 @@ import paddle
 import pytest
 from helpers import Pointwise, classifier
 
+from paddle_sparse_cb import GMPPruner, InputError, SparsityCallback
 from paddle_sparse_cb.checkpoint import Checkpoints
+from paddle_sparse_cb.state import load_state
 
 
 def test_epochs_and_final_are_saved_whole(first_digits, tmp_path):
@@ -32,3 +34,52 @@ def test_a_save_that_fails_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
     assert (tmp_path / "final.pdparams").read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"final.pdparams"} | {
         path.name for path in tmp_path.glob("final.pdopt")}
+
+
+def pruned_fit(digits, folder, epochs, resume=None, **keywords):
+    """Fits a part of four epochs, from a checkpoint on if there is one."""
+    paddle.seed(5)
+    schedule = {"stable_epochs": 1, "pruning_epochs": 2, "tunning_epochs": 1, "pruning_steps": 7, **keywords}
+    sparsity = SparsityCallback(resume=folder / f"{resume}.pdsparse" if resume else None, **schedule)
+    with paddle.utils.unique_name.guard():  # names as in a process of its own, which Paddle's `.pdopt` goes by
+        model = classifier(Pointwise(), optimizer="Momentum")
+        if resume:
+            model.load(str(folder / resume))
+        model.fit(digits, epochs=epochs, batch_size=40, verbose=0, shuffle=False,
+                  callbacks=[*([] if resume else [Checkpoints(folder)]), sparsity])
+    return model, sparsity.pruner
+
+
+@pytest.mark.parametrize("saved", ["0", "1", "2"])  # dense, between two stairs, at the target
+def test_a_resumed_training_ends_bit_for_bit_as_the_whole_one(first_digits, tmp_path, saved):
+    whole, pruner = pruned_fit(first_digits, tmp_path, 4)
+    rest, resumed = pruned_fit(first_digits, tmp_path, 3 - int(saved), resume=saved)
+    assert resumed.cur_iteration == pruner.cur_iteration
+    for name, weight in whole.network.state_dict().items():
+        assert weight.numpy().tobytes() == rest.network.state_dict()[name].numpy().tobytes(), name
+    for mask, other in zip(pruner.masks.values(), resumed.masks.values()):
+        assert (mask.numpy() == other.numpy()).all()
+
+
+def test_a_state_of_another_schedule_or_checkpoint_is_refused(first_digits, tmp_path):
+    pruned_fit(first_digits, tmp_path, 4)
+    with pytest.raises(InputError, match=r"1\.pdsparse: schedule: its ratio is 0\.75, that of this training is 0\.8"):
+        pruned_fit(first_digits, tmp_path, 2, resume="1", ratio=0.8)
+    (tmp_path / "2.pdparams").replace(tmp_path / "1.pdparams")
+    with pytest.raises(InputError, match=r"1\.pdsparse: .*1\.pdparams is not the file that this state belongs to"):
+        pruned_fit(first_digits, tmp_path, 2, resume="1")
+
+
+def test_a_state_on_other_weights_is_refused(first_digits, tmp_path):
+    _, pruner = pruned_fit(first_digits, tmp_path, 4)
+    fresh = GMPPruner(Pointwise(), ratio=0.75, plan=pruner.plan, scope="local",
+                      configs={key: value for key, value in pruner.settings()["schedule"].items() if key != "ratio"})
+    with pytest.raises(InputError, match="not the state of these weights"):
+        fresh.restore(load_state(tmp_path / "2.pdsparse"))
+
+
+def test_the_state_of_an_earlier_training_does_not_outlive_its_weights(first_digits, tmp_path):
+    pruned_fit(first_digits, tmp_path, 4)
+    assert (tmp_path / "1.pdsparse").is_file()
+    classifier(Pointwise()).fit(first_digits, epochs=2, batch_size=80, verbose=0, callbacks=[Checkpoints(tmp_path)])
+    assert not (tmp_path / "1.pdsparse").exists()

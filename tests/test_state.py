@@ -91,10 +91,12 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_a_difference_names_both_sides():
     require_same({"ratio": 0.75}, {"ratio": 0.75}, "2.pdsparse")
-    with pytest.raises(InputError, match=r"2\.pdsparse: its ratio is 0\.75, that of this training is 0\.85; mend it"):
-        require_same({"ratio": 0.75, "scope": "local"}, {"ratio": 0.85, "scope": "local"}, "2.pdsparse", "mend it")
+    with pytest.raises(InputError, match=r"2\.pdsparse: its ratio is 0\.75, that of this training is 0\.85"):
+        require_same({"ratio": 0.75, "scope": "local"}, {"ratio": 0.85, "scope": "local"}, "2.pdsparse")
     with pytest.raises(InputError, match="its scope is local, that of this training is nothing"):
         require_same({"scope": "local"}, {}, "2.pdsparse")
+    with pytest.raises(InputError, match=r"2\.pdsparse: plan: its a\.weight is nothing, that of this training is \[4"):
+        require_same({"plan": {"b.weight": [1]}}, {"plan": {"a.weight": [4, 4], "b.weight": [1]}}, "2.pdsparse")
 
 
 def test_a_digest_is_of_the_whole_file(tmp_path):
