@@ -1,6 +1,6 @@
 """Which weights are pruned, and why the others are not.
 
-The rules of `conv1x1_only` are what Paddle-Lite runs sparse (`rules.py`). A layer is judged by what it is and does
+The rules of `conv1x1_only` are what Paddle-Lite runs sparse (`geometry.py`). A layer is judged by what it is and does
 (`trace.py`); names count only where the user gives patterns.
 """
 
@@ -14,9 +14,9 @@ import paddle
 from paddle import nn
 
 from .errors import InputError
+from .geometry import merging, pair, why_not_any, why_not_conv1x1
 from .layers import named_weights
 from .plan import PlannedLayer, PrunePlan
-from .rules import merging, pair, why_not_any, why_not_conv1x1
 from .trace import Trace, Use
 
 PRUNE_PARAMS_TYPES = ("conv1x1_only", None)

@@ -11,8 +11,8 @@ from typing import Any
 import paddle
 from paddle import nn
 
+from .geometry import CONVOLUTIONS_AND_LINEAR, pair
 from .layers import evaluating, named_weights
-from .rules import CONVOLUTIONS_AND_LINEAR, pair
 
 
 @dataclass

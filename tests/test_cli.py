@@ -37,7 +37,7 @@ NO_DENSE = "pretrain_weights=sample:picodet_s_416_lcnet"
     (["train", SPARSE, "-o", "Sparsity.prune_params_type=null"],
      "Paddle-Lite would keep backbone.conv1.conv.weight dense: 3x3 kernel; skip it, or change"),
     (["train", SPARSE, "-o", "Sparsity.ratio=0.5"],
-     "may end with as few as 50.00% zeros, sparse it runs from 60% (and 39 more of 40 planned layers)"),
+     "may end with as few as 50.00% zeros, and runs sparse from 60% (and 39 more of 40 planned layers)"),
     (["train", SPARSE, "-o", "Sparsity.local_sparsity=false"], "as few as 0.00% zeros"),
     (["train", SPARSE, "-o", "Sparsity.scope=erk"],
      "Paddle-Lite would keep backbone.blocks2.0.pw_conv.conv.weight dense: it may end with as few as"),

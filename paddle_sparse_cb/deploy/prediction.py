@@ -19,7 +19,7 @@ def dense_layers(plan: PrunePlan, least: Mapping[str, float]) -> dict[str, str]:
     Returns:
         Structured name to the reason.
     """
-    few = {name: f"it may end with as few as {share:.2%} zeros, sparse it runs from {THRESHOLD:.0%}"
+    few = {name: f"it may end with as few as {share:.2%} zeros, and runs sparse from {THRESHOLD:.0%}"
            for name, share in least.items() if share < THRESHOLD}
     return {layer.name: layer.dense_in_lite or few[layer.name] for layer in plan.pruned
             if layer.dense_in_lite or layer.name in few}

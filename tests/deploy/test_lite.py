@@ -67,7 +67,7 @@ def test_neighbours_with_nothing_between_are_merged_as_the_plan_says(optimizer, 
 
 
 @pytest.mark.parametrize(("plan", "ratio", "scope", "said"), [
-    ({}, 0.59, "local", "expand.weight dense: it may end with as few as 59.08% zeros, sparse it runs from 60% "
+    ({}, 0.59, "local", "expand.weight dense: it may end with as few as 59.08% zeros, and runs sparse from 60% "
                         r"\(and 1 more of 2 planned layers\)"),
     ({}, 0.75, "global", "expand.weight dense: it may end with as few as 0.00% zeros"),
     ({"prune_params_type": None}, 0.75, "local", r"stem.0.weight dense: 3x3 kernel \(and 2 more of 7 planned layers\)"),

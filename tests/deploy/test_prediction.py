@@ -89,6 +89,5 @@ def test_as_many_layers_of_picodet_run_sparse_as_the_plan_says(base, optimizer, 
     prune_everything(network)
     plan = make_plan(network, [InputSpec([1, 3, 256, 256], "float32"), InputSpec([1, 2], "float32"),
                                InputSpec([1, 1], "int64")])
-    prefix = export(network.detector, tmp_path / "inference" / "model", network.export_spec(256, 256))
-    nb = lite.optimize(prefix, tmp_path / "sparse.nb", sparse=True, optimizer=optimizer)
-    assert lite.count_convolutions(nb).sparse == predicted(plan) > 50
+    with network.exporting(256, 256) as (detector, specs):
+        assert sparse_in_lite(detector, specs, tmp_path, optimizer) == predicted(plan) > 50

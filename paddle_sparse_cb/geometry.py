@@ -1,7 +1,7 @@
-"""What Paddle-Lite asks of a convolution that it shall run sparse.
+"""What a layer is, and what Paddle-Lite makes of it: which convolutions it runs sparse, and which it merges.
 
-The conditions on one are those of lite/core/optimizer/mir/sparse_conv_detect_pass.cc; what is merged before it looks is
-decided in fusion/conv_conv_fuser.cc.
+The conditions on one convolution are those of lite/core/optimizer/mir/sparse_conv_detect_pass.cc; what
+is merged before it looks is decided in fusion/conv_conv_fuser.cc.
 """
 
 from __future__ import annotations
