@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PADDLE3 := .venv-paddle3
 DEMO := recipes/picodet_s_416_trees_sparse75.yml
 
-.PHONY: demo test test-fast test-paddle3 bench lint clean
+.PHONY: demo test test-fast test-paddle3 bench published-table lint clean
 
 demo: $(VENV)/ready
 	$(BIN)/paddle-sparse train $(DEMO)
@@ -22,6 +22,9 @@ test-paddle3: $(PADDLE3)/ready
 bench: $(VENV)/ready
 	$(BIN)/python tools/bench_pruner.py
 	$(BIN)/python tools/bench_fit.py
+
+published-table: $(VENV)/ready
+	$(BIN)/python tools/published_table.py
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -18,8 +18,9 @@ from .schedule import GMPSchedule
 from .selection import PrunePlan, make_plan
 from .sparsity import SparsityReport, measure_sparsity
 
-__all__ = ["BestCheckpoint", "Checkpoints", "EMACallback", "GMPPruner", "GMPSchedule", "HookContext", "InputError", "PrunePlan",
-           "SparseEarlyStopping", "SparsityCallback", "SparsityReport", "__version__", "make_plan", "measure_sparsity"]
+__all__ = ["BestCheckpoint", "Checkpoints", "EMACallback", "GMPPruner", "GMPSchedule", "HookContext", "InputError",
+           "PrunePlan", "SparseEarlyStopping", "SparsityCallback", "SparsityReport", "__version__", "make_plan",
+           "measure_sparsity"]
 
 
 def __getattr__(name: str) -> Any:

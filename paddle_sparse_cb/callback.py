@@ -15,6 +15,7 @@ from .checks import check_count
 from .context import Hook, HookContext, call_hooks
 from .distribution import check_scope
 from .errors import InputError
+from .forecast import least_sparsity
 from .masks import check_block
 from .schedule import GMPSchedule
 from .selection import PRUNE_PARAMS_TYPES, PrunePlan, make_plan
@@ -42,6 +43,7 @@ class SparsityCallback(paddle.callbacks.Callback):
         stable_iterations, pruning_iterations, tunning_iterations: the same in optimizer steps; one that is given
             takes the place of its twin in epochs.
         prune_params_type: `conv1x1_only`, or None for all convolutions and linear layers.
+        prune_squeeze: see `make_plan`.
         skip_params_func: PaddleSlim's own, see `make_plan`.
         local_sparsity: each layer gets the ratio; otherwise one ranking over all layers decides.
         scope: `local` or `global`, which `local_sparsity` says too, or `erk`: layers with few weights stay denser.
@@ -49,18 +51,19 @@ class SparsityCallback(paddle.callbacks.Callback):
         curve: how the ratio rises: `cubic`, `linear`, `cosine`, or `constant`, which is the target at once.
         sparse_block: rows (output channels) and columns (input channels) zeroed as one.
         skip: shell patterns over structured names to leave dense, such as `("head.*",)`.
-        plan: what to prune (`make_plan`), in place of the four rules above.
+        plan: what to prune (`make_plan`), in place of the rules above.
         log_dir: folder for TensorBoard curves; None writes none.
         log_freq: optimizer steps between two points of a curve.
         per_layer: also a curve for each pruned weight.
         save_dir: the output folder of the post-train hooks.
         resume: a `.pdsparse` file that `Checkpoints` wrote, to go on from; load the network and the optimizer of the
             same checkpoint into the model first, and let `fit` train the epochs that are left.
-        post_train: hooks, called in order with a `HookContext` when the training has ended.
+        post_train: hooks, called in order with a `HookContext` when the training has ended. One that has a method
+            `before_training(plan, least)` is asked at train begin whether it will do with what is planned.
 
     Raises:
-        InputError: here, when an argument is out of its range; at train begin, when nothing is left to prune or the
-            training is too short to reach the target.
+        InputError: here, when an argument is out of its range; at train begin, when nothing is left to prune, the
+            training is too short to reach the target, or Paddle-Lite, if it is to follow, would keep a layer dense.
 
     Example:
         >>> import numpy as np, paddle
@@ -84,7 +87,8 @@ class SparsityCallback(paddle.callbacks.Callback):
                  sparse_block: Sequence[int] = (1, 1), skip: Sequence[str] = (), plan: PrunePlan | None = None,
                  log_dir: str | os.PathLike[str] | None = None, log_freq: int = 20, per_layer: bool = False,
                  save_dir: str | os.PathLike[str] | None = None,
-                 resume: str | os.PathLike[str] | None = None, post_train: Sequence[Hook] = ()) -> None:
+                 resume: str | os.PathLike[str] | None = None, post_train: Sequence[Hook] = (),
+                 prune_squeeze: bool = False) -> None:
         super().__init__()
         # The schedule checks these; the lengths follow at train begin, when the steps of an epoch are known.
         GMPSchedule(ratio=ratio, initial_ratio=initial_ratio, pruning_steps=pruning_steps, curve=curve)
@@ -103,7 +107,8 @@ class SparsityCallback(paddle.callbacks.Callback):
             raise InputError(f"skip is a list of patterns such as ['head.*'], got {skip!r}")
         if plan is not None and not isinstance(plan, PrunePlan):
             raise InputError(f"plan is what make_plan gives, got {plan!r}")
-        for name, value in {"local_sparsity": local_sparsity, "regrow": regrow, "per_layer": per_layer}.items():
+        for name, value in {"local_sparsity": local_sparsity, "regrow": regrow, "per_layer": per_layer,
+                            "prune_squeeze": prune_squeeze}.items():
             if not isinstance(value, bool):
                 raise InputError(f"{name} is True or False, got {value!r}")
         if post_train and save_dir is None:
@@ -111,6 +116,7 @@ class SparsityCallback(paddle.callbacks.Callback):
         if not isinstance(post_train, (list, tuple)) or not all(callable(hook) for hook in post_train):
             raise InputError(f"post_train is a list of callables, got {post_train!r}")
         self.prune_params_type, self.skip_params_func, self.skip = prune_params_type, skip_params_func, tuple(skip)
+        self.prune_squeeze = prune_squeeze
         self.local_sparsity, self.scope, self.regrow = local_sparsity, check_scope(scope), regrow
         self.sparse_block, self.plan = check_block(sparse_block), plan
         self.log_dir, self.log_freq, self.per_layer = log_dir, check_count("log_freq", log_freq, least=1), per_layer
@@ -131,7 +137,7 @@ class SparsityCallback(paddle.callbacks.Callback):
         schedule = self.schedule(per_epoch, planned)
         plan = self.plan or make_plan(self.model.network, self._input_spec(), skip=self.skip,
                                       prune_params_type=self.prune_params_type,
-                                      skip_params_func=self.skip_params_func)
+                                      skip_params_func=self.skip_params_func, prune_squeeze=self.prune_squeeze)
         configs = asdict(schedule)
         self.pruner = GMPPruner(self.model.network, ratio=configs.pop("ratio"), local_sparsity=self.local_sparsity,
                                 scope=self.scope, regrow=self.regrow, sparse_block=self.sparse_block,
@@ -139,10 +145,19 @@ class SparsityCallback(paddle.callbacks.Callback):
         if state and self.resume is not None:
             require_files(state, Path(self.resume))
             self.pruner.restore(state, str(self.resume))
+        least = self.least_sparsity(plan)
+        for hook in self.post_train:
+            if hasattr(hook, "before_training"):
+                hook.before_training(plan, least)
         self.pruner.attach(self.model._optimizer)
         self._logged = self.pruner.cur_iteration
         if self.log_dir is not None and paddle.distributed.get_rank() == 0:
             self._writer = SparsityWriter(self.log_dir)
+
+    def least_sparsity(self, plan: PrunePlan) -> dict[str, float]:
+        """The share of each planned weight that is zero at the target, whatever the weights."""
+        return least_sparsity(plan, self.ratio, self.scope or ("local" if self.local_sparsity else "global"),
+                              self.sparse_block)
 
     def schedule(self, per_epoch: int | None, planned: int | None) -> GMPSchedule:
         """The schedule of a training.

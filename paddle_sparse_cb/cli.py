@@ -17,7 +17,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="paddle-sparse", description="Sparse training, down to the phone's file.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, what in {
-        "plan": "show which weights a recipe prunes, and why not the others",
+        "plan": "show which weights a recipe prunes, why not the others, and what that makes sparse",
         "train": "train a recipe, export it, optimize it, verify it and report",
         "eval": "measure the mAP of a trained recipe",
         "export": "export a trained recipe again",
@@ -75,14 +75,13 @@ def _run(options: argparse.Namespace) -> None:
     from .report import read_report, table
 
     recipe = read_recipe(options.recipe, options.slim_config, options.opt)
-    if options.command == "plan":
-        print(run.plan(recipe))
-    elif options.command == "eval":
+    if options.command == "eval":
         print(run.evaluate(recipe))
     elif options.command == "report":
         print(table(read_report(recipe.output)))
     else:
-        steps = {"train": run.train, "export": run.export, "optimize": run.optimize, "verify": run.check}
+        steps = {"plan": run.print_plan, "train": run.train, "export": run.export, "optimize": run.optimize,
+                 "verify": run.check}
         steps[options.command](recipe)
 
 

@@ -43,6 +43,19 @@ def erk_ratios(shapes: Sequence[Sequence[int]], ratio: float) -> list[float]:
     return [0.0] * len(shapes)
 
 
+def layer_ratios(shapes: Sequence[Sequence[int]], ratio: float, scope: str) -> list[float]:
+    """The ratio that each weight is sure of at a ratio for all of them: none in one ranking over all layers.
+
+    Args:
+        shapes: of the weights.
+        ratio: the share of all weights to prune, below 1.
+        scope: one of `SCOPES`.
+    """
+    if scope == "erk":
+        return erk_ratios(shapes, ratio)
+    return [ratio if scope == "local" else 0.0] * len(shapes)
+
+
 def check_scope(scope: str | None) -> str | None:
     """Returns a scope, or says what it may be."""
     if scope is not None and scope not in SCOPES:

@@ -14,7 +14,7 @@ from . import masks, ranks
 from ._version import __version__
 from .bits import magnitude_bits
 from .checks import check_count
-from .distribution import check_scope, erk_ratios
+from .distribution import check_scope, layer_ratios
 from .errors import InputError, StepError
 from .layers import named_weights
 from .schedule import GMPSchedule
@@ -125,10 +125,8 @@ class GMPPruner(GMPUnstructuredPruner):
                                  f"{layer.name}; skip it (skip=[{layer.name!r}])")
 
     def _ratios(self, ratio: float) -> list[float]:
-        """The ratio of each planned weight."""
-        if self.scope == "erk":
-            return erk_ratios([layer.shape for layer in self.plan.pruned], ratio)
-        return [ratio] * len(self.plan.pruned)
+        """The ratio of each planned weight, unless one ranking decides."""
+        return layer_ratios([layer.shape for layer in self.plan.pruned], ratio, self.scope)
 
     @property
     def skip_params(self) -> set[str]:

@@ -9,7 +9,7 @@ import random
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import paddle
@@ -21,7 +21,7 @@ from .checkpoint import Checkpoints
 from .context import Hook, HookContext, call_hooks
 from .deploy.export import Export
 from .deploy.lite import OptimizeLite, find_optimizer
-from .deploy.rules import THRESHOLD
+from .deploy.prediction import dense_layers, require_sparse
 from .deploy.verify import print_checks, require, verify
 from .detection import config
 from .detection.data import make_loader
@@ -30,12 +30,11 @@ from .detection.network import DetectionLoss, DetectionNetwork, EpochToNetwork, 
 from .detection.weights import load_pretrained
 from .ema import EMACallback
 from .errors import InputError, StepError
-from .layers import named_weights
 from .progress import TimeLeft
 from .ranks import SharedStatistics
 from .recipe import Recipe
 from .report import WriteReport, read_report, table
-from .selection import PlannedLayer, PrunePlan, make_plan
+from .selection import PrunePlan, make_plan
 from .sparsity import measure_sparsity
 
 _ARTEFACTS = {"pdparams": "checkpoints/final.pdparams", "nb_dense": "model_dense.nb", "nb_sparse": "model_sparse.nb"}
@@ -140,35 +139,27 @@ def _check(recipe: Recipe) -> None:
     _averaging(recipe)
     if recipe.sparsity is None:
         return
-    _require_lite(recipe)
-    run = _build(recipe, None)
-    run.plan.require_layers()
-    steps = len(run.train_loader)
-    SparsityCallback(**recipe.sparsity).schedule(steps, recipe.content["epoch"] * steps)
-    rows, columns = recipe.sparsity.get("sparse_block", (1, 1))
-    for layer in run.plan.pruned:
-        if layer.shape[0] % rows or layer.shape[1] % columns:
-            raise InputError(f"{recipe.path}: Sparsity.sparse_block {[rows, columns]} does not divide {layer.name} "
-                             f"{list(layer.shape)}, which would end below its ratio")
-
-
-def _require_lite(recipe: Recipe) -> None:
-    """Finds what Paddle-Lite would not run sparse, or a missing optimizer, before a training of days and not after."""
-    assert recipe.sparsity is not None
-    if not recipe.sparsity.get("local_sparsity", True) or recipe.sparsity.get("scope", "local") != "local":
-        raise InputError(f"{recipe.path}: Sparsity.scope is local in a recipe: Paddle-Lite's threshold of {THRESHOLD} "
-                         "holds for each layer")
-    if recipe.sparsity.get("prune_params_type", "conv1x1_only") is None:
-        raise InputError(f"{recipe.path}: Sparsity.prune_params_type is conv1x1_only in a recipe: Paddle-Lite runs no "
-                         "other convolution sparse")
-    if recipe.target_ratio < THRESHOLD:
-        raise InputError(f"{recipe.path}: Sparsity.ratio is {recipe.target_ratio}, but Paddle-Lite runs a convolution "
-                         f"sparse from {THRESHOLD} on")
     if _is_first():
         try:
             find_optimizer()
         except StepError as error:
             _say(f"warning: {error}")
+    run = _build(recipe, None)
+    steps = len(run.train_loader)
+    SparsityCallback(**recipe.sparsity).schedule(steps, recipe.content["epoch"] * steps)
+    _require_sparse(recipe, run.plan)
+
+
+def _require_sparse(recipe: Recipe, plan: PrunePlan) -> None:
+    """Finds what would end below its ratio, or dense in Paddle-Lite, before a training of days and not after it."""
+    assert recipe.sparsity is not None
+    plan.require_layers()
+    rows, columns = recipe.sparsity.get("sparse_block", (1, 1))
+    for layer in plan.pruned:
+        if layer.shape[0] % rows or layer.shape[1] % columns:
+            raise InputError(f"{recipe.path}: Sparsity.sparse_block {[rows, columns]} does not divide {layer.name} "
+                             f"{list(layer.shape)}, which would end below its ratio")
+    require_sparse(plan, SparsityCallback(**recipe.sparsity).least_sparsity(plan))
 
 
 def _after_export(run: Run) -> list[Hook]:
@@ -265,20 +256,33 @@ def _finding_unused_parameters(finding: bool) -> Iterator[None]:
 
 def _plan(recipe: Recipe, network: DetectionNetwork) -> PrunePlan:
     """The plan of a recipe: its rules on a forward of the exported size; nothing is pruned in a dense one."""
-    if recipe.sparsity is None:
-        return PrunePlan(tuple(PlannedLayer(name, tuple(weight.shape), False, "dense recipe")
-                               for name, _, weight in named_weights(network)))
     height, width = recipe.input_size
     spec = [InputSpec([1, 3, height, width], "float32"), InputSpec([1, 2], "float32"), InputSpec([1, 1], "int64")]
-    skip = [*network.prediction_layers(), *recipe.sparsity.get("skip", ())]
-    return make_plan(network, spec, skip=skip,
-                     prune_params_type=recipe.sparsity.get("prune_params_type", "conv1x1_only"))
+    rules = recipe.sparsity or {}
+    plan = make_plan(network, spec, skip=[*network.prediction_layers(), *rules.get("skip", ())],
+                     prune_params_type=rules.get("prune_params_type", "conv1x1_only"),
+                     prune_squeeze=rules.get("prune_squeeze", False))
+    if recipe.sparsity is not None:
+        return plan
+    return PrunePlan(tuple(replace(layer, pruned=False, reason=layer.reason or "dense recipe")
+                           for layer in plan.layers))
 
 
-def plan(recipe: Recipe) -> PrunePlan:
-    """What a recipe prunes; needs no data and no weights."""
+def print_plan(recipe: Recipe) -> None:
+    """Prints what a recipe prunes; needs no data and no weights.
+
+    Raises:
+        InputError: a planned layer would end below its ratio, or dense in Paddle-Lite.
+    """
     with config.blaming(str(recipe.path)):
-        return _plan(recipe, make_network(config.load(recipe.content, str(recipe.path))))
+        plan = _plan(recipe, make_network(config.load(recipe.content, str(recipe.path))))
+    print(plan)
+    if recipe.sparsity is None:
+        return
+    least = SparsityCallback(**recipe.sparsity).least_sparsity(plan)
+    for name, reason in dense_layers(plan, least).items():
+        print(f"dense in Paddle-Lite: {name}: {reason}")
+    _require_sparse(recipe, plan)
 
 
 def evaluate(recipe: Recipe) -> str:

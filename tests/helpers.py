@@ -32,6 +32,30 @@ class Pointwise(nn.Layer):
         return self.head(self.strided(x).mean(axis=[2, 3]))
 
 
+def conv(inputs, outputs, kernel=1, **arguments):
+    """A convolution without bias that keeps the size of the map."""
+    return nn.Conv2D(inputs, outputs, kernel, padding=kernel // 2, bias_attr=False, **arguments)
+
+
+class Chain(nn.Layer):
+    """Two convolutions that Paddle-Lite merges, unless somebody else reads the first one."""
+
+    def __init__(self, how="alone", norm=False):
+        super().__init__()
+        self.first, self.norm, self.second = conv(16, 16), nn.BatchNorm2D(16) if norm else None, conv(16, 72)
+        self.other, self.how = conv(16, 8), how
+
+    def forward(self, x):
+        raw = self.first(x)
+        y = raw if self.norm is None else self.norm(raw)
+        z = self.second(y)
+        if self.how == "added":
+            return self.other(nn.functional.relu(z[:, :16] + y)), z
+        if self.how == "read before the norm":
+            return self.other(nn.functional.relu(raw)), z
+        return {"an output": (z, {"first": y}), "multiplied": z.mean() * y.mean()}.get(self.how, z)
+
+
 def classifier(network, learning_rate=0.01, optimizer="Momentum", **keywords):
     """A prepared `paddle.Model` that classifies."""
     model = paddle.Model(network, **keywords)

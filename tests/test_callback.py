@@ -6,6 +6,7 @@ from paddle.static import InputSpec
 from paddle.vision.models import LeNet
 
 from paddle_sparse_cb import InputError, SparsityCallback, make_plan, measure_sparsity
+from paddle_sparse_cb.deploy import OptimizeLite
 
 
 def planned_sparsity(network):
@@ -96,6 +97,23 @@ def test_hooks_run_in_order_on_the_finalized_network(first_digits, tmp_path):
                                 post_train=[first, second])
     classifier(Pointwise()).fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity])
     assert seen == [("first", 0.75, tmp_path, 0.75), ("second", 0.75, 1.0)]
+
+
+def test_what_would_stay_dense_in_paddle_lite_is_an_error_before_training(first_digits, tmp_path):
+    network = Pointwise()
+    before = network.expand.weight.numpy()
+    sparsity = SparsityCallback(ratio=0.5, pruning_epochs=1, tunning_epochs=1, save_dir=tmp_path,
+                                post_train=[OptimizeLite()])
+    with pytest.raises(InputError, match="Paddle-Lite would keep expand.weight dense: it may end with as few"):
+        classifier(network).fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity])
+    assert (network.expand.weight.numpy() == before).all()
+
+
+def test_squeeze_and_excitation_is_pruned_where_asked_for(first_digits):
+    network = Pointwise()
+    sparsity = SparsityCallback(pruning_epochs=1, tunning_epochs=1, pruning_steps=4, prune_squeeze=True)
+    classifier(network).fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity])
+    assert float((network.squeeze[1].weight == 0).astype("float32").mean()) == 0.75
 
 
 def test_a_second_fit_with_a_new_callback_keeps_the_zeros(first_digits):
@@ -194,6 +212,7 @@ def test_a_loader_without_length_needs_iterations(digits):
     ({"skip_params_func": "f"}, "skip_params_func"), ({"skip": "head.*"}, "skip is a list"),
     ({"skip": 3}, "skip is a list"), ({"skip": {"a": 1}}, "skip is a list"), ({"per_layer": "maybe"}, "per_layer is"),
     ({"local_sparsity": 1}, "local_sparsity is True or False"), ({"plan": "x"}, "plan is what make_plan gives"),
+    ({"prune_squeeze": 1}, "prune_squeeze is True or False"),
     ({"scope": "uniform"}, "scope is one of"), ({"curve": "square"}, "curve is one of"),
     ({"sparse_block": (0, 1)}, "sparse_block"), ({"log_freq": 0}, "log_freq"),
     ({"post_train": [print]}, "post_train hooks need save_dir"),

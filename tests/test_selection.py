@@ -30,6 +30,12 @@ def test_squeeze_and_excitation_is_told_without_a_forward(network):
     assert reasons(make_plan(network)) == reasons(make_plan(network, SPEC))
 
 
+@pytest.mark.parametrize("spec", [None, SPEC])
+def test_squeeze_and_excitation_is_planned_where_asked_for(network, spec):
+    pruned = {layer.name for layer in make_plan(network, spec, prune_squeeze=True).pruned}
+    assert pruned == {"expand.weight", "squeeze.1.weight", "squeeze.3.weight", "project.weight"}
+
+
 def test_names_that_depend_on_what_was_built_before_play_no_part():
     def planned():
         return [layer.name for layer in make_plan(mobilenet_v3_small()).pruned]
@@ -91,7 +97,8 @@ def test_a_convolution_that_is_called_by_keyword_is_traced():
 @pytest.mark.parametrize(("layer", "reason"), [
     (nn.Conv2D(4, 4, 1, groups=2), "2 groups"),
     (nn.Conv2D(4, 4, 1, padding=1), "padding [1, 1]"),
-    (nn.Conv2D(1, 1, 1), "a single weight"),
+    (nn.Conv2D(1, 1, 1), "a single weight"), (nn.Conv2D(4, 4, 1, data_format="NHWC"), "NHWC layout"),
+    (nn.Conv2D(4, 4, 1, stride=(1, 2)), "stride [1, 2]"),
     (nn.Conv2D(4, 4, 1), "pruned"),
 ])
 def test_geometry_rules_out_what_paddle_lite_keeps_dense(layer, reason):

@@ -19,7 +19,9 @@ from ..context import HookContext
 from ..errors import InputError, StepError
 from ..files import replacing
 from ..packages import Wheel, unpack
+from ..plan import PrunePlan
 from .nb import read_nb
+from .prediction import require_sparse
 from .rules import THRESHOLD, check_options, check_sparse
 
 _DIGESTS = {"3.10": "b1e6081c4154e50479426df9c7390c0d1d99dd9d832a270d1fe925894768fb62",
@@ -163,13 +165,19 @@ def count_convolutions(nb: Path) -> Convolutions:
 class OptimizeLite:
     """Post-train hook: `model_dense.nb` and, if anything is pruned, `model_sparse.nb` from the same weights.
 
-    After `QuantizeInt8` also `model_int8_dense.nb` and `model_int8_sparse.nb`.
+    After `QuantizeInt8` also `model_int8_dense.nb` and `model_int8_sparse.nb`. At train begin
+    `SparsityCallback` asks it already whether Paddle-Lite will run what is planned.
 
     Attributes:
         options: of `paddle_lite_opt`, see `optimize`.
     """
 
     options: Mapping[str, str] = field(default_factory=dict)
+
+    def before_training(self, plan: PrunePlan, least: Mapping[str, float]) -> None:
+        """Raises InputError if Paddle-Lite would keep a planned layer dense, or an option does not go with it."""
+        check_options(self.options, bool(plan.pruned))
+        require_sparse(plan, least)
 
     def __call__(self, context: HookContext) -> None:
         """Adds the artefacts `nb_dense`, `nb_sparse`, `nb_int8_dense` and `nb_int8_sparse`."""

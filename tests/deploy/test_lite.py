@@ -10,7 +10,9 @@ from paddle.static import InputSpec
 from paddle_sparse_cb import GMPPruner, InputError, make_plan
 from paddle_sparse_cb.deploy import lite
 from paddle_sparse_cb.deploy.export import export
+from paddle_sparse_cb.deploy.prediction import require_sparse
 from paddle_sparse_cb.errors import StepError
+from paddle_sparse_cb.forecast import least_sparsity
 
 SPEC = [InputSpec([1, 1, 8, 8], "float32", "x")]
 
@@ -62,6 +64,24 @@ def test_neighbours_with_nothing_between_are_merged_as_the_plan_says(optimizer, 
     nb = lite.optimize(prefix, tmp_path / "sparse.nb", sparse=True, optimizer=optimizer)
     assert lite.count_convolutions(nb).sparse == left
     assert len(make_plan(network, spec).pruned) == left
+
+
+@pytest.mark.parametrize(("plan", "ratio", "scope", "said"), [
+    ({}, 0.59, "local", "expand.weight dense: it may end with as few as 59.08% zeros, and runs sparse from 60% "
+                        r"\(and 1 more of 2 planned layers\)"),
+    ({}, 0.75, "global", "expand.weight dense: it may end with as few as 0.00% zeros"),
+    ({"prune_params_type": None}, 0.75, "local", r"stem.0.weight dense: 3x3 kernel \(and 2 more of 7 planned layers\)"),
+    ({"skip_params_func": lambda network: set()}, 0.75, "local", "stem.0.weight dense: 3x3 kernel"),
+])
+def test_a_planned_layer_that_would_stay_dense_is_named_before_the_training(network, plan, ratio, scope, said):
+    made = make_plan(network, SPEC, **plan)
+    with pytest.raises(InputError, match=f"Paddle-Lite would keep {said}"):
+        lite.OptimizeLite().before_training(made, least_sparsity(made, ratio, scope))
+
+
+def test_nothing_is_said_of_a_plan_that_runs_sparse(network):
+    made = make_plan(network, SPEC)
+    require_sparse(made, least_sparsity(made, 0.6))
 
 
 def test_a_model_that_cannot_be_read_is_one_line(optimizer, tmp_path):
