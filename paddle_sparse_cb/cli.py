@@ -31,6 +31,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--slim_config", metavar="FILE", help="a YAML file to lay over the recipe")
         command.add_argument("-o", "--opt", metavar="KEY=VALUE", nargs="+", default=[], action="extend",
                              help="values in place of the recipe's, such as -o epoch=4 Sparsity.ratio=0.85")
+        command.add_argument("--smoke", action="store_true",
+                             help="cut the recipe down to a few steps on packaged photographs, whatever its data are")
     return parser
 
 
@@ -73,8 +75,11 @@ def _run(options: argparse.Namespace) -> None:
     from . import run  # here: it imports ppdet, and `--help` should not wait for that
     from .recipe import read_recipe
     from .report import read_report, table
+    from .smoke import smoke
 
     recipe = read_recipe(options.recipe, options.slim_config, options.opt)
+    if options.smoke:
+        recipe = smoke(recipe)
     if options.command == "eval":
         print(run.evaluate(recipe))
     elif options.command == "report":

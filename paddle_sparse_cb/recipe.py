@@ -41,17 +41,19 @@ class Recipe:
         content: ppdet's blocks, merged.
         sparsity: arguments of `SparsityCallback`; None for a dense training.
         above: the recipes that start from this one.
+        cut_down: a few steps on other data (`smoke.py`).
     """
 
     path: Path
     content: dict[str, Any]
     sparsity: dict[str, Any] | None
     above: tuple[Recipe, ...] = ()
+    cut_down: bool = False
 
     @property
     def name(self) -> str:
         """The file's name without its ending."""
-        return self.path.stem
+        return f"{self.path.stem}_smoke" if self.cut_down else self.path.stem
 
     @property
     def output(self) -> Path:
