@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import PADDLE3
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
@@ -42,7 +41,6 @@ def test_the_ten_lines_work_without_the_detection_extra(network, size, channels,
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(PADDLE3, reason="Paddle 3 writes no .pdmodel, which Paddle-Lite reads")
 def test_the_lines_to_the_phone_make_a_sparse_file(tmp_path):
     fit = BLOCKS[0][BLOCKS[0].index("model.fit"):]
     lines = BLOCKS[0][:BLOCKS[0].index("sparsity =")] + BLOCKS[1] + fit

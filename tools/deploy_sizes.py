@@ -1,0 +1,53 @@
+"""Sizes of dense and sparse `.nb` files, FP32 and INT8: the table of docs/deploy.md.
+
+Untrained networks of paddle.vision, pruned at once: sizes depend on shapes and zeros alone. Each file is verified.
+Takes a minute or two.
+"""
+
+import contextlib
+import io
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddle.static import InputSpec
+from tabulate import tabulate
+
+from paddle_sparse_cb import GMPPruner, HookContext, make_plan, measure_sparsity
+from paddle_sparse_cb.deploy import Export, OptimizeLite, QuantizeInt8, print_checks, require, verify
+
+SPEC = [InputSpec([1, 3, 64, 64], "float32", "image")]
+
+
+def deploy(name: str, ratio: float, folder: Path) -> HookContext:
+    """Prunes a network once and takes it through export, quantisation, Paddle-Lite and the checks."""
+    paddle.seed(0)
+    network = getattr(paddle.vision.models, name)(num_classes=10)
+    plan = make_plan(network, SPEC)
+    GMPPruner(network, ratio=ratio, local_sparsity=True, plan=plan,
+              configs={"initial_ratio": ratio, "pruning_steps": 1}).step()
+    context = HookContext(network, folder, plan, measure_sparsity(network, plan), ratio)
+    noise = np.random.RandomState(0).rand(8, 3, 64, 64).astype("float32")
+    for hook in (Export(SPEC), QuantizeInt8([{"image": image} for image in noise]), OptimizeLite(), verify, require):
+        hook(context)
+    return context
+
+
+def main() -> None:
+    """Prints the layers of the last network, and the table."""
+    rows = []
+    for name in ("mobilenet_v1", "mobilenet_v2"):
+        for ratio in (0.75, 0.85, 0.95):
+            with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+                context = deploy(name, ratio, Path(folder))
+            fp32, int8 = context.checks["nb"], context.checks["nb_int8"]
+            rows.append((name, f"{ratio:.0%}", f"{fp32['sparse_convs']} of {fp32['convs']}", fp32["dense_bytes"],
+                         fp32["sparse_bytes"], int8["dense_bytes"], int8["sparse_bytes"]))
+    print_checks(context)
+    print(tabulate(rows, headers=("", "zeros", "sparse convolutions", "dense", "sparse", "INT8 dense", "INT8 sparse"),
+                   tablefmt="github", intfmt=","))
+
+
+if __name__ == "__main__":
+    main()
