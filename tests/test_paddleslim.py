@@ -8,11 +8,11 @@ import time
 import numpy as np
 import paddle
 import pytest
-from helpers import PADDLE3, Pointwise
+from helpers import PADDLE3, Pointwise, classifier
 from paddle import nn
 from paddleslim import GMPUnstructuredPruner
 
-from paddle_sparse_cb import GMPPruner, InputError, make_plan, measure_sparsity
+from paddle_sparse_cb import EMACallback, GMPPruner, InputError, SparsityCallback, make_plan, measure_sparsity
 
 AT_ONCE = {"stable_iterations": 0, "pruning_iterations": 20, "tunning_iterations": 20, "pruning_steps": 1,
            "initial_ratio": 0.75, "resume_iteration": 0}
@@ -106,6 +106,25 @@ def test_row_4_weights_are_zero_right_after_the_optimizer_step():
         sparsities.append(measure_sparsity(network, make_plan(network)).ratio)
     assert sparsities[0] < 0.05
     assert sparsities[1] == 0.75
+
+
+@on_paddle_2
+def test_row_5_an_average_of_the_weights_has_the_zeros(digits):
+    theirs = Pointwise()
+    slim = GMPUnstructuredPruner(theirs, ratio=0.75, prune_params_type="conv1x1_only", local_sparsity=True,
+                                 configs=AT_ONCE)
+    optimizer = paddle.optimizer.SGD(0.01, parameters=theirs.parameters())
+    average = theirs.project.weight.numpy() * 0
+    for _ in range(6):  # as ppdet's trainer: the optimizer, the pruner, the average
+        train(theirs, optimizer)
+        slim.step()
+        average = 0.9 * average + 0.1 * theirs.project.weight.numpy()
+    assert (average == 0).mean() < 0.05
+
+    model = classifier(Pointwise())
+    model.fit(digits, epochs=2, batch_size=40, verbose=0, callbacks=[
+        EMACallback(decay=0.9), SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1, pruning_steps=2)])
+    assert measure_sparsity(model.network, make_plan(model.network)).ratio == 0.75
 
 
 @on_paddle_2
