@@ -129,9 +129,9 @@ def main() -> int:
     measured = [measure("m", ratio, squeeze, output / f"m_{ratio:.0%}_{index}")
                 for index, (ratio, squeeze) in enumerate(sparse)]
     rows = [measured[0][0], *(row for _, row in measured), *measure("s", 0.0, "all", output / "s_dense")]
-    print("\nPublished: mAP on COCO, ms with one thread of a Snapdragon 835, MB of the .nb. Ours: on untrained "
-          f"weights,\nPaddle {paddle.__version__}, boxes without NMS in the graph; all convolutions but depthwise "
-          f"ones. MB are 10^6 bytes.\n\n{table(rows)}\n")
+    print("\nPublished: mAP on COCO, ms with one thread of a Snapdragon 835, MB of the .nb.\n"
+          f"Ours: measured on untrained weights, Paddle {paddle.__version__}, boxes without NMS in the graph; "
+          f"all convolutions but depthwise ones.\nMB are 10^6 bytes.\n\n{table(rows)}\n")
     failed = shortfalls(rows)
     for line in failed:
         print(f"falls short: {line}", file=sys.stderr)

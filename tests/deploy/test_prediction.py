@@ -71,8 +71,8 @@ def test_one_pair_worth_merging_has_all_merged(pairs, sparse, optimizer, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [lambda: models.mobilenet_v1(scale=0.25), models.mobilenet_v3_small,
-                                  models.shufflenet_v2_x0_25, models.squeezenet1_1,
+@pytest.mark.parametrize("make", [lambda: models.mobilenet_v1(scale=0.25), lambda: models.mobilenet_v2(scale=0.5),
+                                  models.mobilenet_v3_small, models.shufflenet_v2_x0_25, models.squeezenet1_1,
                                   lambda: models.resnet50(width=8)])
 def test_as_many_layers_run_sparse_as_the_plan_says(make, optimizer, tmp_path):
     network, spec = make(), [InputSpec([1, 3, 64, 64], "float32", "x")]
