@@ -186,8 +186,8 @@ def _check_values(content: dict[str, Any], path: str) -> None:
             raise InputError(f"{path}: {key} is a string, got {content[key]!r}")
     if content.get("seed", 0) >= 2**32:
         raise InputError(f"{path}: seed is less than 2**32, got {content['seed']}")
-    if content.get("metric", "COCO") != "COCO":
-        raise InputError(f"{path}: metric is COCO, got {content['metric']!r}")
+    if content.get("metric", "COCO") not in ("COCO", "VOC"):
+        raise InputError(f"{path}: metric is COCO or VOC, got {content['metric']!r}")
     if content.get("resume_weights"):
         raise InputError(f"{path}: resume_weights: a training cannot be resumed")
     export = content.get("export") or {}

@@ -55,7 +55,7 @@ def test_the_digest_tells_recipes_apart():
     (["epoch"], "-o epoch: an option is key=value"),
     (["epoch=[1"], "-o epoch=[1: no valid YAML"), (["epoch=2026-13-45"], "no valid YAML"),
     (["seed=99999999999"], "seed is less than"), (["save_dir=5"], "save_dir is a string, got 5"),
-    (["pretrain_weights=[a]"], "pretrain_weights is a string"), (["metric=VOC"], "metric is COCO, got 'VOC'"),
+    (["pretrain_weights=[a]"], "pretrain_weights is a string"), (["metric=WiderFace"], "metric is COCO or VOC, got 'WiderFace'"),
     (["resume_weights=/none"], "cannot be resumed"), (["export=5"], "export is a mapping, got 5"),
     (["export.nmss=false"], "unknown key 'nmss' in export; did you mean 'nms'?"),
     (['export.nms="false"'], "export.nms is true or false, got 'false'"),
