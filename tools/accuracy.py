@@ -27,7 +27,8 @@ from paddle_sparse_cb.recipe import read_recipe
 RECIPES = Path(__file__).parent.parent / "recipes"
 START = "picodet_s_garments.yml"
 PRUNED = {0.75: "picodet_s_garments_sparse75.yml", 0.85: "picodet_s_garments_sparse85.yml"}
-WAYS = {"dense": "dense", "gmp": "GMP, this project", "oneshot": "one-shot", "paddleslim": "GMP, PaddleSlim"}
+WAYS = {"start": "dense start", "dense": "dense, trained on", "gmp": "GMP, this project", "oneshot": "one-shot",
+        "paddleslim": "GMP, PaddleSlim"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Size:
                 f"Sparsity.tunning_epochs={self.epochs - pruning}", f"LearningRate.schedulers={json.dumps(schedulers)}"]
 
 
+BEGIN = Arm("start", 0.0)
 ARMS = [Arm("dense", 0.0), *(Arm(way, ratio) for way in ("gmp", "oneshot", "paddleslim") for ratio in PRUNED)]
 
 
@@ -184,17 +186,17 @@ def start_process(output, size, task):
 
 def table(results):
     """The table of the results that are there: means, sample standard deviations, what is lost of the dense mean."""
-    of = {str(arm): [result for result in results if result["arm"] == str(arm)] for arm in ARMS}
+    of = {str(arm): [result for result in results if result["arm"] == str(arm)] for arm in (BEGIN, *ARMS)}
     dense = statistics.mean(result["mAP"] for result in of["dense"]) if of["dense"] else float("nan")
     rows = []
-    for arm in ARMS:
+    for arm in (BEGIN, *ARMS):
         found = of[str(arm)]
         if not found:
             continue
         scores = [100 * result["mAP"] for result in found]
         mean = statistics.mean(scores)
         spread = f" +- {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
-        lost = "" if arm.way == "dense" else f"{1 - mean / 100 / dense:.1%}"
+        lost = "" if arm.ratio == 0 else f"{1 - mean / 100 / dense:.1%}"
         rows.append((WAYS[arm.way], f"{arm.ratio:.0%}", len(scores), f"{mean:.2f}{spread}", lost,
                      f"{100 * statistics.mean(result['AP50'] for result in found):.1f}",
                      f"{min(result['zeros'] for result in found):.3%}",
@@ -211,26 +213,24 @@ def main():
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes at a time")
     parser.add_argument("--epochs", type=int, help="further epochs of every arm; the phases stretch with them")
     parser.add_argument("--images", type=int, help="train and measure on so many images at most")
-    parser.add_argument("--arm", choices=["start", *map(str, ARMS)], help="run this one alone, in this process")
+    parser.add_argument("--arm", choices=[str(arm) for arm in (BEGIN, *ARMS)], help="run this one alone, in this process")
     parser.add_argument("--seed", type=int, default=0, help="the seed of --arm")
     arguments = parser.parse_args()
     output, size = arguments.output, Size(arguments.epochs, arguments.images)
     output.mkdir(parents=True, exist_ok=True)
-    start = Arm("start", 0.0)
     if arguments.arm:
-        arm = next(arm for arm in (start, *ARMS) if str(arm) == arguments.arm)
+        arm = next(arm for arm in (BEGIN, *ARMS) if str(arm) == arguments.arm)
         return run(arm, arguments.seed, output, size)
     go = functools.partial(start_process, output, size)
-    if not is_done(output, start, 0, size):
-        go((start, 0))
+    if not is_done(output, BEGIN, 0, size):
+        go((BEGIN, 0))
     # Seed by seed, so that what is there early is a whole table.
     tasks = [(arm, seed) for seed in range(arguments.seeds) for arm in ARMS if not is_done(output, arm, seed, size)]
     print(f"{len(tasks)} runs to do", flush=True)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(go, tasks))
-    results = [json.loads(result_path(output, arm, seed).read_text())
-               for arm in ARMS for seed in range(arguments.seeds)]
-    print(table(results))
+    done = [(BEGIN, 0), *((arm, seed) for arm in ARMS for seed in range(arguments.seeds))]
+    print(table([json.loads(result_path(output, arm, seed).read_text()) for arm, seed in done]))
 
 
 if __name__ == "__main__":
