@@ -89,8 +89,9 @@ def run(arm, seed, output, size):
 
     import numpy as np
     import paddle
+    from paddle.static import InputSpec
 
-    from paddle_sparse_cb import SparsityCallback, measure_sparsity
+    from paddle_sparse_cb import SparsityCallback, make_plan, measure_sparsity
     from paddle_sparse_cb.detection import config
     from paddle_sparse_cb.detection.data import make_loader
     from paddle_sparse_cb.detection.depthwise import speed_up
@@ -98,15 +99,15 @@ def run(arm, seed, output, size):
     from paddle_sparse_cb.detection.network import DetectionLoss, EpochToNetwork, make_network, make_optimizer
     from paddle_sparse_cb.detection.weights import load_pretrained
     from paddle_sparse_cb.files import replacing, write_text
-    from paddle_sparse_cb.run import plan
 
     recipe = arm.recipe(size)
-    pruned = plan(Arm("gmp", 0.75).recipe(size))
     for seeding in (random.seed, np.random.seed, paddle.seed):
         seeding(seed)
     registry = config.load(recipe.content, str(recipe.path))
     network = make_network(registry)
     load_pretrained(network, recipe.content["pretrain_weights"] if arm.way == "start" else str(output / "start"))
+    shapes = ([1, 3, *recipe.input_size], "float32"), ([1, 2], "float32"), ([1, 1], "int64")
+    pruned = make_plan(network, [InputSpec(*shape) for shape in shapes], skip=network.prediction_layers())
     speed_up(network)
     train_loader, eval_loader = make_loader(registry, "Train"), make_loader(registry, "Eval")
     train_loader.batch_sampler.set_epoch(1000 * seed)  # Paddle shuffles by the epoch's number alone
@@ -213,7 +214,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes at a time")
     parser.add_argument("--epochs", type=int, help="further epochs of every arm; the phases stretch with them")
     parser.add_argument("--images", type=int, help="train and measure on so many images at most")
-    parser.add_argument("--arm", choices=[str(arm) for arm in (BEGIN, *ARMS)], help="run this one alone, in this process")
+    parser.add_argument("--arm", choices=[str(arm) for arm in (BEGIN, *ARMS)], help="run this one alone, right here")
     parser.add_argument("--seed", type=int, default=0, help="the seed of --arm")
     arguments = parser.parse_args()
     output, size = arguments.output, Size(arguments.epochs, arguments.images)
