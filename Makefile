@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PADDLE3 := .venv-paddle3
 DEMO := recipes/picodet_s_416_trees_sparse75.yml
 
-.PHONY: demo test test-fast test-paddle3 bench published-table lint clean
+.PHONY: demo test test-fast test-paddle3 bench published-table accuracy lint clean
 
 demo: $(VENV)/ready
 	$(BIN)/paddle-sparse train $(DEMO)
@@ -25,6 +25,10 @@ bench: $(VENV)/ready
 
 published-table: $(VENV)/ready
 	$(BIN)/python tools/published_table.py
+
+# Resumable: runs whose result is in output/accuracy are not run again. ARGS="--epochs 12 --seeds 5" makes it larger.
+accuracy: $(VENV)/ready
+	$(BIN)/python tools/accuracy.py $(ARGS)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 `sample:picodet_s_416_lcnet` is the COCO-trained PicoDet-s LCNet that `paddlelabel-ml` carries (Apache-2.0).
 `sample:trees_256` is the tree-crown photographs of `deepforest` (MIT), cut into tiles of 256 pixels.
+`sample:garments_96` is composed from Fashion-MNIST (MIT), see `detection.garments`; Debian's package carries it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from xml.etree import ElementTree
 
 from ..errors import InputError, did_you_mean
 from ..files import cache_dir, made_once
-from ..packages import Wheel, unpack
+from ..packages import DebianPackage, Wheel, unpack, unpack_debian
+from . import garments
 
 TILE = 256  # pixels
 # A crown belongs to each tile that shows more than this share of it, so to one at most; the rest is cut off.
@@ -23,6 +25,8 @@ VISIBLE = 0.5
 
 WEIGHTS = Wheel("paddlelabel-ml", "1.0.0", "d3590ed527f3130536ec8cf2d1223f8cca18a320c9f98a109f2f93d9afd131bd", 67)
 PHOTOGRAPHS = Wheel("deepforest", "2.1.0", "8c2798d8e9be7f0004b194fe207b76c1d9fff6e711b3db67b9508dcd5d00ae54", 21)
+FASHION = DebianPackage("dataset-fashion-mnist", "0.0~git20200523.55506a9-1",
+                        "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0", 31)
 
 # The split is by photograph, so that no tree is seen in both.
 SPLITS = {
@@ -35,9 +39,10 @@ def resolve(name: str) -> Path:
     """The path that a `sample:` name stands for; what is not in the cache yet is fetched and unpacked.
 
     Args:
-        name: `picodet_s_416_lcnet` (the prefix of an inference model) or `trees_256` (a COCO-format folder).
+        name: `picodet_s_416_lcnet` (the prefix of an inference model), `trees_256` or `garments_96` (COCO-format
+            folders).
     """
-    makers = {"picodet_s_416_lcnet": _weights, "trees_256": _trees}
+    makers = {"picodet_s_416_lcnet": _weights, "trees_256": _trees, f"garments_{garments.CANVAS}": _garments}
     if name not in makers:
         raise InputError(f"sample:{name}: no such sample; {did_you_mean(name, makers)}")
     return makers[name]()
@@ -49,6 +54,11 @@ def _weights() -> Path:
 
 def _trees() -> Path:
     return made_once(cache_dir() / f"trees_{TILE}", _cut_photographs)
+
+
+def _garments() -> Path:
+    fashion = unpack_debian(FASHION) / "usr" / "share" / "datasets" / "fashion-mnist"
+    return made_once(cache_dir() / f"garments_{garments.CANVAS}", lambda folder: garments.compose(fashion, folder))
 
 
 def _cut_photographs(folder: Path) -> None:
