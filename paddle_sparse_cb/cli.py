@@ -33,7 +33,17 @@ def _parser() -> argparse.ArgumentParser:
                              help="values in place of the recipe's, such as -o epoch=4 Sparsity.ratio=0.85")
         command.add_argument("--smoke", action="store_true",
                              help="cut the recipe down to a few steps on packaged photographs, whatever its data are")
+        if name == "train":
+            _add_training_flags(command)
     return parser
+
+
+def _add_training_flags(command: argparse.ArgumentParser) -> None:
+    """The flags of PaddleDetection's tools/train.py."""
+    command.add_argument("--eval", action=argparse.BooleanOptionalAction, default=True,
+                         help="measure at each checkpoint, and keep the best (default)")
+    command.add_argument("--amp", action="store_true", help="mixed precision, the same as -o amp=true")
+    command.add_argument("-r", "--resume", metavar="CHECKPOINT", help="not possible yet")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,16 +87,21 @@ def _run(options: argparse.Namespace) -> None:
     from .report import read_report, table
     from .smoke import smoke
 
-    recipe = read_recipe(options.recipe, options.slim_config, options.opt)
+    training = options.command == "train"
+    if training and options.resume:
+        raise InputError(f"--resume {options.resume}: a training cannot be resumed yet")
+    amp = ["amp=true"] if training and options.amp else []
+    recipe = read_recipe(options.recipe, options.slim_config, [*options.opt, *amp])
     if options.smoke:
         recipe = smoke(recipe)
     if options.command == "eval":
         print(run.evaluate(recipe))
     elif options.command == "report":
         print(table(read_report(recipe.output)))
+    elif training:
+        run.train(recipe, options.eval)
     else:
-        steps = {"plan": run.print_plan, "train": run.train, "export": run.export, "optimize": run.optimize,
-                 "verify": run.check}
+        steps = {"plan": run.print_plan, "export": run.export, "optimize": run.optimize, "verify": run.check}
         steps[options.command](recipe)
 
 

@@ -190,6 +190,7 @@ def _check_values(content: dict[str, Any], path: str) -> None:
         raise InputError(f"{path}: metric is COCO or VOC, got {content['metric']!r}")
     if content.get("resume_weights"):
         raise InputError(f"{path}: resume_weights: a training cannot be resumed")
+    _check_mixed_precision(content, path)
     export = content.get("export") or {}
     if not isinstance(export, dict):
         raise InputError(f"{path}: export is a mapping, got {export!r}")
@@ -206,6 +207,20 @@ def _check_values(content: dict[str, Any], path: str) -> None:
                              "sparse INT8 model; QuantizeInt8 is for networks without it")
         elif not isinstance(value, bool):
             raise InputError(f"{path}: export.{key} is true or false, got {value!r}")
+
+
+def _check_mixed_precision(content: dict[str, Any], path: str) -> None:
+    """Finds values of PaddleDetection's `amp` and its companions that Paddle would take without a word on a CPU."""
+    if not isinstance(content.get("amp", False), bool):
+        raise InputError(f"{path}: amp is true or false, got {content['amp']!r}")
+    if content.get("amp_level", "O1") not in ("O1", "O2"):
+        raise InputError(f"{path}: amp_level is O1 or O2, got {content['amp_level']!r}")
+    if "init_loss_scaling" in content:
+        check_count(f"{path}: init_loss_scaling", content["init_loss_scaling"], 1)
+    for key in ("custom_white_list", "custom_black_list"):
+        value = content.get(key) or []
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise InputError(f"{path}: {key} is a list of names of operators, got {value!r}")
 
 
 def _option(option: str) -> dict[str, Any]:

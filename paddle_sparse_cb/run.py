@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import paddle
@@ -24,7 +25,7 @@ from .deploy.lite import OptimizeLite, find_optimizer
 from .deploy.prediction import dense_layers, require_sparse
 from .deploy.verify import print_checks, require, verify
 from .detection import config
-from .detection.data import make_loader
+from .detection.data import ground_truth, make_loader
 from .detection.metric import CocoMAP
 from .detection.network import DetectionLoss, DetectionNetwork, EpochToNetwork, make_network, make_optimizer
 from .detection.weights import load_pretrained
@@ -106,19 +107,23 @@ def _print_table(context: HookContext) -> None:
             print(f"  {context.output / name}")
 
 
-def train(recipe: Recipe) -> None:
+def train(recipe: Recipe, evaluating: bool = True) -> None:
     """Runs a recipe from its start weights to its report.
 
     Under `paddle.distributed.launch` all ranks call this; rank 0 writes.
+
+    Args:
+        recipe: the recipe.
+        evaluating: also measures at each checkpoint, and keeps the best; before and after is always measured.
 
     Raises:
         InputError: the recipe, its data or its weights cannot be used.
         StepError: a step after the training failed, or what came out does not hold the promise.
     """
     _check(recipe)
-    run = _build(recipe, _start_weights(recipe))
+    run = _build(recipe, _start_weights(recipe, evaluating))
     if recipe.sparsity is None:
-        _fit(run, [])
+        _fit(run, [], evaluating)
         call_hooks([_Evaluate(run), run.report, _print_table], run.context())
         return
     run.report.dense = {**run.evaluate(), "sparsity": measure_sparsity(run.network, run.plan).ratio}
@@ -128,7 +133,7 @@ def train(recipe: Recipe) -> None:
     # The report is written before Lite too, in case its optimizer is missing.
     hooks: list[Hook] = [_Evaluate(run), _note_weights, _ExportDetector(run), run.report, *_after_export(run)]
     _fit(run, [SparsityCallback(**{**recipe.sparsity, "skip": ()}, plan=run.plan, save_dir=recipe.output,
-                                log_dir=recipe.output / "tensorboard", post_train=hooks)])
+                                log_dir=recipe.output / "tensorboard", post_train=hooks)], evaluating)
 
 
 def _check(recipe: Recipe) -> None:
@@ -137,6 +142,8 @@ def _check(recipe: Recipe) -> None:
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise InputError(f"save_dir: {recipe.output} cannot be made: {folder} is no folder that can be written to")
     _averaging(recipe)
+    if recipe.content.get("amp", False) and paddle.get_device() == "cpu":
+        _say("warning: amp: on a CPU Paddle trains in float32 all the same")
     if recipe.sparsity is None:
         return
     if _is_first():
@@ -166,14 +173,15 @@ def _after_export(run: Run) -> list[Hook]:
     return [OptimizeLite(run.recipe.lite_options), verify, run.report, _print_table, require]
 
 
-def _fit(run: Run, callbacks: list[paddle.callbacks.Callback]) -> None:
+def _fit(run: Run, callbacks: list[paddle.callbacks.Callback], evaluating: bool) -> None:
     content = run.recipe.content
     snapshot = content.get("snapshot_epoch", 1)
     folder = run.recipe.output / "checkpoints"
     common = [EpochToNetwork(), TimeLeft(run.recipe.name), SharedStatistics(), *_averaging(run.recipe),
               Checkpoints(folder, snapshot), BestCheckpoint(folder, "mAP")]
     verbose = 0 if not _is_first() else 1 if sys.stdout.isatty() else 2
-    run.model.fit(run.train_loader, run.eval_loader, epochs=content["epoch"], eval_freq=snapshot,
+    measured = run.eval_loader if evaluating else None
+    run.model.fit(run.train_loader, measured, epochs=content["epoch"], eval_freq=snapshot,
                   verbose=verbose, log_freq=content.get("log_iter", 20), callbacks=[*common, *callbacks])
 
 
@@ -195,12 +203,12 @@ def _averaging(recipe: Recipe) -> list[EMACallback]:
         raise InputError(f"{recipe.path}: use_ema: {error}") from None
 
 
-def _start_weights(recipe: Recipe) -> str | None:
+def _start_weights(recipe: Recipe, evaluating: bool) -> str | None:
     """Where the weights come from; the dense recipe of a `recipe:` is run first unless its result is there."""
     dense = recipe.dense
     if dense is None:
         source = recipe.content.get("pretrain_weights")
-        if not source:
+        if not source and recipe.sparsity is not None:
             _say("warning: starting from untrained weights; pruning assumes a converged model")
         return source
     report = dense.output / "report.json"
@@ -208,7 +216,7 @@ def _start_weights(recipe: Recipe) -> str | None:
         _say(f"using the dense model of {dense.path} in {dense.output}")
     else:
         _say(f"training the dense model first: {dense.path}")
-        train(dense)
+        train(dense, evaluating)
         if paddle.distributed.get_world_size() > 1:
             paddle.distributed.barrier()  # rank 0 has written what all read
     return str(dense.weights)
@@ -223,10 +231,16 @@ def _build(recipe: Recipe, source: str | None) -> Run:
         registry = config.load(recipe.content, str(recipe.path))
         network = make_network(registry)
         loaders = make_loader(registry, "Train"), make_loader(registry, "Eval")
+        plan = _plan(recipe, network)
         if source:
-            _say(str(load_pretrained(network, source)))
+            loaded = load_pretrained(network, source)
+            _say(str(loaded))
+            untrained = len({layer.name for layer in plan.pruned} & set(loaded.left))
+            if untrained:
+                _say(f"warning: {untrained} of the {len(plan.pruned)} layers to prune start untrained; pruning assumes "
+                     "a converged model")
         report = WriteReport(recipe.name, recipe.seed, recipe.model, recipe.input_size, recipe.digest)
-        return Run(recipe, network, _prepare(recipe, network, *loaders), *loaders, _plan(recipe, network), report)
+        return Run(recipe, network, _prepare(recipe, network, *loaders), *loaders, plan, report)
 
 
 def _prepare(recipe: Recipe, network: DetectionNetwork, train_loader: paddle.io.DataLoader,
@@ -234,9 +248,19 @@ def _prepare(recipe: Recipe, network: DetectionNetwork, train_loader: paddle.io.
     with _finding_unused_parameters(bool(recipe.content.get("find_unused_parameters", False))):
         model = paddle.Model(network, inputs=network.input_spec())
     image_ids = [int(record["im_id"][0]) for record in eval_loader.dataset.roidbs]
-    metric = CocoMAP(eval_loader.dataset.get_anno(), image_ids)
-    model.prepare(make_optimizer(network, len(train_loader)), DetectionLoss(), metric)
+    metric = CocoMAP(ground_truth(eval_loader.dataset), image_ids)
+    model.prepare(make_optimizer(network, len(train_loader)), DetectionLoss(), metric, _mixed_precision(recipe))
     return model
+
+
+def _mixed_precision(recipe: Recipe) -> dict[str, Any] | None:
+    """What PaddleDetection's `amp` and its companions ask of `paddle.Model.prepare`."""
+    content = recipe.content
+    if not content.get("amp", False):
+        return None
+    lists = {key: content[key] for key in ("custom_white_list", "custom_black_list") if content.get(key)}
+    return {"level": content.get("amp_level", "O1"), "init_loss_scaling": content.get("init_loss_scaling", 1024),
+            **lists}
 
 
 @contextlib.contextmanager

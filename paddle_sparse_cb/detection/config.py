@@ -23,10 +23,10 @@ from ..errors import InputError, did_you_mean
 # Scalars of PaddleDetection's own files that no registered module claims. Those that only its trainer or its C++
 # deployment read are accepted, so that its files load as they are.
 _PLAIN_KEYS = frozenset("""
-    architecture cycle_epoch ema_black_list ema_decay ema_decay_type ema_filter_no_grad epoch eval_height eval_size
-    eval_width export filename find_unused_parameters log_iter metric norm_type num_classes pretrain_weights
-    print_flops print_params pruner resume_weights save_dir seed slim snapshot_epoch use_ema use_gpu use_mlu use_npu
-    use_xpu weights worker_num
+    amp amp_level architecture custom_black_list custom_white_list cycle_epoch ema_black_list ema_decay ema_decay_type
+    ema_filter_no_grad epoch eval_height eval_size eval_width export filename find_unused_parameters init_loss_scaling
+    log_iter map_type metric norm_type num_classes pretrain_weights print_flops print_params pruner resume_weights
+    save_dir seed slim snapshot_epoch use_ema use_gpu use_mlu use_npu use_xpu weights worker_num
 """.split())  # noqa: SIM905 a list of quoted words would fill the screen
 
 

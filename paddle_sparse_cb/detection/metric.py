@@ -18,16 +18,19 @@ class CocoMAP(paddle.metric.Metric):
     ranks counts once.
 
     Args:
-        annotations: the COCO annotation file.
+        truth: the COCO annotation file, or its content.
         image_ids: the images that an evaluation consists of.
     """
 
-    def __init__(self, annotations: str, image_ids: list[int]) -> None:
+    def __init__(self, truth: str | dict[str, Any], image_ids: list[int]) -> None:
         super().__init__()
         from pycocotools.coco import COCO
 
         with contextlib.redirect_stdout(io.StringIO()):
-            self._truth = COCO(annotations)
+            self._truth = COCO(truth if isinstance(truth, str) else None)
+            if isinstance(truth, dict):
+                self._truth.dataset = truth
+                self._truth.createIndex()
         self._category_ids = self._truth.getCatIds()
         self._image_ids = sorted(image_ids)
         self._found: dict[int, list[dict[str, Any]]] = {}

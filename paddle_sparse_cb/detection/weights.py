@@ -78,9 +78,13 @@ def _read(source: str) -> dict[str, np.ndarray]:
 
 
 def _download(url: str) -> str:
+    import requests
     from ppdet.utils.download import get_weights_path
 
     try:
         return get_weights_path(url)
+    except requests.RequestException as error:
+        raise InputError(f"pretrain_weights: cannot fetch {url} ({type(error).__name__}); where its host is not "
+                         "reached, give the path of a copy") from None
     except (OSError, RuntimeError) as error:
         raise InputError(f"pretrain_weights: cannot fetch {url}: {error}") from None
