@@ -23,9 +23,10 @@ from paddle_sparse_cb.deploy import Export, OptimizeLite, require, verify
 from paddle_sparse_cb.deploy.lite import count_convolutions
 from paddle_sparse_cb.detection import config
 from paddle_sparse_cb.detection.network import make_network
+from paddle_sparse_cb.recipe import read_recipe
 
-BASES = Path(__file__).parent.parent / "recipes" / "_base_"
-FILES = {"m": "picodet_m_esnet.yml", "s": "picodet_s_esnet.yml"}
+RECIPES = Path(__file__).parent.parent / "recipes"
+FILES = {"m": "picodet_m_320_coco.yml", "s": "picodet_s_320_coco.yml"}
 SIZE = 320
 # mAP, MB, milliseconds with one thread of a Snapdragon 835: configs/picodet/legacy_model/pruner of PaddleDetection.
 PUBLISHED = {("m", 0.0): (30.9, 8.9, 127), ("m", 0.75): (29.4, 5.6, 80), ("m", 0.85): (27.6, 4.1, 65),
@@ -73,8 +74,7 @@ def measure(model: str, ratio: float, squeeze: str, output: Path) -> list[Row]:
         StepError: what came out does not hold the promise.
     """
     paddle.seed(0)
-    content = {**config.read_with_bases(BASES / FILES[model]), "num_classes": 80}
-    network = make_network(config.load(content, FILES[model]))
+    network = make_network(config.load(read_recipe(RECIPES / FILES[model]).content, FILES[model]))
     rules = dict(KINDS[squeeze])
     spec = [InputSpec([1, 3, SIZE, SIZE], "float32"), InputSpec([1, 2], "float32"), InputSpec([1, 1], "int64")]
     plan = make_plan(network, spec, skip=[*network.prediction_layers(), *rules.pop("skip", ())], **rules)
