@@ -182,7 +182,8 @@ def _check_values(content: dict[str, Any], path: str) -> None:
         if key in content:
             check_count(f"{path}: {key}", content[key], least)
     for key in ("architecture", "save_dir", "pretrain_weights"):
-        if not isinstance(content.get(key, ""), str):
+        untrained = key == "pretrain_weights" and content.get(key) is None  # PaddleDetection's word for it is null
+        if not untrained and not isinstance(content.get(key, ""), str):
             raise InputError(f"{path}: {key} is a string, got {content[key]!r}")
     if content.get("seed", 0) >= 2**32:
         raise InputError(f"{path}: seed is less than 2**32, got {content['seed']}")
