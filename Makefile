@@ -17,7 +17,7 @@ test-fast: $(VENV)/ready
 	$(BIN)/python -m pytest -m "not slow"
 
 test-paddle3: $(PADDLE3)/ready
-	$(PADDLE3)/bin/python -m pytest
+	$(PADDLE3)/bin/python -m pytest --ignore paddle_sparse_cb/detection
 
 bench: $(VENV)/ready
 	$(BIN)/python tools/bench_pruner.py
