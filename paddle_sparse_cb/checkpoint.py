@@ -48,7 +48,6 @@ class Checkpoints(paddle.callbacks.Callback):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         state_file = self.folder / f"{name}.pdsparse"
-        state_file.unlink(missing_ok=True)  # of an earlier training, and not of these weights
         pruner = attached_pruner(self.model._optimizer) if self.model._optimizer else None
         with tempfile.TemporaryDirectory(prefix=".", dir=self.folder) as scratch:
             self.model.save(str(Path(scratch, name)))
@@ -58,3 +57,5 @@ class Checkpoints(paddle.callbacks.Callback):
                 put_in_place(file, self.folder / file.name)
         if pruner:  # last: it says what the others have to be
             save_state(replace(pruner.state(), files=digests), state_file)
+        else:
+            state_file.unlink(missing_ok=True)  # of an earlier training, and not of these weights

@@ -78,6 +78,21 @@ def test_a_state_on_other_weights_is_refused(first_digits, tmp_path):
         fresh.restore(load_state(tmp_path / "2.pdsparse"))
 
 
+def test_a_save_that_fails_leaves_an_earlier_state_with_its_weights(first_digits, tmp_path, monkeypatch):
+    model, _ = pruned_fit(first_digits, tmp_path, 4)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full_disk(path):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(model, "save", full_disk)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.set_model(model)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save("1")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_the_state_of_an_earlier_training_does_not_outlive_its_weights(first_digits, tmp_path):
     pruned_fit(first_digits, tmp_path, 4)
     assert (tmp_path / "1.pdsparse").is_file()
