@@ -214,6 +214,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes at a time")
     parser.add_argument("--epochs", type=int, help="further epochs of every arm; the phases stretch with them")
     parser.add_argument("--images", type=int, help="train and measure on so many images at most")
+    parser.add_argument("--table", action="store_true", help="run nothing, print what is there")
     parser.add_argument("--arm", choices=[str(arm) for arm in (BEGIN, *ARMS)], help="run this one alone, right here")
     parser.add_argument("--seed", type=int, default=0, help="the seed of --arm")
     arguments = parser.parse_args()
@@ -222,16 +223,22 @@ def main():
     if arguments.arm:
         arm = next(arm for arm in (BEGIN, *ARMS) if str(arm) == arguments.arm)
         return run(arm, arguments.seed, output, size)
+    if not arguments.table:
+        run_missing(output, size, arguments.seeds, arguments.jobs)
+    there = [result_path(output, arm, seed) for arm in (BEGIN, *ARMS) for seed in range(arguments.seeds)
+             if is_done(output, arm, seed, size)]
+    print(table([json.loads(path.read_text()) for path in there]))
+
+
+def run_missing(output, size, seeds, jobs):
+    """Runs what has no result yet, seed by seed, so that what is there early is a whole table."""
     go = functools.partial(start_process, output, size)
     if not is_done(output, BEGIN, 0, size):
         go((BEGIN, 0))
-    # Seed by seed, so that what is there early is a whole table.
-    tasks = [(arm, seed) for seed in range(arguments.seeds) for arm in ARMS if not is_done(output, arm, seed, size)]
+    tasks = [(arm, seed) for seed in range(seeds) for arm in ARMS if not is_done(output, arm, seed, size)]
     print(f"{len(tasks)} runs to do", flush=True)
-    with ThreadPoolExecutor(arguments.jobs) as pool:
+    with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(go, tasks))
-    done = [(BEGIN, 0), *((arm, seed) for arm in ARMS for seed in range(arguments.seeds))]
-    print(table([json.loads(result_path(output, arm, seed).read_text()) for arm, seed in done]))
 
 
 if __name__ == "__main__":
