@@ -43,6 +43,7 @@ def _pristine() -> dict[str, Any]:
     for name in logging.root.manager.loggerDict:
         if name.startswith("ppdet"):  # each has a level of its own; INFO is a line for every array not loaded
             logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("reader").setLevel(logging.ERROR)  # ppdet's: the stack of an error that is raised as well
     return _copy(workspace.global_config)
 
 

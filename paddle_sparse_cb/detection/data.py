@@ -9,11 +9,12 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-from paddle.io import DataLoader, DistributedBatchSampler
+from paddle.io import DistributedBatchSampler
 
 from ..errors import InputError
 from . import samples, voc
 from .config import blaming, create
+from .loader import Collate, Loader, Transforms
 from .network import EVAL_FIELDS, TRAIN_FIELDS
 
 _TRUTH = ("gt_", "difficult", "is_crowd")
@@ -40,7 +41,7 @@ class OrderedCollate:
         return [np.asarray(collated[name], dtype=_DTYPES.get(name, np.float32)) for name in self.fields]
 
 
-def make_loader(registry: Any, split: str) -> DataLoader:
+def make_loader(registry: Any, split: str) -> Loader:
     """Makes the loader of a loaded configuration.
 
     Under `paddle.distributed.launch` each rank gets its share of the images.
@@ -80,7 +81,7 @@ def make_loader(registry: Any, split: str) -> DataLoader:
     if split == "Train" and len(dataset) < reader.batch_size:
         raise InputError(f"TrainReader: batch_size is {reader.batch_size}, more than the {len(dataset)} images in "
                          f"{dataset.get_anno()}")
-    dataset.set_transform(reader._sample_transforms)
+    dataset.set_transform(Transforms(reader._sample_transforms))
     dataset.set_kwargs(**reader.kwargs)
     batch_transforms = reader._batch_transforms
     batch_transforms.collate_batch = True
@@ -90,8 +91,8 @@ def make_loader(registry: Any, split: str) -> DataLoader:
     # ppdet's EvalReader drops the last incomplete batch by default, which would leave images unmeasured.
     sampler = DistributedBatchSampler(dataset, reader.batch_size, shuffle=reader.shuffle and split == "Train",
                                       drop_last=split == "Train" and reader.drop_last)
-    return DataLoader(dataset, batch_sampler=sampler, collate_fn=OrderedCollate(batch_transforms, fields),
-                      num_workers=int(registry.get("worker_num", 0)), return_list=True)
+    return Loader(dataset, batch_sampler=sampler, collate_fn=Collate(OrderedCollate(batch_transforms, fields)),
+                  num_workers=int(registry.get("worker_num", 0)), return_list=True)
 
 
 def ground_truth(dataset: Any) -> str | dict[str, Any]:

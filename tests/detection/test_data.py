@@ -72,3 +72,44 @@ def test_a_batch_larger_than_the_data_is_an_error(registry):
     registry["TrainReader"]["batch_size"] = 100
     with pytest.raises(InputError, match="batch_size is 100, more than the 82 images"):
         make_loader(registry, "Train")
+
+
+@pytest.fixture
+def damaged(registry, tmp_path):
+    """The registry with training tiles of which the second is cut short; the path of that one."""
+    trees = resolve("trees_256")
+    coco = json.loads((trees / "train.json").read_text())
+    (tmp_path / "images").mkdir()
+    for n, image in enumerate(coco["images"]):
+        content = (trees / "images" / image["file_name"]).read_bytes()
+        (tmp_path / "images" / image["file_name"]).write_bytes(content[:2000] if n == 1 else content)
+    (tmp_path / "train.json").write_text(json.dumps(coco))
+    registry["TrainDataset"]["dataset_dir"] = str(tmp_path)
+    return tmp_path / "images" / coco["images"][1]["file_name"]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_cannot_be_read_ends_the_epoch_with_its_name(registry, damaged, workers):
+    registry["worker_num"] = workers
+    with pytest.raises(InputError) as error:
+        list(make_loader(registry, "Train"))
+    assert str(error.value).startswith(f"{damaged}: cannot be used: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_that_cannot_be_made_ends_the_epoch(registry, workers):
+    registry["worker_num"] = workers
+    registry["TrainReader"]["sample_transforms"] = [{"Decode": {}}, {"RandomCrop": {}}]  # each its own size
+    registry["TrainReader"]["batch_transforms"] = [{"Permute": {}}, {"PadGT": {}}]
+    with pytest.raises(InputError, match="a batch of the images .*: cannot be used: ValueError: all input arrays must"):
+        list(make_loader(registry, "Train"))
+
+
+@pytest.mark.timeout(60)
+def test_records_without_their_image_end_the_epoch(registry):
+    registry["TrainDataset"]["data_fields"] = ["gt_bbox", "gt_class"]
+    with pytest.raises(InputError, match="a record without image: cannot be used: "):
+        list(make_loader(registry, "Train"))

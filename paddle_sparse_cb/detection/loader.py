@@ -1,0 +1,83 @@
+"""A `DataLoader` that ends with an error where a sample cannot be read.
+
+An exception in Paddle 2.6's loader is lost: without worker processes the next batch is waited for for ever, with them
+its message goes missing. So errors travel as batches here, and are raised where they arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle.io import DataLoader
+
+from ..errors import InputError
+
+Batch = list[np.ndarray]
+
+
+class Loader(DataLoader):
+    """Paddle's, whose samples are made by `Transforms` and whose batches by a `Collate`."""
+
+    def __iter__(self) -> Iterator[list[paddle.Tensor]]:
+        """Gives the batches of an epoch.
+
+        Raises:
+            InputError: a sample or a batch cannot be made; one line that names it.
+        """
+        for batch in super().__iter__():
+            if len(batch) == 1:  # a real one has an image and what belongs to it
+                raise InputError(batch[0].numpy().tobytes().decode())
+            yield batch
+
+
+class Transforms:
+    """Transforms of one sample. What cannot be transformed becomes the error that says so.
+
+    Args:
+        transforms: ppdet's, a callable on a sample, or on the list of samples that a mosaic or a mixup is made of.
+    """
+
+    def __init__(self, transforms: Callable[[Any], dict[str, Any]]) -> None:
+        self.transforms = transforms
+
+    def __call__(self, sample: Any) -> dict[str, Any] | InputError:
+        """Transforms a sample."""
+        parts = sample if isinstance(sample, list) else [sample]
+        files = [part.get("im_file", "a record without image") for part in parts]
+        try:
+            return self.transforms(sample)
+        except Exception as error:  # OpenCV and ppdet raise all there is; none of it is passed over
+            return _unusable(", ".join(files), error)
+
+
+class Collate:
+    """Makes batches of samples. What cannot be made becomes a batch of one array: the bytes of the error's message.
+
+    Args:
+        collate: makes the arrays of a batch, at least two.
+    """
+
+    def __init__(self, collate: Callable[[list[dict[str, Any]]], Batch]) -> None:
+        self.collate = collate
+
+    def __call__(self, samples: list[Any]) -> Batch:
+        """Makes a batch."""
+        wrong = [sample for sample in samples if isinstance(sample, InputError)]
+        if wrong:
+            return _as_batch(wrong[0])
+        try:
+            return self.collate(samples)
+        except Exception as error:  # as above
+            ids = ", ".join(str(sample.get("im_id")) for sample in samples)
+            return _as_batch(_unusable(f"a batch of the images {ids}", error))
+
+
+def _unusable(what: str, error: Exception) -> InputError:
+    return InputError(f"{what}: cannot be used: {type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _as_batch(error: InputError) -> Batch:
+    return [np.frombuffer(str(error).encode(), dtype=np.uint8)]
