@@ -30,6 +30,7 @@ _NOT_IN_A_RECIPE = {"self", "plan", "skip_params_func", "post_train", "log_dir",
 _PARAMETERS = inspect.signature(SparsityCallback.__init__).parameters
 _SPARSITY_KEYS = frozenset(_PARAMETERS) - _NOT_IN_A_RECIPE
 _DEFAULT_RATIO = _PARAMETERS["ratio"].default
+_SLIM = "UnstructuredPruner"  # of PaddleDetection's slim methods, the one that this package is
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Recipe:
         sparsity: arguments of `SparsityCallback`; None for a dense training.
         above: the recipes that start from this one.
         cut_down: a few steps on other data (`smoke.py`).
+        slim: PaddleDetection's slim file laid over it, if there is one.
     """
 
     path: Path
@@ -49,11 +51,13 @@ class Recipe:
     sparsity: dict[str, Any] | None
     above: tuple[Recipe, ...] = ()
     cut_down: bool = False
+    slim: Path | None = None
 
     @property
     def name(self) -> str:
-        """The file's name without its ending."""
-        return f"{self.path.stem}_smoke" if self.cut_down else self.path.stem
+        """The file's name without its ending; that of the slim file, as PaddleDetection has it, where there is one."""
+        name = (self.slim or self.path).stem
+        return f"{name}_smoke" if self.cut_down else name
 
     @property
     def output(self) -> Path:
@@ -145,8 +149,11 @@ def read_recipe(path: str | os.PathLike[str], slim_config: str | None = None,
 def _read(path: str | os.PathLike[str], options: Sequence[str], slim_config: str | None, above: tuple[Recipe, ...],
           save_dir: str | None) -> Recipe:
     content = config.read_with_bases(path)
+    slim = None
     if slim_config:
-        content = config.merge(config.read_with_bases(slim_config), content)
+        over = config.read_with_bases(slim_config)
+        slim = Path(slim_config) if "slim" in over else None  # a file of values alone is not what the run is
+        content = config.merge(over, content)
     for option in options:
         content = config.merge(_option(option), content)
     if save_dir:
@@ -166,7 +173,7 @@ def _read(path: str | os.PathLike[str], options: Sequence[str], slim_config: str
     sparsity = {key: value for block in blocks for key, value in block.items()} if blocks else None
     if sparsity is not None:
         SparsityCallback(**sparsity)  # finds bad values before anything long is started
-    recipe = Recipe(Path(path), content, sparsity, above)
+    recipe = Recipe(Path(path), content, sparsity, above, slim=slim)
     check_options(recipe.lite_options, sparsity is not None)
     for other in above:
         if other.output == recipe.output:
@@ -181,6 +188,8 @@ def _check_values(content: dict[str, Any], path: str) -> None:
                        ("seed", 0)):
         if key in content:
             check_count(f"{path}: {key}", content[key], least)
+    if content.get("slim", _SLIM) != _SLIM:
+        raise InputError(f"{path}: slim is {_SLIM}, got {content['slim']!r}")
     for key in ("architecture", "save_dir", "pretrain_weights"):
         untrained = key == "pretrain_weights" and content.get(key) is None  # PaddleDetection's word for it is null
         if not untrained and not isinstance(content.get(key, ""), str):

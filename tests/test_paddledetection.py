@@ -233,6 +233,23 @@ def test_its_flags_are_taken_and_missing_data_is_one_line(configs, capsys):
     assert "warning: amp: on a CPU Paddle trains in float32 all the same" in said.out
 
 
+def test_the_output_is_named_after_the_slim_file_as_there(configs):
+    outputs = {read_recipe(words(configs, percent)[1], words(configs, percent)[3]).output.name for percent in (75, 85)}
+    assert outputs == {"picodet_m_unstructured_prune_75", "picodet_m_unstructured_prune_85"}
+
+
+def test_a_file_of_values_alone_leaves_the_output_its_name():
+    over = RECIPES / "overlays" / "random_expand.yml"
+    assert read_recipe(RECIPES / "picodet_m_320_coco.yml", over).output.name == "picodet_m_320_coco"
+
+
+def test_another_slim_method_is_not_passed_over(configs, capsys):
+    slim = configs / "slim" / "quant.yml"
+    slim.write_text("slim: QAT\nQAT: {print_model: True}\n")
+    assert main(["plan", words(configs)[1], "--slim_config", str(slim)]) == 2
+    assert "slim is UnstructuredPruner, got 'QAT'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flag", ["-r", "--resume"])
 def test_a_training_that_cannot_be_resumed_says_so(configs, capsys, flag):
     assert main(["train", *words(configs), flag, "output/model_final"]) == 2
@@ -245,7 +262,7 @@ def test_its_files_train_export_and_run_sparse_in_lite(configs, capsys):
     assert main(["train", *words(configs), "--no-eval", "--smoke"]) == 0
     said = capsys.readouterr().out
     assert "75 of 149" in said
-    output = configs.parent / "output" / "picodet_m_320_coco_pruner_smoke"
+    output = configs.parent / "output" / "picodet_m_unstructured_prune_75_smoke"
     assert (output / "model_sparse.nb").stat().st_size < 0.7 * (output / "model_dense.nb").stat().st_size
     assert not (output / "checkpoints" / "best_model.pdparams").exists()  # nothing was measured while training
     assert (output / "checkpoints" / "final.pdparams").exists()
