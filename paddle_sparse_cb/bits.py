@@ -13,7 +13,7 @@ import numpy as np
 import paddle
 
 _INTEGERS = {paddle.float64: "int64", paddle.float32: "int32", paddle.float16: "int16", paddle.bfloat16: "int16"}
-_TYPES = {paddle.float64: "=i8", paddle.float32: "=i4", paddle.float16: "=i2", paddle.bfloat16: "=i2",
+_TYPES = {**{floats: np.dtype(name).str for floats, name in _INTEGERS.items()},
           paddle.int64: "=i8", paddle.int32: "=i4", paddle.bool: "|b1"}
 _NO_SIGN = {np.dtype(name): np.array(np.iinfo(name).max, name) for name in ("int64", "int32", "int16")}
 # So many numbers stay in the cache from one pass over them to the next.

@@ -15,14 +15,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import paddle
 
-# Up to so many scores are partitioned at once.
+# Up to so many scores are partitioned at once; of more, each 61st is looked at first. A prime, since the scores of a
+# layer repeat with its number of channels.
 _SMALL = 1 << 12
+_STRIDE = 61
 # How far a bracket reaches to both sides, in standard deviations of a random sample. One that misses costs a pass, not
 # exactness.
 _WIDTH = 3.5
-
-# The sample is every so manieth score: a prime, since those of a layer repeat with its number of channels.
-_STRIDE = 61
 
 Scores = Callable[[], np.ndarray]
 

@@ -57,6 +57,18 @@ def train(network, optimizer):
     optimizer.clear_grad()
 
 
+def trained(network, pruner, steps, optimizer="SGD"):
+    """Trains a network, pruned as each class is meant to be: ours attached, PaddleSlim's by its `step` at the end."""
+    optimizer = getattr(paddle.optimizer, optimizer)(0.01, parameters=network.parameters())
+    if isinstance(pruner, GMPPruner):
+        pruner.attach(optimizer)
+    for _ in range(steps):
+        train(network, optimizer)
+        if not isinstance(pruner, GMPPruner):
+            pruner.step()
+    return optimizer
+
+
 def test_row_1_masks_work_after_an_update_on_every_version():
     (theirs, slim), (ours, pruner) = both(Pointwise)
     slim.step()
@@ -96,13 +108,7 @@ def test_row_3_a_layer_that_is_sparser_than_asked_keeps_its_zeros():
 def test_row_4_weights_are_zero_right_after_the_optimizer_step():
     sparsities = []
     for network, pruner in both(Pointwise):
-        optimizer = paddle.optimizer.SGD(0.01, parameters=network.parameters())
-        if isinstance(pruner, GMPPruner):
-            pruner.attach(optimizer)
-        for _ in range(2):
-            train(network, optimizer)
-            if not isinstance(pruner, GMPPruner):
-                pruner.step()
+        trained(network, pruner, 2)
         sparsities.append(measure_sparsity(network, make_plan(network)).ratio)
     assert sparsities[0] < 0.05
     assert sparsities[1] == 0.75
@@ -245,13 +251,8 @@ def test_row_11_a_parameter_of_the_root_layer_is_pruned():
 def test_row_12_momentum_holds_nothing_for_a_pruned_weight():
     held = []
     for network, pruner in both(Pointwise):
-        optimizer = paddle.optimizer.Momentum(0.01, parameters=network.parameters())
-        if isinstance(pruner, GMPPruner):
-            pruner.attach(optimizer)
-        for _ in range(3):
-            train(network, optimizer)
-            if not isinstance(pruner, GMPPruner):
-                prune(pruner)
+        optimizer = trained(network, pruner, 3, "Momentum")
+        pruner.update_params()  # which PaddleSlim's needs, to zero the weights
         weight = network.project.weight
         velocity = next(iter(optimizer._accumulators.values()))[weight.name]
         held.append(float((velocity.abs() * (weight == 0).astype("float32")).sum()))
