@@ -26,11 +26,13 @@ from .deploy.prediction import dense_layers, require_sparse
 from .deploy.verify import print_checks, require, verify
 from .detection import config
 from .detection.data import ground_truth, make_loader
+from .detection.depthwise import speed_up
 from .detection.metric import CocoMAP
 from .detection.network import DetectionLoss, DetectionNetwork, EpochToNetwork, make_network, make_optimizer
 from .detection.weights import load_pretrained
 from .ema import EMACallback
 from .errors import InputError, StepError
+from .onward import Onward
 from .progress import TimeLeft
 from .ranks import SharedStatistics
 from .recipe import Recipe
@@ -182,7 +184,8 @@ def _fit(run: Run, callbacks: list[paddle.callbacks.Callback], evaluating: bool)
     verbose = 0 if not _is_first() else 1 if sys.stdout.isatty() else 2
     measured = run.eval_loader if evaluating else None
     run.model.fit(run.train_loader, measured, epochs=content["epoch"], eval_freq=snapshot,
-                  verbose=verbose, log_freq=content.get("log_iter", 20), callbacks=[*common, *callbacks])
+                  verbose=verbose, log_freq=content.get("log_iter", 20),
+                  callbacks=[Onward([*common, *callbacks], run.train_loader, run.eval_loader, seed=run.recipe.seed)])
 
 
 def _averaging(recipe: Recipe) -> list[EMACallback]:
@@ -239,6 +242,8 @@ def _build(recipe: Recipe, source: str | None) -> Run:
             if untrained:
                 _say(f"warning: {untrained} of the {len(plan.pruned)} layers to prune start untrained; pruning assumes "
                      "a converged model")
+        if paddle.get_device() == "cpu":
+            speed_up(network)
         report = WriteReport(recipe.name, recipe.seed, recipe.model, recipe.input_size, recipe.digest)
         return Run(recipe, network, _prepare(recipe, network, *loaders), *loaders, plan, report)
 
@@ -247,8 +252,8 @@ def _prepare(recipe: Recipe, network: DetectionNetwork, train_loader: paddle.io.
              eval_loader: paddle.io.DataLoader) -> paddle.Model:
     with _finding_unused_parameters(bool(recipe.content.get("find_unused_parameters", False))):
         model = paddle.Model(network, inputs=network.input_spec())
-    image_ids = [int(record["im_id"][0]) for record in eval_loader.dataset.roidbs]
-    metric = CocoMAP(ground_truth(eval_loader.dataset), image_ids)
+    image_ids = [int(record["im_id"][0]) for record in eval_loader.dataset.source.roidbs]
+    metric = CocoMAP(ground_truth(eval_loader.dataset.source), image_ids)
     model.prepare(make_optimizer(network, len(train_loader)), DetectionLoss(), metric, _mixed_precision(recipe))
     return model
 

@@ -99,6 +99,7 @@ def run(arm, seed, output, size):
     from paddle_sparse_cb.detection.network import DetectionLoss, EpochToNetwork, make_network, make_optimizer
     from paddle_sparse_cb.detection.weights import load_pretrained
     from paddle_sparse_cb.files import replacing, write_text
+    from paddle_sparse_cb.onward import Onward
 
     recipe = arm.recipe(size)
     for seeding in (random.seed, np.random.seed, paddle.seed):
@@ -110,9 +111,9 @@ def run(arm, seed, output, size):
     pruned = make_plan(network, [InputSpec(*shape) for shape in shapes], skip=network.prediction_layers())
     speed_up(network)
     train_loader, eval_loader = make_loader(registry, "Train"), make_loader(registry, "Eval")
-    train_loader.batch_sampler.set_epoch(1000 * seed)  # Paddle shuffles by the epoch's number alone
+    train_loader.dataset.seed = seed
     model = paddle.Model(network, inputs=network.input_spec())
-    dataset = eval_loader.dataset
+    dataset = eval_loader.dataset.source
     metric = CocoMAP(dataset.get_anno(), [int(record["im_id"][0]) for record in dataset.roidbs])
     model.prepare(make_optimizer(network, len(train_loader)), DetectionLoss(), metric)
     sparsity = {**(recipe.sparsity or {}), "skip": ()}
@@ -123,7 +124,8 @@ def run(arm, seed, output, size):
     epochs = recipe.content["epoch"]
     began = time.time()
     print(f"{arm} seed {seed}: {epochs} epochs of {len(train_loader)} steps", flush=True)
-    model.fit(train_loader, epochs=epochs, verbose=2, log_freq=50, callbacks=[EpochToNetwork(), *callbacks])
+    model.fit(train_loader, epochs=epochs, verbose=2, log_freq=50,
+              callbacks=[Onward([EpochToNetwork(), *callbacks], train_loader, seed=seed)])
     seconds = time.time() - began
     found = model.evaluate(eval_loader, verbose=0)
     if arm.way == "start":

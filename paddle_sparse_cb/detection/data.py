@@ -9,12 +9,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-from paddle.io import DistributedBatchSampler
-
 from ..errors import InputError
 from . import samples, voc
 from .config import blaming, create
-from .loader import Collate, Loader, Transforms
+from .loader import Batches, Collate, Loader, Seeded, Transforms
 from .network import EVAL_FIELDS, TRAIN_FIELDS
 
 _TRUTH = ("gt_", "difficult", "is_crowd")
@@ -89,9 +87,10 @@ def make_loader(registry: Any, split: str) -> Loader:
         batch_transforms.transforms_cls.append(PadGT())
     fields = TRAIN_FIELDS if split == "Train" else EVAL_FIELDS
     # ppdet's EvalReader drops the last incomplete batch by default, which would leave images unmeasured.
-    sampler = DistributedBatchSampler(dataset, reader.batch_size, shuffle=reader.shuffle and split == "Train",
-                                      drop_last=split == "Train" and reader.drop_last)
-    return Loader(dataset, batch_sampler=sampler, collate_fn=Collate(OrderedCollate(batch_transforms, fields)),
+    seeded = Seeded(dataset, int(registry.get("seed", 0)))
+    sampler = Batches(seeded, reader.batch_size, shuffle=reader.shuffle and split == "Train",
+                      drop_last=split == "Train" and reader.drop_last)
+    return Loader(seeded, batch_sampler=sampler, collate_fn=Collate(OrderedCollate(batch_transforms, fields)),
                   num_workers=int(registry.get("worker_num", 0)), return_list=True)
 
 

@@ -38,6 +38,8 @@ def _fits(layer: nn.Conv2D) -> bool:
 
 
 def _forward(layer: nn.Conv2D, image: paddle.Tensor) -> paddle.Tensor:
+    if not paddle.in_dynamic_mode() or image.dtype != paddle.float32:  # an export needs Paddle's operator
+        return nn.Conv2D.forward(layer, image)
     return _Depthwise.apply(image, layer.weight, int(layer._stride[0]), layer._padding)
 
 

@@ -1,4 +1,7 @@
-"""A `DataLoader` that ends with an error where a sample cannot be read.
+"""A `DataLoader` whose batches follow from seed, epoch and place alone, and that ends with an error where one is bad.
+
+What a sample is augmented with does not depend on what was made before it or on the number of worker processes, so that
+a training can go on from any batch.
 
 An exception in Paddle 2.6's loader is lost: without worker processes the next batch is waited for for ever, with them
 its message goes missing. So errors travel as batches here, and are raised where they arrive.
@@ -6,12 +9,14 @@ its message goes missing. So errors travel as batches here, and are raised where
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import paddle
-from paddle.io import DataLoader
+from paddle.io import DataLoader, Dataset, DistributedBatchSampler
 
 from ..errors import InputError
 
@@ -19,7 +24,12 @@ Batch = list[np.ndarray]
 
 
 class Loader(DataLoader):
-    """Paddle's, whose samples are made by `Transforms` and whose batches by a `Collate`."""
+    """Paddle's, of a `Seeded` data set in `Batches`, whose samples are made by `Transforms` and batches by a `Collate`."""
+
+    def begin(self, epoch: int, first: int = 0) -> None:
+        """Says what the next pass is: the epoch, and the batch that it starts from."""
+        self.dataset.epoch = epoch
+        self.batch_sampler.begin(self.dataset.seed, epoch, first)
 
     def __iter__(self) -> Iterator[list[paddle.Tensor]]:
         """Gives the batches of an epoch.
@@ -27,10 +37,50 @@ class Loader(DataLoader):
         Raises:
             InputError: a sample or a batch cannot be made; one line that names it.
         """
+        if self.batch_sampler.first >= len(self):  # no worker processes for nothing
+            return
         for batch in super().__iter__():
             if len(batch) == 1:  # a real one has an image and what belongs to it
                 raise InputError(batch[0].numpy().tobytes().decode())
             yield batch
+
+
+class Batches(DistributedBatchSampler):
+    """Paddle's, whose order follows from a seed too, and that can start later in an epoch."""
+
+    first = 0
+
+    def begin(self, seed: int, epoch: int, first: int) -> None:
+        """Sets the order of the next pass, and the batch that it starts from."""
+        self.set_epoch((seed * 1_000_003 + epoch) % 2**32)  # Paddle goes by the epoch alone
+        self.first = first
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Gives the indices of each batch."""
+        return itertools.islice(super().__iter__(), self.first, None)
+
+
+class Seeded(Dataset):
+    """A data set whose random numbers follow from seed, epoch and index.
+
+    Args:
+        dataset: ppdet's.
+        seed: of all its random numbers.
+    """
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self.source, self.seed, self.epoch = dataset, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Any:
+        """Makes a sample."""
+        np.random.seed([self.seed, self.epoch, index])
+        random.seed(np.random.bytes(16))
+        self.source.set_epoch(self.epoch)  # mixup and its like end at one
+        self.source._curr_iter = self.epoch * len(self)  # ppdet counts the samples of a process, which GridMask goes by
+        return self.source[index]
 
 
 class Transforms:

@@ -67,21 +67,21 @@ def test_a_batch_of_either_kind_is_made(registry):
 
 
 def test_perfect_boxes_are_100_percent_and_a_difficult_object_may_be_missed(registry):
-    metric = CocoMAP(ground_truth(make_loader(registry, "Eval").dataset), [0, 1])
+    metric = CocoMAP(ground_truth(make_loader(registry, "Eval").dataset.source), [0, 1])
     for number, boxes in enumerate(BOXES.values()):
         metric.update(as_found(boxes), np.array([[number]]))
     assert metric.accumulate() == [pytest.approx(1.0), pytest.approx(1.0)]
 
 
 def test_an_object_that_is_not_difficult_may_not_be_missed(registry):
-    metric = CocoMAP(ground_truth(make_loader(registry, "Eval").dataset), [0, 1])
+    metric = CocoMAP(ground_truth(make_loader(registry, "Eval").dataset.source), [0, 1])
     metric.update(as_found(BOXES["one"]), np.array([[0]]))
     metric.update(np.full((1, 3, 6), -1, "float32"), np.array([[1]]))
     assert metric.accumulate()[1] == pytest.approx(0.75, abs=0.01)  # of two dogs one, and the cat
 
 
 def test_the_ground_truth_is_that_of_the_same_boxes_in_cocos_format(registry, tmp_path):
-    truth = ground_truth(make_loader(registry, "Eval").dataset)
+    truth = ground_truth(make_loader(registry, "Eval").dataset.source)
     (tmp_path / "coco.json").write_text(json.dumps(truth))
     figures = []
     for source in (truth, str(tmp_path / "coco.json")):
@@ -109,4 +109,4 @@ def test_damaged_annotations_are_one_line_that_names_them(registry, voc, file, t
 def test_a_data_set_without_its_boxes_cannot_be_measured(registry):
     registry["EvalDataset"]["data_fields"] = ["image"]
     with pytest.raises(InputError, match="data_fields: an evaluation needs 'gt_class'"):
-        ground_truth(make_loader(registry, "Eval").dataset)
+        ground_truth(make_loader(registry, "Eval").dataset.source)
