@@ -1,10 +1,11 @@
-"""The pruner that is attached to an optimizer, for callbacks that do not make it."""
+"""The pruner of an optimizer and the average of a model, for callbacks that do not make them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .ema import EMACallback
     from .pruner import GMPPruner
 
 
@@ -17,3 +18,8 @@ def target_reached(optimizer: Any) -> bool:
     """Whether the masks are those of the target ratio; without a pruner there is nothing to wait for."""
     pruner = attached_pruner(optimizer)
     return pruner is None or (pruner.ratio >= pruner.target_ratio and bool(pruner.masks))
+
+
+def attached_average(model: Any) -> EMACallback | None:
+    """The callback that averages a model's weights, from train begin to train end."""
+    return vars(model).get("_gmp_average")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from typing import Any
 
 import paddle
@@ -15,6 +16,10 @@ import paddle
 from .attached import target_reached
 from .checkpoint import Checkpoints
 from .errors import InputError
+from .onward import Place
+from .state import load_state, require_files
+
+_NAME = "best_model"
 
 
 class SparseEarlyStopping(paddle.callbacks.EarlyStopping):
@@ -43,24 +48,40 @@ class BestCheckpoint(Checkpoints):
         folder: where the files go.
         monitor: which of the evaluation's figures decides.
         mode: `max` or `min`, which is better.
+        place: where the training goes on from an earlier one, whose best is to be surpassed.
 
     Raises:
         InputError: the mode is neither; at the first evaluation, when it has no such figure.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], monitor: str = "acc", mode: str = "max") -> None:
-        super().__init__(folder)
+    def __init__(self, folder: str | os.PathLike[str], monitor: str = "acc", mode: str = "max",
+                 place: Place | None = None) -> None:
+        super().__init__(folder, place=place)
         if mode not in ("max", "min"):
             raise InputError(f"mode is max or min, got {mode!r}")
         self.monitor, self._sign = monitor, 1 if mode == "max" else -1
         self._best = -math.inf
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Forgets an earlier training."""
+        """Forgets an earlier training, or takes up its best."""
+        super().on_train_begin(logs)
         self._best = -math.inf
+        path = self.folder / f"{_NAME}.pdsparse"
+        if self.place == Place() or not path.is_file():
+            return
+        try:
+            state = load_state(path)
+            require_files(state, path)
+        except InputError as error:  # as after a kill; what was being saved is going to be measured again
+            warnings.warn(f"not the best so far: {error}", stacklevel=2)
+            return
+        saved = Place(state.training.get("epoch", 0), state.training.get("batch", 0))
+        if saved <= self.place:
+            self._best = self._sign * state.training.get("best", {}).get(self.monitor, -math.inf * self._sign)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Saves nothing yet: the evaluation follows."""
+        self.place = Place(epoch, self.params["steps"] or 0)
 
     def on_train_end(self, logs: Any = None) -> None:
         """Saves nothing more."""
@@ -75,4 +96,4 @@ class BestCheckpoint(Checkpoints):
                              f"{', '.join(map(str, logs or {}))}")
         if self._sign * value > self._best and target_reached(self.model._optimizer):
             self._best = self._sign * value
-            self.save("best_model")
+            self.save(_NAME, best={self.monitor: float(value)})

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import paddle
 
+from .attached import attached_average
+from .checkpoint import load_checkpoint
 from .checks import check_count
 from .context import Hook, HookContext, call_hooks
 from .distribution import check_scope
@@ -20,7 +22,6 @@ from .masks import check_block
 from .schedule import GMPSchedule
 from .selection import PRUNE_PARAMS_TYPES, PrunePlan, make_plan
 from .sparsity import measure_sparsity
-from .state import load_state, require_files
 from .tensorboard import SparsityWriter
 
 if TYPE_CHECKING:
@@ -56,8 +57,11 @@ class SparsityCallback(paddle.callbacks.Callback):
         log_freq: optimizer steps between two points of a curve.
         per_layer: also a curve for each pruned weight.
         save_dir: the output folder of the post-train hooks.
-        resume: a `.pdsparse` file that `Checkpoints` wrote, to go on from; load the network and the optimizer of the
-            same checkpoint into the model first, and let `fit` train the epochs that are left.
+        resume: a `.pdsparse` file that `Checkpoints` wrote (`last_checkpoint` finds the newest), to go on from:
+            network, optimizer, learning rate and masks are loaded. The epochs that are left are for `fit` to train, or
+            for `Onward` to tell from those that are done.
+        resume_changed: the training that goes on may have another ratio, schedule, number of steps in an epoch or of
+            processes than the one that was saved.
         post_train: hooks, called in order with a `HookContext` when the training has ended. One that has a method
             `before_training(plan, least)` is asked at train begin whether it will do with what is planned.
 
@@ -87,8 +91,8 @@ class SparsityCallback(paddle.callbacks.Callback):
                  sparse_block: Sequence[int] = (1, 1), skip: Sequence[str] = (), plan: PrunePlan | None = None,
                  log_dir: str | os.PathLike[str] | None = None, log_freq: int = 20, per_layer: bool = False,
                  save_dir: str | os.PathLike[str] | None = None,
-                 resume: str | os.PathLike[str] | None = None, post_train: Sequence[Hook] = (),
-                 prune_squeeze: bool = False) -> None:
+                 resume: str | os.PathLike[str] | None = None, resume_changed: bool = False,
+                 post_train: Sequence[Hook] = (), prune_squeeze: bool = False) -> None:
         super().__init__()
         # The schedule checks these; the lengths follow at train begin, when the steps of an epoch are known.
         GMPSchedule(ratio=ratio, initial_ratio=initial_ratio, pruning_steps=pruning_steps, curve=curve)
@@ -108,7 +112,7 @@ class SparsityCallback(paddle.callbacks.Callback):
         if plan is not None and not isinstance(plan, PrunePlan):
             raise InputError(f"plan is what make_plan gives, got {plan!r}")
         for name, value in {"local_sparsity": local_sparsity, "regrow": regrow, "per_layer": per_layer,
-                            "prune_squeeze": prune_squeeze}.items():
+                            "prune_squeeze": prune_squeeze, "resume_changed": resume_changed}.items():
             if not isinstance(value, bool):
                 raise InputError(f"{name} is True or False, got {value!r}")
         if post_train and save_dir is None:
@@ -120,7 +124,9 @@ class SparsityCallback(paddle.callbacks.Callback):
         self.local_sparsity, self.scope, self.regrow = local_sparsity, check_scope(scope), regrow
         self.sparse_block, self.plan = check_block(sparse_block), plan
         self.log_dir, self.log_freq, self.per_layer = log_dir, check_count("log_freq", log_freq, least=1), per_layer
-        self.save_dir, self.resume, self.post_train = save_dir, resume, tuple(post_train)
+        self.save_dir, self.post_train = save_dir, tuple(post_train)
+        self.resume, self.resume_changed = None if resume is None else Path(resume), resume_changed
+        self._averaged = False  # the training that goes on
         self.pruner: GMPPruner | None = None
         self._writer: SparsityWriter | None = None
         self._eval_names: list[str] = []
@@ -130,7 +136,10 @@ class SparsityCallback(paddle.callbacks.Callback):
         """Makes the pruner."""
         from .pruner import GMPPruner  # here, because PaddleSlim takes seconds to import
 
-        state = None if self.resume is None else load_state(self.resume)
+        state = None
+        if self.resume is not None:
+            state = load_checkpoint(self.model, self.resume, self.params.get("steps"), self.resume_changed)
+            self._averaged = state.training.get("ema") is not None
         per_epoch, planned = self._steps()
         if state and planned is not None:
             planned += state.step
@@ -142,9 +151,8 @@ class SparsityCallback(paddle.callbacks.Callback):
         self.pruner = GMPPruner(self.model.network, ratio=configs.pop("ratio"), local_sparsity=self.local_sparsity,
                                 scope=self.scope, regrow=self.regrow, sparse_block=self.sparse_block,
                                 configs=configs, plan=plan)
-        if state and self.resume is not None:
-            require_files(state, Path(self.resume))
-            self.pruner.restore(state, str(self.resume))
+        if state:
+            self.pruner.restore(state, str(self.resume), self.resume_changed)
         least = self.least_sparsity(plan)
         for hook in self.post_train:
             if hasattr(hook, "before_training"):
@@ -152,7 +160,12 @@ class SparsityCallback(paddle.callbacks.Callback):
         self.pruner.attach(self.model._optimizer)
         self._logged = self.pruner.cur_iteration
         if self.log_dir is not None and paddle.distributed.get_rank() == 0:
-            self._writer = SparsityWriter(self.log_dir)
+            self._writer = SparsityWriter(self.log_dir, self.pruner.cur_iteration + 1 if state else None)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Makes sure that a training whose weights were averaged goes on so: its own ones are in the average's file."""
+        if self._averaged and attached_average(self.model) is None:
+            raise InputError(f"{self.resume}: the training that it is of has an EMACallback, and this one has none")
 
     def least_sparsity(self, plan: PrunePlan) -> dict[str, float]:
         """The share of each planned weight that is zero at the target, whatever the weights."""

@@ -1,61 +1,207 @@
-"""Checkpoints of `paddle.Model`, each file written whole or not at all."""
+"""Checkpoints of `paddle.Model`, each whole or not there: all that a training needs to go on as if never stopped."""
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
 
-from .attached import attached_pruner
+from ._version import __version__
+from .attached import attached_average, attached_pruner
+from .errors import InputError
 from .files import put_in_place
-from .state import file_digest, save_state
+from .onward import Place
+from .state import PruningState, file_digest, load_state, require_files, require_same, save_state
+from .stored import load_arrays
+
+_SCRATCH = ".saving-"
+_EPOCH = re.compile(r"(\d+)(?:_(\d+))?\.pd(?:sparse|params)")  # of an epoch, or of so many batches of one
 
 
 class Checkpoints(paddle.callbacks.Callback):
-    """Saves `<epoch>.pdparams` and `.pdopt` every so many epochs, and `final` at the end.
+    """Saves `<epoch>` every so many epochs and after the last one, `<epoch>_<batches>` between, and `final` at the end.
 
-    While a network is being pruned, `<epoch>.pdsparse` is the pruning state that belongs to them: what
-    `SparsityCallback(resume=...)` goes on from.
+    A checkpoint is `.pdparams` and `.pdopt` as hapi writes them (`.pdscaler` too, under mixed precision), `.pdema`
+    where an `EMACallback` averages, and `.pdsparse`, which comes last and names the digests of the others: masks, step
+    and place of the training. What an epoch's checkpoint holds is what is left after its last batch; an evaluation
+    that follows is not over yet.
 
     hapi's own `ModelCheckpoint` writes in place, so that a kill or a full disk leaves half a file under a good name.
 
     Args:
         folder: where the files go.
         every: epochs between two checkpoints.
+        every_batches: batches between two checkpoints within an epoch, of which the last one is kept; None saves none.
+        training: plain values to keep in the state.
+        place: where the training goes on from an earlier one.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], every: int = 1) -> None:
+    def __init__(self, folder: str | os.PathLike[str], every: int = 1, every_batches: int | None = None,
+                 training: dict[str, Any] | None = None, place: Place | None = None) -> None:
         super().__init__()
         self.folder = Path(folder)
-        self.every = every
+        self.every, self.every_batches = every, every_batches
+        self.training, self.place = training or {}, place or Place()
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Clears away what a kill left half written."""
+        if paddle.distributed.get_rank() == 0:
+            for scratch in self.folder.glob(f"{_SCRATCH}*"):
+                shutil.rmtree(scratch)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Notes the epoch."""
+        self.place = Place(epoch)
+
+    def on_train_batch_begin(self, step: int, logs: Any = None) -> None:
+        """Saves what the batch before has left, if it is time: here the learning rate has moved on too."""
+        self.place = replace(self.place, batch=step)
+        if self.every_batches and step and step % self.every_batches == 0:
+            self.save_place()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Saves the epoch, if it is one to save."""
-        if (epoch + 1) % self.every == 0:
-            self.save(str(epoch))
+        self.place = Place(epoch, self.params["steps"] or 0)
+        if (epoch + 1) % self.every == 0 or epoch + 1 == self.params["epochs"]:
+            self.save_place()
 
     def on_train_end(self, logs: Any = None) -> None:
         """Saves `final`."""
         self.save("final")
 
-    def save(self, name: str) -> None:
-        """Saves the network and the optimizer under a name, on rank 0."""
+    def save_place(self) -> Path:
+        """Saves where the training is; checkpoints within an epoch that came before are removed after that.
+
+        Returns:
+            The `.pdsparse` file.
+        """
+        epoch, batch = self.place.epoch, self.place.batch
+        name = str(epoch) if batch == (self.params["steps"] or 0) else f"{epoch}_{batch}"
+        self.save(name)
+        if paddle.distributed.get_rank() == 0:
+            for file in self.folder.glob("*_*.pd*"):
+                if _EPOCH.fullmatch(f"{file.stem}.pdsparse") and file.stem != name:
+                    file.unlink()
+        return self.folder / f"{name}.pdsparse"
+
+    def save(self, name: str, **more: Any) -> None:
+        """Saves the network and the training's state under a name, on rank 0.
+
+        Args:
+            name: of the files, without an ending.
+            more: plain values to keep in the state.
+        """
         if paddle.distributed.get_rank() != 0:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        state_file = self.folder / f"{name}.pdsparse"
-        pruner = attached_pruner(self.model._optimizer) if self.model._optimizer else None
-        with tempfile.TemporaryDirectory(prefix=".", dir=self.folder) as scratch:
+        average = attached_average(self.model)
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self.folder) as scratch:
             self.model.save(str(Path(scratch, name)))
+            if average:
+                paddle.save(average.arrays(), str(Path(scratch, f"{name}.pdema")))
             files = sorted(Path(scratch).iterdir())
-            digests = {file.name: file_digest(file) for file in files} if pruner else {}
-            for file in files:  # .pdopt before .pdparams: with the latter, all is there
+            digests = {file.name: file_digest(file) for file in files}
+            for file in files:  # the others before .pdparams: with it, all is there
                 put_in_place(file, self.folder / file.name)
-        if pruner:  # last: it says what the others have to be
-            save_state(replace(pruner.state(), files=digests), state_file)
-        else:
-            state_file.unlink(missing_ok=True)  # of an earlier training, and not of these weights
+        training = {**self.training, "epoch": self.place.epoch, "batch": self.place.batch, "batches":
+                    (getattr(self, "params", None) or {}).get("steps"), "ranks": paddle.distributed.get_world_size(),
+                    "ema": average.settings() if average else None, **more}
+        pruner = attached_pruner(self.model._optimizer) if self.model._optimizer else None
+        versions = {"paddle": paddle.__version__, "paddle_sparse_cb": __version__}
+        state = pruner.state() if pruner else PruningState(0, {}, {})
+        state = replace(state, training=training, files=digests, versions=versions)
+        save_state(state, self.folder / f"{name}.pdsparse")  # last: it says what the others have to be
+
+
+def last_checkpoint(folder: str | os.PathLike[str]) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint of a training that is whole.
+
+    Args:
+        folder: of `Checkpoints`.
+
+    Returns:
+        Its `.pdsparse` file, None where there is none, and a line for each newer one that is half written or damaged.
+    """
+    places = {file.stem: (int(found[1]), found[2] is None, int(found[2] or 0))
+              for file in Path(folder).glob("*.pd*") if (found := _EPOCH.fullmatch(file.name))}
+    skipped: list[str] = []
+    for name in sorted(places, key=places.__getitem__, reverse=True):
+        path = Path(folder, f"{name}.pdsparse")
+        try:
+            require_files(load_state(path), path)
+            return path, skipped
+        except InputError as error:
+            skipped.append(f"not used: {error}")
+    return None, skipped
+
+
+def load_checkpoint(model: paddle.Model, path: str | os.PathLike[str], batches: int | None = None,
+                    changed: bool = False) -> PruningState:
+    """Puts a checkpoint's network, optimizer with its learning rate, and loss scaling into a prepared model.
+
+    Args:
+        model: made in the same order as the one that was saved, in this process: Paddle's optimizers go by names that
+            it gives out one after another.
+        path: the `.pdsparse` file.
+        batches: of an epoch of the training that goes on; None if not known.
+        changed: epochs may have other lengths than that of the checkpoint, or there may be other processes. Steps are
+            then counted as if the epochs before had been so long as those that follow.
+
+    Returns:
+        The state in it.
+
+    Raises:
+        InputError: a file is missing, damaged or of another time, or is of another network, optimizer or training.
+    """
+    path = Path(path)
+    state = load_state(path)
+    require_files(state, path)
+    before, ranks = state.training.get("batches"), paddle.distributed.get_world_size()
+    if not changed:
+        require_same({key: state.training.get(key) for key in ("batches", "ranks")},
+                     {"batches": batches, "ranks": ranks}, path)
+    _load_network(model.network, path.with_suffix(".pdparams"))
+    if f"{path.stem}.pdopt" in state.files and model._optimizer is not None:
+        _load_optimizer(model, path.with_suffix(".pdopt"))
+    if f"{path.stem}.pdscaler" in state.files and getattr(model, "_scaler", None) is not None:
+        model._scaler.load_state_dict(load_arrays(path.with_suffix(".pdscaler")))
+    if batches and before and batches != before:
+        rate = getattr(model._optimizer, "_learning_rate", None)
+        if isinstance(rate, paddle.optimizer.lr.LRScheduler):
+            rate.step(round(rate.last_epoch * batches / before))
+        state = replace(state, step=round(state.step * batches / before))
+    return state
+
+
+def _load_network(network: paddle.nn.Layer, file: Path) -> None:
+    theirs, mine = load_arrays(file), network.state_dict()
+    for name in [*mine, *(name for name in theirs if name not in mine)]:
+        found, wanted = (f"of shape {list(arrays[name].shape)}" if name in arrays else "missing"
+                         for arrays in (theirs, mine))
+        if found != wanted:
+            raise InputError(f"{file}: of another network: its {name} is {found}, that of this network is {wanted}")
+    network.set_state_dict(theirs)
+
+
+def _load_optimizer(model: paddle.Model, file: Path) -> None:
+    content = load_arrays(file)
+    names = {parameter.name for parameter in model.network.parameters()}
+    for name in content:
+        if name not in ("LR_Scheduler", "master_weights") and not any(name.startswith(f"{own}_") for own in names):
+            raise InputError(f"{file}: of another optimizer: its {name} belongs to no parameter of this network; where "
+                             "it is the same network, make it as the first one of the process, as when it was saved")
+    schedules = isinstance(model._optimizer._learning_rate, paddle.optimizer.lr.LRScheduler)
+    if schedules != ("LR_Scheduler" in content):
+        raise InputError(f"{file}: of another optimizer: it has {'no' if schedules else 'a'} learning rate schedule, "
+                         f"this optimizer has {'one' if schedules else 'none'}")
+    if "master_weights" in content:  # Paddle uses these as they are
+        content["master_weights"] = {name: paddle.to_tensor(array) for name, array in content["master_weights"].items()}
+    model._optimizer.set_state_dict({name: paddle.to_tensor(value) if isinstance(value, np.ndarray) else value
+                                     for name, value in content.items()})

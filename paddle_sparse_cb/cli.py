@@ -6,6 +6,8 @@ Exit codes: 0 all is well, 1 a step failed or the promise does not hold, 2 bad i
 from __future__ import annotations
 
 import argparse
+import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -43,7 +45,12 @@ def _add_training_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--eval", action=argparse.BooleanOptionalAction, default=True,
                          help="measure at each checkpoint, and keep the best (default)")
     command.add_argument("--amp", action="store_true", help="mixed precision, the same as -o amp=true")
-    command.add_argument("-r", "--resume", metavar="CHECKPOINT", help="not possible yet")
+    command.add_argument("-r", "--resume", metavar="CHECKPOINT", nargs="?", const="last",
+                         help="go on from a checkpoint; without a name from the newest whole one of the recipe, or of "
+                         "the dense recipe that it starts from")
+    command.add_argument("--resume-changed", action="store_true",
+                         help="with --resume: the recipe may be another one than the checkpoint's, and epochs may have "
+                         "other lengths")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     options.recipe = options.recipe or options.config
+    if not options.recipe and str(getattr(options, "resume", "")).endswith((".yml", ".yaml")):  # --resume RECIPE
+        options.recipe, options.resume = options.resume, "last"
     if not options.recipe:
         parser.error("a RECIPE is needed")
     warnings.filterwarnings("ignore", message="Setuptools is replacing distutils")
@@ -72,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # no room, no permission, no such folder
         print(f"paddle-sparse: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt as error:
+        return _interrupted(options, error, arguments)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in ("ppdet", "pycocotools"):
@@ -81,15 +92,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _interrupted(options: argparse.Namespace, error: KeyboardInterrupt, arguments: Sequence[str] | None) -> int:
+    """Says how to go on, and gives the exit code that a shell expects."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    number = getattr(error, "number", signal.SIGINT)
+    print(f"paddle-sparse: interrupted{f' by {error}' if str(error) else ''}", file=sys.stderr)
+    if options.command == "train":
+        if options.resume != "last":  # said last, it counts: a checkpoint that it went on from is not the newest now
+            given.append("--resume")
+        print(f"go on with: paddle-sparse {shlex.join(given)}", file=sys.stderr)
+    return 128 + int(number)
+
+
 def _run(options: argparse.Namespace) -> None:
     from . import run  # here: it imports ppdet, and `--help` should not wait for that
+    from .interrupt import Signals
     from .recipe import read_recipe
     from .report import read_report, table
     from .smoke import smoke
 
     training = options.command == "train"
-    if training and options.resume:
-        raise InputError(f"--resume {options.resume}: a training cannot be resumed yet")
     amp = ["amp=true"] if training and options.amp else []
     recipe = read_recipe(options.recipe, options.slim_config, [*options.opt, *amp])
     if options.smoke:
@@ -99,7 +121,9 @@ def _run(options: argparse.Namespace) -> None:
     elif options.command == "report":
         print(table(read_report(recipe.output)))
     elif training:
-        run.train(recipe, options.eval)
+        signals = Signals()
+        with signals.handled():
+            run.train(recipe, run.How(options.eval, options.resume, options.resume_changed, signals))
     else:
         steps = {"plan": run.print_plan, "export": run.export, "optimize": run.optimize, "verify": run.check}
         steps[options.command](recipe)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
 
 from .attached import attached_pruner
 from .checks import check_fraction
 from .errors import InputError
+from .state import load_state, require_files, require_same
+from .stored import load_arrays
 from .zeroing import zeroing
 
 DECAY_TYPES = ("threshold", "normal", "exponential")
@@ -39,9 +44,10 @@ class WeightAverage:
         for part in black_list:
             if not any(part in name for name in state):
                 raise InputError(f"black_list: {part!r} is part of no name in the network")
-        averaged = {id(tensor): tensor for name, tensor in state.items()  # a shared weight once
+        averaged = {id(tensor): (name, tensor) for name, tensor in state.items()  # a shared weight once
                     if not any(part in name for part in black_list)}
-        self._live = list(averaged.values())
+        self.names = [name for name, _ in averaged.values()]
+        self._live = [tensor for _, tensor in averaged.values()]
         self._types = [paddle.float64 if live.dtype == paddle.float64 else paddle.float32 for live in self._live]
         self._same = [live.dtype == dtype for live, dtype in zip(self._live, self._types)]
         self._averages: list[paddle.Tensor] = []
@@ -49,8 +55,19 @@ class WeightAverage:
 
     def _restart(self) -> None:
         """Starts at zero, which `values` makes up for."""
-        self.step, self._shown = 0, 0
+        self.step, self.shown = 0, 0
         self._averages = [paddle.zeros(live.shape, dtype) for live, dtype in zip(self._live, self._types)]
+
+    def arrays(self) -> dict[str, paddle.Tensor]:
+        """The averages as they are kept, by structured name."""
+        return dict(zip(self.names, self._averages))
+
+    @paddle.no_grad()
+    def restore(self, arrays: Mapping[str, np.ndarray], step: int, shown: int) -> None:
+        """Goes on from what `arrays`, `step` and `shown` were."""
+        for name, average in zip(self.names, self._averages):
+            average.set_value(arrays[name])
+        self.step, self.shown = step, shown
 
     def _decay(self) -> float:
         if self.decay_type == "threshold":
@@ -69,18 +86,18 @@ class WeightAverage:
             lerp_(average, live if same else cast(live, dtype), share[dtype])
         self.step += 1
 
-    def values(self) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
+    def values(self) -> Iterator[tuple[str, paddle.Tensor, paddle.Tensor]]:
         """The averages as weights; at least one `update` came before.
 
         Yields:
-            A tensor of the network and its average, a new tensor of the same type.
+            A tensor's structured name, the network's tensor and its average, a new tensor of the same type.
         """
         # ppdet makes up for the start at zero with the last decay, as if all had been the same.
         missing = 0.0 if self.decay_type == "exponential" else self._last ** self.step
-        for live, average in zip(self._live, self._averages):
-            yield live, (average / (1 - missing)).astype(live.dtype)
-        self._shown += 1
-        if self._shown == self.cycle:
+        for name, live, average in zip(self.names, self._live, self._averages):
+            yield name, live, (average / (1 - missing)).astype(live.dtype)
+        self.shown += 1
+        if self.shown == self.cycle:
             self._restart()
 
 
@@ -98,10 +115,12 @@ class EMACallback(paddle.callbacks.Callback):
             `normal`, the decay from the first step on.
         cycle_epochs: after so many epochs the average starts anew; -1 is never.
         black_list: parts of names, such as `["proj_conv.weight"]`, of what is not averaged.
+        resume: a `.pdsparse` file that `Checkpoints` wrote, to go on from; the `.pdema` file beside it has the
+            averages and the training's own weights.
 
     Raises:
-        InputError: here, when an argument is out of its range; at train begin, when the loader has no length or an
-            entry of the black list is part of no name.
+        InputError: here, when an argument is out of its range; at train begin, when the loader has no length, an entry
+            of the black list is part of no name, or the file is of another average.
 
     Example:
         >>> import paddle
@@ -114,7 +133,7 @@ class EMACallback(paddle.callbacks.Callback):
     """
 
     def __init__(self, decay: float = 0.9998, decay_type: str = "threshold", cycle_epochs: int = -1,
-                 black_list: Sequence[str] = ()) -> None:
+                 black_list: Sequence[str] = (), resume: str | os.PathLike[str] | None = None) -> None:
         super().__init__()
         if decay_type not in DECAY_TYPES:
             raise InputError(f"decay_type is one of {', '.join(DECAY_TYPES)}, got {decay_type!r}")
@@ -123,9 +142,10 @@ class EMACallback(paddle.callbacks.Callback):
         if not isinstance(black_list, (list, tuple, set)) or not all(isinstance(part, str) for part in black_list):
             raise InputError(f"black_list is a list of parts of names, got {black_list!r}")
         self.decay, self.decay_type, self.cycle_epochs = check_fraction("decay", decay), decay_type, cycle_epochs
-        self.black_list = tuple(black_list)
+        self.black_list, self.resume = tuple(black_list), resume
         self._average: WeightAverage | None = None
-        self._own: list[tuple[paddle.Tensor, paddle.Tensor]] = []  # the training's weights while the averages are in
+        # The training's weights while the averages are in, by structured name: the network's tensor, and a copy.
+        self._own: dict[str, tuple[paddle.Tensor, paddle.Tensor]] = {}
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Starts an average."""
@@ -133,11 +153,48 @@ class EMACallback(paddle.callbacks.Callback):
             raise InputError("EMACallback: the loader has no length, so the last batch of an epoch is not known")
         self._average = WeightAverage(self.model.network, self.decay, self.decay_type, max(0, self.cycle_epochs),
                                       self.black_list)
+        self._own.clear()  # of a training that was interrupted
+        self.model._gmp_average = self
+        if self.resume is not None:
+            self._restore(Path(self.resume))
+
+    def settings(self) -> dict[str, Any]:
+        """What has to be equal for another average to go on from this one, and how far it is; plain values."""
+        assert self._average is not None
+        return {"decay": self.decay, "decay_type": self.decay_type, "cycle_epochs": self.cycle_epochs,
+                "black_list": list(self.black_list), "step": self._average.step, "shown": self._average.shown}
+
+    def arrays(self) -> dict[str, paddle.Tensor]:
+        """What to save beside the network's own state: `average.<name>`, and `own.<name>` while the averages are in."""
+        assert self._average is not None
+        own = {f"own.{name}": own for name, (_, own) in self._own.items()}
+        return {**own, **{f"average.{name}": average for name, average in self._average.arrays().items()}}
+
+    def _restore(self, path: Path) -> None:
+        assert self._average is not None
+        state = load_state(path)
+        require_files(state, path)
+        found, mine = state.training.get("ema") or {}, self.settings()
+        progress = {key: found.get(key) for key in ("step", "shown")}
+        if not all(type(value) is int and value >= 0 for value in progress.values()):
+            progress = {"step": 0, "shown": 0}  # which is not the file's, and so refused
+        require_same(found, {**mine, **progress}, f"{path}: ema")
+        file = path.with_suffix(".pdema")
+        arrays, live = load_arrays(file), self.model.network.state_dict()
+        for name in self._average.names:
+            wanted = list(live[name].shape)
+            for key in (f"average.{name}", f"own.{name}"):
+                shape = list(arrays[key].shape) if key in arrays else None
+                if shape != wanted and not (shape is None and key.startswith("own.")):
+                    raise InputError(f"{file}: of another network: its {key} has shape {shape}, not {wanted}")
+        self._average.restore({name: arrays[f"average.{name}"] for name in self._average.names}, **progress)
+        self._own = {name: (live[name], paddle.to_tensor(arrays[f"own.{name}"], dtype=live[name].dtype))
+                     for name in self._average.names if f"own.{name}" in arrays}
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Gives the training its own weights back."""
         with paddle.no_grad():
-            for live, own in self._own:
+            for live, own in self._own.values():
                 paddle.assign(own, live)
         self._own.clear()
 
@@ -158,8 +215,8 @@ class EMACallback(paddle.callbacks.Callback):
     def _show(self, average: WeightAverage) -> None:
         pruner = attached_pruner(self.model._optimizer)
         masks = pruner.masks if pruner else {}
-        for live, value in average.values():
-            self._own.append((live, live.clone()))
+        for name, live, value in average.values():
+            self._own[name] = live, live.clone()
             paddle.assign(value, live)
             if live.name in masks:
                 zeroing(live, masks[live.name])()
@@ -168,3 +225,4 @@ class EMACallback(paddle.callbacks.Callback):
         """Forgets the training's own weights."""
         self._own.clear()
         self._average = None
+        del self.model._gmp_average

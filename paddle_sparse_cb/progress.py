@@ -21,19 +21,24 @@ class TimeLeft(paddle.callbacks.Callback):
         self.name = name
         self.after = after
         self._started = 0.0
-        self._told = False
+        self._done, self._told = 0, False
+        self._epoch = 0
 
-    def on_train_batch_begin(self, step: int, logs: Any = None) -> None:
-        """Starts the clock after the first step."""
-        if step == 1 and not self._told:
-            self._started = time.monotonic()
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Notes the epoch."""
+        self._epoch = epoch
 
     def on_train_batch_end(self, step: int, logs: Any = None) -> None:
-        """Tells the estimate once."""
-        if self._told or step < self.after or not self._started or paddle.distributed.get_rank() != 0:
+        """Starts the clock after the first step, and tells the estimate once."""
+        if self._told or paddle.distributed.get_rank() != 0:
+            return
+        if not self._done:
+            self._started = time.monotonic()
+        self._done += 1
+        if self._done <= self.after:
             return
         self._told = True
-        pace = (time.monotonic() - self._started) / step
-        left = pace * (self.params["steps"] * self.params["epochs"] - step)
+        pace = (time.monotonic() - self._started) / self.after
+        left = pace * (self.params["steps"] * (self.params["epochs"] - self._epoch) - step)
         print(f"training {self.name}: {self.params['epochs']} epochs of {self.params['steps']} steps, "
               f"about {max(1, round(left / 60))} min", flush=True)

@@ -251,17 +251,20 @@ class GMPPruner(GMPUnstructuredPruner):
         versions = {"paddle": paddle.__version__, "paddle_sparse_cb": __version__}
         return PruningState(self.cur_iteration, self.settings(), kept, versions=versions)
 
-    def restore(self, state: PruningState, where: str = "resume") -> None:
+    def restore(self, state: PruningState, where: str = "resume", changed: bool = False) -> None:
         """Goes on from a state, on weights that were saved with it.
 
         Args:
             state: of a pruner with the same settings (`load_state`).
             where: its file, for messages.
+            changed: the schedule may be another one, and the scope; what is pruned stays so.
 
         Raises:
             InputError: the settings differ, or the weights have values where the masks prune.
         """
-        require_same(state.settings, self.settings(), where)
+        mine = self.settings()
+        theirs = {**mine, "plan": state.settings.get("plan")} if changed else state.settings
+        require_same(theirs, mine, where)
         made = {}
         for layer, weight in zip(self.plan.pruned, self._weights):
             if layer.name not in state.masks:
@@ -275,7 +278,7 @@ class GMPPruner(GMPUnstructuredPruner):
                 raise InputError(f"{where}: not the state of these weights: {alive} of {layer.name} are not zero where "
                                  "it prunes; load the checkpoint beside it")
             made[weight.name] = mask
-        self.masks, self._zeroings, self._stale = made, None, False
+        self.masks, self._zeroings, self._stale = made, None, changed
         self.cur_iteration = state.step
         self.ratio = self.schedule.at(state.step - 1) if state.step else 0.0
 

@@ -20,6 +20,17 @@ def several() -> bool:
     return paddle.distributed.get_world_size() > 1 and paddle.distributed.is_initialized()
 
 
+def is_first() -> bool:
+    """Whether this is rank 0, which writes and speaks for all."""
+    return paddle.distributed.get_rank() == 0
+
+
+def say(message: str) -> None:
+    """Prints a line at once, on rank 0."""
+    if is_first():
+        print(message, flush=True)
+
+
 def digest(mask: paddle.Tensor) -> int:
     """64 bits of a mask's content, the same on every rank, machine and version."""
     return int.from_bytes(hashlib.blake2b(mask.numpy().tobytes(), digest_size=8).digest(), "little", signed=True)

@@ -26,7 +26,8 @@ from .detection import config
 from .errors import InputError, did_you_mean
 
 # Arguments that a recipe cannot give: objects, and what follows from the recipe itself.
-_NOT_IN_A_RECIPE = {"self", "plan", "skip_params_func", "post_train", "log_dir", "save_dir"}
+_NOT_IN_A_RECIPE = {"self", "plan", "skip_params_func", "post_train", "log_dir", "save_dir", "resume",
+                    "resume_changed"}
 _PARAMETERS = inspect.signature(SparsityCallback.__init__).parameters
 _SPARSITY_KEYS = frozenset(_PARAMETERS) - _NOT_IN_A_RECIPE
 _DEFAULT_RATIO = _PARAMETERS["ratio"].default
@@ -90,6 +91,11 @@ class Recipe:
     def weights(self) -> Path:
         """The last checkpoint of a finished training."""
         return self.output / "checkpoints" / "final.pdparams"
+
+    @property
+    def evaluations(self) -> Path:
+        """What each evaluation of the training measured."""
+        return self.output / "evaluations.json"
 
     @property
     def exported(self) -> Path:
@@ -184,8 +190,8 @@ def _read(path: str | os.PathLike[str], options: Sequence[str], slim_config: str
 
 def _check_values(content: dict[str, Any], path: str) -> None:
     """Finds values that would be found out late, or never."""
-    for key, least in (("epoch", 1), ("num_classes", 1), ("snapshot_epoch", 1), ("log_iter", 1), ("worker_num", 0),
-                       ("seed", 0)):
+    for key, least in (("epoch", 1), ("num_classes", 1), ("snapshot_epoch", 1), ("snapshot_iter", 1), ("log_iter", 1),
+                       ("worker_num", 0), ("seed", 0)):
         if key in content:
             check_count(f"{path}: {key}", content[key], least)
     if content.get("slim", _SLIM) != _SLIM:
@@ -199,7 +205,7 @@ def _check_values(content: dict[str, Any], path: str) -> None:
     if content.get("metric", "COCO") not in ("COCO", "VOC"):
         raise InputError(f"{path}: metric is COCO or VOC, got {content['metric']!r}")
     if content.get("resume_weights"):
-        raise InputError(f"{path}: resume_weights: a training cannot be resumed")
+        raise InputError(f"{path}: resume_weights: a training goes on with --resume")
     _check_mixed_precision(content, path)
     export = content.get("export") or {}
     if not isinstance(export, dict):

@@ -9,16 +9,18 @@ import random
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import paddle
+from paddle.callbacks import ProgBarLogger
 from paddle.static import InputSpec
 
+from . import resumption
 from .best import BestCheckpoint
 from .callback import SparsityCallback
-from .checkpoint import Checkpoints
+from .checkpoint import Checkpoints, load_checkpoint
 from .context import Hook, HookContext, call_hooks
 from .deploy.export import Export
 from .deploy.lite import OptimizeLite, find_optimizer
@@ -32,11 +34,14 @@ from .detection.network import DetectionLoss, DetectionNetwork, EpochToNetwork, 
 from .detection.weights import load_pretrained
 from .ema import EMACallback
 from .errors import InputError, StepError
-from .onward import Onward
+from .evaluations import EvaluationLog
+from .interrupt import Signals, StopOnSignal
+from .onward import Onward, Place
 from .progress import TimeLeft
-from .ranks import SharedStatistics
+from .ranks import SharedStatistics, is_first, say
 from .recipe import Recipe
 from .report import WriteReport, read_report, table
+from .resumption import Checkpoint
 from .selection import PrunePlan, make_plan
 from .sparsity import measure_sparsity
 
@@ -57,7 +62,7 @@ class Run:
 
     def evaluate(self) -> dict[str, float]:
         """`mAP` and `AP50` of the network as it is; all ranks take part."""
-        _say(f"evaluating on {len(self.eval_loader.dataset)} images ...")
+        say(f"evaluating on {len(self.eval_loader.dataset)} images ...")
         result = self.model.evaluate(self.eval_loader, verbose=0, callbacks=[SharedStatistics()])
         return {name: float(result[name]) for name in ("mAP", "AP50")}
 
@@ -109,33 +114,67 @@ def _print_table(context: HookContext) -> None:
             print(f"  {context.output / name}")
 
 
-def train(recipe: Recipe, evaluating: bool = True) -> None:
-    """Runs a recipe from its start weights to its report.
+@dataclass(frozen=True)
+class How:
+    """How a recipe is trained.
+
+    Attributes:
+        evaluating: also measures at each checkpoint, and keeps the best; before and after is always measured.
+        resume: a checkpoint to go on from, with or without an ending; `last` is the newest whole one of the recipe's
+            output folder, or of that of the dense recipe that it starts from, or else the begin.
+        changed: what goes on may be another recipe than the checkpoint's.
+        signals: of the process.
+    """
+
+    evaluating: bool = True
+    resume: str | None = None
+    changed: bool = False
+    signals: Signals = field(default_factory=Signals)
+
+
+def train(recipe: Recipe, how: How | None = None) -> None:
+    """Runs a recipe from its start weights, or from a checkpoint, to its report.
 
     Under `paddle.distributed.launch` all ranks call this; rank 0 writes.
 
     Args:
         recipe: the recipe.
-        evaluating: also measures at each checkpoint, and keeps the best; before and after is always measured.
+        how: how.
 
     Raises:
-        InputError: the recipe, its data or its weights cannot be used.
+        InputError: the recipe, its data, its weights or the checkpoint cannot be used.
         StepError: a step after the training failed, or what came out does not hold the promise.
+        KeyboardInterrupt: a signal ended the training; `Interrupted` if a checkpoint was saved.
     """
+    how = how or How()
     _check(recipe)
-    run = _build(recipe, _start_weights(recipe, evaluating))
-    if recipe.sparsity is None:
-        _fit(run, [], evaluating)
-        call_hooks([_Evaluate(run), run.report, _print_table], run.context())
-        return
-    run.report.dense = {**run.evaluate(), "sparsity": measure_sparsity(run.network, run.plan).ratio}
-    _say(f"before pruning: mAP {run.report.dense['mAP']:.4f}, AP50 {run.report.dense['AP50']:.4f}")
-    if _is_first():
-        shutil.rmtree(recipe.output / "tensorboard", ignore_errors=True)  # curves of two runs in one plot help nobody
-    # The report is written before Lite too, in case its optimizer is missing.
-    hooks: list[Hook] = [_Evaluate(run), _note_weights, _ExportDetector(run), run.report, *_after_export(run)]
-    _fit(run, [SparsityCallback(**{**recipe.sparsity, "skip": ()}, plan=run.plan, save_dir=recipe.output,
-                                log_dir=recipe.output / "tensorboard", post_train=hooks)], evaluating)
+    checkpoint = resumption.find(recipe, how.resume, how.changed)
+    source = None if checkpoint else _start_weights(recipe, how)
+    # Paddle's optimizers go by names that are given out one after another: they begin anew with each recipe.
+    with paddle.utils.unique_name.guard():
+        run = _build(recipe, source)
+        if recipe.sparsity is None:
+            if checkpoint:
+                load_checkpoint(run.model, checkpoint.path, len(run.train_loader), how.changed)
+            _fit(run, [], how, checkpoint)
+            call_hooks([_Evaluate(run), run.report, _print_table], run.context())
+            return
+        run.report.dense = checkpoint.dense if checkpoint else _measure_dense(run)
+        if is_first() and not checkpoint:
+            # Curves of two runs in one plot help nobody.
+            shutil.rmtree(recipe.output / "tensorboard", ignore_errors=True)
+        # The report is written before Lite too, in case its optimizer is missing.
+        hooks: list[Hook] = [_Evaluate(run), _note_weights, _ExportDetector(run), run.report, *_after_export(run)]
+        _fit(run, [SparsityCallback(**{**recipe.sparsity, "skip": ()}, plan=run.plan, save_dir=recipe.output,
+                                    log_dir=recipe.output / "tensorboard", post_train=hooks,
+                                    resume=checkpoint.path if checkpoint else None, resume_changed=how.changed)],
+             how, checkpoint)
+
+
+def _measure_dense(run: Run) -> dict[str, float]:
+    found = {**run.evaluate(), "sparsity": measure_sparsity(run.network, run.plan).ratio}
+    say(f"before pruning: mAP {found['mAP']:.4f}, AP50 {found['AP50']:.4f}")
+    return found
 
 
 def _check(recipe: Recipe) -> None:
@@ -145,14 +184,14 @@ def _check(recipe: Recipe) -> None:
         raise InputError(f"save_dir: {recipe.output} cannot be made: {folder} is no folder that can be written to")
     _averaging(recipe)
     if recipe.content.get("amp", False) and paddle.get_device() == "cpu":
-        _say("warning: amp: on a CPU Paddle trains in float32 all the same")
+        say("warning: amp: on a CPU Paddle trains in float32 all the same")
     if recipe.sparsity is None:
         return
-    if _is_first():
+    if is_first():
         try:
             find_optimizer()
         except StepError as error:
-            _say(f"warning: {error}")
+            say(f"warning: {error}")
     run = _build(recipe, None)
     steps = len(run.train_loader)
     SparsityCallback(**recipe.sparsity).schedule(steps, recipe.content["epoch"] * steps)
@@ -175,20 +214,26 @@ def _after_export(run: Run) -> list[Hook]:
     return [OptimizeLite(run.recipe.lite_options), verify, run.report, _print_table, require]
 
 
-def _fit(run: Run, callbacks: list[paddle.callbacks.Callback], evaluating: bool) -> None:
-    content = run.recipe.content
-    snapshot = content.get("snapshot_epoch", 1)
-    folder = run.recipe.output / "checkpoints"
-    common = [EpochToNetwork(), TimeLeft(run.recipe.name), SharedStatistics(), *_averaging(run.recipe),
-              Checkpoints(folder, snapshot), BestCheckpoint(folder, "mAP")]
-    verbose = 0 if not _is_first() else 1 if sys.stdout.isatty() else 2
-    measured = run.eval_loader if evaluating else None
-    run.model.fit(run.train_loader, measured, epochs=content["epoch"], eval_freq=snapshot,
-                  verbose=verbose, log_freq=content.get("log_iter", 20),
-                  callbacks=[Onward([*common, *callbacks], run.train_loader, run.eval_loader, seed=run.recipe.seed)])
+def _fit(run: Run, callbacks: list[paddle.callbacks.Callback], how: How, checkpoint: Checkpoint | None) -> None:
+    recipe, content = run.recipe, run.recipe.content
+    every = content.get("snapshot_epoch", 1)
+    place = checkpoint.place(len(run.train_loader), how.changed) if checkpoint else Place()
+    folder = resumption.folder(recipe)
+    if not checkpoint:
+        resumption.make_way(recipe)
+    kept = resumption.to_keep(recipe, run.report.dense)
+    saving = Checkpoints(folder, every, content.get("snapshot_iter"), kept, place)
+    common = [EpochToNetwork(), TimeLeft(recipe.name), SharedStatistics(), *_averaging(recipe, checkpoint), saving,
+              StopOnSignal(how.signals, saving), BestCheckpoint(folder, "mAP", place=place),
+              EvaluationLog(recipe.evaluations, ("mAP", "AP50"), place), *callbacks]
+    if is_first():
+        common.append(ProgBarLogger(content.get("log_iter", 20), verbose=1 if sys.stdout.isatty() else 2))
+    measured = run.eval_loader if how.evaluating else None
+    run.model.fit(run.train_loader, measured, epochs=content["epoch"], verbose=0,
+                  callbacks=[Onward(common, run.train_loader, measured, every, place, recipe.seed)])
 
 
-def _averaging(recipe: Recipe) -> list[EMACallback]:
+def _averaging(recipe: Recipe, checkpoint: Checkpoint | None = None) -> list[EMACallback]:
     """The average of the weights that PaddleDetection's `use_ema` and its companions ask for."""
     content = recipe.content
     use, cycle = content.get("use_ema", False), content.get("cycle_epoch", -1)
@@ -201,25 +246,25 @@ def _averaging(recipe: Recipe) -> list[EMACallback]:
     given = {key: content[f"ema_{key}"] for key in ("decay", "decay_type", "black_list")
              if content.get(f"ema_{key}") is not None}
     try:
-        return [EMACallback(cycle_epochs=cycle, **given)]
+        return [EMACallback(cycle_epochs=cycle, resume=checkpoint.path if checkpoint else None, **given)]
     except InputError as error:
         raise InputError(f"{recipe.path}: use_ema: {error}") from None
 
 
-def _start_weights(recipe: Recipe, evaluating: bool) -> str | None:
+def _start_weights(recipe: Recipe, how: How) -> str | None:
     """Where the weights come from; the dense recipe of a `recipe:` is run first unless its result is there."""
     dense = recipe.dense
     if dense is None:
         source = recipe.content.get("pretrain_weights")
         if not source and recipe.sparsity is not None:
-            _say("warning: starting from untrained weights; pruning assumes a converged model")
+            say("warning: starting from untrained weights; pruning assumes a converged model")
         return source
     report = dense.output / "report.json"
     if dense.weights.is_file() and report.is_file() and read_report(dense.output)["digest"] == dense.digest:
-        _say(f"using the dense model of {dense.path} in {dense.output}")
+        say(f"using the dense model of {dense.path} in {dense.output}")
     else:
-        _say(f"training the dense model first: {dense.path}")
-        train(dense, evaluating)
+        say(f"training the dense model first: {dense.path}")
+        train(dense, replace(how, resume=how.resume and resumption.LAST))
         if paddle.distributed.get_world_size() > 1:
             paddle.distributed.barrier()  # rank 0 has written what all read
     return str(dense.weights)
@@ -237,10 +282,10 @@ def _build(recipe: Recipe, source: str | None) -> Run:
         plan = _plan(recipe, network)
         if source:
             loaded = load_pretrained(network, source)
-            _say(str(loaded))
+            say(str(loaded))
             untrained = len({layer.name for layer in plan.pruned} & set(loaded.left))
             if untrained:
-                _say(f"warning: {untrained} of the {len(plan.pruned)} layers to prune start untrained; pruning assumes "
+                say(f"warning: {untrained} of the {len(plan.pruned)} layers to prune start untrained; pruning assumes "
                      "a converged model")
         if paddle.get_device() == "cpu":
             speed_up(network)
@@ -341,7 +386,7 @@ def optimize(recipe: Recipe) -> None:
     report = read_report(recipe.output)
     run.report.digest = report["digest"]  # of what was trained, which the file may have left behind
     if report["digest"] != recipe.digest:
-        _say(f"warning: {recipe.path} has changed since it was trained")
+        say(f"warning: {recipe.path} has changed since it was trained")
     for row in report["rows"]:
         metrics = {"mAP": row["map"], "AP50": row["ap50"], "sparsity": row["sparsity"]}
         if row["name"] == "dense":
@@ -365,12 +410,3 @@ def _trained(recipe: Recipe) -> Run:
     if not recipe.weights.is_file():
         raise InputError(f"{recipe.weights}: nothing trained here yet; run: paddle-sparse train {recipe.path}")
     return _build(recipe, str(recipe.weights))
-
-
-def _is_first() -> bool:
-    return paddle.distributed.get_rank() == 0
-
-
-def _say(message: str) -> None:
-    if _is_first():
-        print(message, flush=True)

@@ -115,7 +115,7 @@ def _parsed(body: bytes) -> PruningState:
     return PruningState(step, settings, masks, training, files, versions)
 
 
-def require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
+def require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str | Path) -> None:
     """Compares settings of a state with those of the training that is to go on.
 
     Args:

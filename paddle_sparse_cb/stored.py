@@ -72,6 +72,8 @@ _ALLOWED = {
     ("_codecs", "encode"): codecs.encode,  # protocol 2 writes bytes as text and, if there are none, as bytes()
     ("__builtin__", "bytes"): _empty_bytes,
     ("builtins", "bytes"): _empty_bytes,
+    ("builtins", "tuple"): tuple,  # a tensor among others than tensors, as master weights are, is (name, array)
+    ("__builtin__", "tuple"): tuple,
 }
 
 
@@ -86,13 +88,13 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def load_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a pickled dict of arrays, such as a `.pdparams` file.
+    """Reads a pickled dict of arrays, such as a `.pdparams` or `.pdopt` file.
 
     Args:
         path: the file.
 
     Returns:
-        The dict as it was saved, names to numpy arrays. Paddle's own table of names is left out.
+        The dict as it was saved, names to numpy arrays, or to dicts of them. Paddle's own table of names is left out.
 
     Raises:
         InputError: the file is missing, cut short, is no pickled dict, or names anything but arrays.
@@ -110,7 +112,17 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a file of weights: it holds a {type(content).__name__}, not a dict")
     content.pop("StructuredToParameterName@@", None)
-    return {name: value.numpy if isinstance(value, _Array) else value for name, value in content.items()}
+    return _plain(content)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _Array):
+        return value.numpy
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], _Array):
+        return value[1].numpy
+    return value
 
 
 def load_inference(prefix: str | os.PathLike[str]) -> dict[str, np.ndarray]:

@@ -81,7 +81,7 @@ def test_the_arithmetic_is_ppdets(keywords):
         ours.update()
         if step % 10 == 9:
             expected = {name: tensor.numpy() for name, tensor in theirs.apply().items()}
-            shown = {live.name: value.numpy() for live, value in ours.values()}
+            shown = {live.name: value.numpy() for _, live, value in ours.values()}
             same({name: shown.get(live.name, live.numpy()) for name, live in network.state_dict().items()}, expected)
             assert len(shown) == len(expected) - (6 if "ema_black_list" in keywords else 0)
 
@@ -153,7 +153,7 @@ def test_half_precision_is_averaged_in_single():
     average = WeightAverage(network, 0.9998, "normal", 0, ())
     for _ in range(300):
         average.update()
-    for live, value in average.values():
+    for _, live, value in average.values():
         assert value.dtype == live.dtype
         np.testing.assert_allclose(value.astype("float32").numpy(), live.astype("float32").numpy(), rtol=1e-2)
 

@@ -26,7 +26,7 @@ _PLAIN_KEYS = frozenset("""
     amp amp_level architecture custom_black_list custom_white_list cycle_epoch ema_black_list ema_decay ema_decay_type
     ema_filter_no_grad epoch eval_height eval_size eval_width export filename find_unused_parameters init_loss_scaling
     log_iter map_type metric norm_type num_classes pretrain_weights print_flops print_params pruner resume_weights
-    save_dir seed slim snapshot_epoch use_ema use_gpu use_mlu use_npu use_xpu weights worker_num
+    save_dir seed slim snapshot_epoch snapshot_iter use_ema use_gpu use_mlu use_npu use_xpu weights worker_num
 """.split())  # noqa: SIM905 a list of quoted words would fill the screen
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+
 from ..errors import InputError
 from . import samples, voc
 from .config import blaming, create
