@@ -22,10 +22,10 @@ from .masks import check_block
 from .schedule import GMPSchedule
 from .selection import PRUNE_PARAMS_TYPES, PrunePlan, make_plan
 from .sparsity import measure_sparsity
-from .tensorboard import SparsityWriter
 
 if TYPE_CHECKING:
     from .pruner import GMPPruner
+    from .tensorboard import SparsityWriter
 
 
 class SparsityCallback(paddle.callbacks.Callback):
@@ -160,6 +160,8 @@ class SparsityCallback(paddle.callbacks.Callback):
         self.pruner.attach(self.model._optimizer)
         self._logged = self.pruner.cur_iteration
         if self.log_dir is not None and paddle.distributed.get_rank() == 0:
+            from .tensorboard import SparsityWriter  # here, because tensorboardX takes time to import
+
             self._writer = SparsityWriter(self.log_dir, self.pruner.cur_iteration + 1 if state else None)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

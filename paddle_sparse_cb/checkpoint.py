@@ -104,6 +104,7 @@ class Checkpoints(paddle.callbacks.Callback):
         average = attached_average(self.model)
         with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self.folder) as scratch:
             self.model.save(str(Path(scratch, name)))
+            _complete(self.model._optimizer, Path(scratch, f"{name}.pdopt"))
             if average:
                 paddle.save(average.arrays(), str(Path(scratch, f"{name}.pdema")))
             files = sorted(Path(scratch).iterdir())
@@ -118,6 +119,13 @@ class Checkpoints(paddle.callbacks.Callback):
         state = pruner.state() if pruner else PruningState(0, {}, {})
         state = replace(state, training=training, files=digests, versions=versions)
         save_state(state, self.folder / f"{name}.pdsparse")  # last: it says what the others have to be
+
+
+def _complete(optimizer: Any, file: Path) -> None:
+    """Adds what was loaded and no step has taken up yet, which Paddle 2.6 leaves out of an optimizer's state."""
+    waiting = getattr(optimizer, "_accumulators_holder", None)
+    if waiting:
+        paddle.save({**waiting, **optimizer.state_dict()}, str(file))
 
 
 def last_checkpoint(folder: str | os.PathLike[str]) -> tuple[Path | None, list[str]]:

@@ -24,7 +24,7 @@ Batch = list[np.ndarray]
 
 
 class Loader(DataLoader):
-    """Paddle's, of a `Seeded` data set in `Batches`; its samples are made by `Transforms`, its batches by a `Collate`."""
+    """Paddle's, of a `Seeded` data set in `Batches`, with `Transforms` for samples and a `Collate` for batches."""
 
     def begin(self, epoch: int, first: int = 0) -> None:
         """Says what the next pass is: the epoch, and the batch that it starts from."""
