@@ -10,17 +10,18 @@ from typing import Any
 from ._version import __version__
 from .best import BestCheckpoint, SparseEarlyStopping
 from .callback import SparsityCallback
-from .checkpoint import Checkpoints
+from .checkpoint import Checkpoints, last_checkpoint, saved_place
 from .context import HookContext
 from .ema import EMACallback
 from .errors import InputError
+from .onward import Onward, Place, Replay
 from .schedule import GMPSchedule
 from .selection import PrunePlan, make_plan
 from .sparsity import SparsityReport, measure_sparsity
 
 __all__ = ["BestCheckpoint", "Checkpoints", "EMACallback", "GMPPruner", "GMPSchedule", "HookContext", "InputError",
-           "PrunePlan", "SparseEarlyStopping", "SparsityCallback", "SparsityReport", "__version__", "make_plan",
-           "measure_sparsity"]
+           "Onward", "Place", "PrunePlan", "Replay", "SparseEarlyStopping", "SparsityCallback", "SparsityReport",
+           "__version__", "last_checkpoint", "make_plan", "measure_sparsity", "saved_place"]
 
 
 def __getattr__(name: str) -> Any:

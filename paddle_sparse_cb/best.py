@@ -14,7 +14,7 @@ from typing import Any
 import paddle
 
 from .attached import target_reached
-from .checkpoint import Checkpoints
+from .checkpoint import Checkpoints, saved_place
 from .errors import InputError
 from .onward import Place
 from .state import load_state, require_files
@@ -72,10 +72,10 @@ class BestCheckpoint(Checkpoints):
         try:
             state = load_state(path)
             require_files(state, path)
+            saved = saved_place(path)
         except InputError as error:  # as after a kill; what was being saved is going to be measured again
             warnings.warn(f"not the best so far: {error}", stacklevel=2)
             return
-        saved = Place(state.training.get("epoch", 0), state.training.get("batch", 0))
         if saved <= self.place:
             self._best = self._sign * state.training.get("best", {}).get(self.monitor, -math.inf * self._sign)
 

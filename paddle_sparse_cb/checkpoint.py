@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,26 +130,44 @@ def _complete(optimizer: Any, file: Path) -> None:
         paddle.save({**waiting, **optimizer.state_dict()}, str(file))
 
 
-def last_checkpoint(folder: str | os.PathLike[str]) -> tuple[Path | None, list[str]]:
+def last_checkpoint(folder: str | os.PathLike[str], say: Callable[[str], Any] = warnings.warn) -> Path | None:
     """The newest checkpoint of a training that is whole.
 
     Args:
         folder: of `Checkpoints`.
+        say: is told in a line of each newer one that is half written or damaged.
 
     Returns:
-        Its `.pdsparse` file, None where there is none, and a line for each newer one that is half written or damaged.
+        Its `.pdsparse` file; None where there is none.
     """
     places = {file.stem: (int(found[1]), found[2] is None, int(found[2] or 0))
               for file in Path(folder).glob("*.pd*") if (found := _EPOCH.fullmatch(file.name))}
-    skipped: list[str] = []
     for name in sorted(places, key=places.__getitem__, reverse=True):
         path = Path(folder, f"{name}.pdsparse")
         try:
             require_files(load_state(path), path)
-            return path, skipped
+            return path
         except InputError as error:
-            skipped.append(f"not used: {error}")
-    return None, skipped
+            say(f"not used: {error}")
+    return None
+
+
+def saved_place(path: str | os.PathLike[str] | None) -> Place:
+    """Where a training was when a checkpoint was saved.
+
+    Args:
+        path: the `.pdsparse` file; None is the begin.
+
+    Raises:
+        InputError: it is missing or damaged, or does not say.
+    """
+    if path is None:
+        return Place()
+    training = load_state(path).training
+    epoch, batch = training.get("epoch"), training.get("batch")
+    if type(epoch) is not int or type(batch) is not int or min(epoch, batch) < 0:
+        raise InputError(f"{path}: does not say where its training was")
+    return Place(epoch, batch)
 
 
 def load_checkpoint(model: paddle.Model, path: str | os.PathLike[str], batches: int | None = None,

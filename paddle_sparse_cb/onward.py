@@ -6,12 +6,17 @@ an event, and the random numbers of a batch follow from seed, epoch, batch and r
 
 from __future__ import annotations
 
+import itertools
+import random
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import paddle
+
+from .errors import InputError
 
 
 @dataclass(frozen=True, order=True)
@@ -36,6 +41,39 @@ class Batches(Protocol):
         """Says the epoch of the next pass, and the batch that it starts from; none are left from `len` on."""
 
 
+class Replay:
+    """Any loader, for `Onward`: the batches before the place are made, and left out.
+
+    Python's and numpy's random numbers, which Paddle shuffles and most transforms draw with, are seeded anew for each
+    pass.
+
+    Args:
+        loader: a `paddle.io.DataLoader` with a length.
+        seed: of its random numbers.
+    """
+
+    def __init__(self, loader: paddle.io.DataLoader, seed: int = 0) -> None:
+        self.loader, self.seed = loader, seed
+        self._first = 0
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def begin(self, epoch: int, first: int = 0) -> None:
+        """Seeds a pass."""
+        self._first = first
+        if first < len(self):
+            np.random.seed([self.seed, epoch])
+            random.seed(f"{self.seed} {epoch}")
+            if hasattr(self.loader.batch_sampler, "set_epoch"):
+                self.loader.batch_sampler.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Gives the batches of a pass from the place on."""
+        if self._first < len(self):
+            yield from itertools.islice(self.loader, self._first, None)
+
+
 class Onward(paddle.callbacks.Callback):
     """Hands hapi's events on to other callbacks, from a place on.
 
@@ -50,11 +88,38 @@ class Onward(paddle.callbacks.Callback):
         every: epochs between two evaluations; the last epoch has one too.
         place: where to go on.
         seed: of the random numbers that Paddle draws in a batch.
+
+    Raises:
+        InputError: a loader has no `begin`.
+
+    Example:
+        >>> import paddle, tempfile
+        >>> from paddle_sparse_cb import Checkpoints, Onward, Replay, SparsityCallback, last_checkpoint, saved_place
+        >>> images, labels = paddle.rand([32, 8]), paddle.randint(0, 4, [32, 1])
+        >>> loader = Replay(paddle.io.DataLoader(paddle.io.TensorDataset([images, labels]), batch_size=8, shuffle=True))
+        >>> def train(folder, epochs):
+        ...     with paddle.utils.unique_name.guard():  # the same names in each of these trainings of one process
+        ...         network = paddle.nn.Linear(8, 4)
+        ...         model = paddle.Model(network)
+        ...         model.prepare(paddle.optimizer.Momentum(0.1, parameters=network.parameters()),
+        ...                       paddle.nn.CrossEntropyLoss())
+        ...         checkpoint = last_checkpoint(folder)
+        ...         sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1, prune_params_type=None,
+        ...                                     resume=checkpoint)
+        ...         model.fit(loader, epochs=epochs, verbose=0, callbacks=[
+        ...             Onward([sparsity, Checkpoints(folder)], loader, place=saved_place(checkpoint))])
+        ...     return sparsity.pruner.cur_iteration
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     train(folder, 2), train(folder, 4)  # the second one trains the last two epochs
+        (8, 16)
     """
 
     def __init__(self, callbacks: Sequence[paddle.callbacks.Callback], train: Batches,
                  evaluation: Batches | None = None, every: int = 1, place: Place | None = None, seed: int = 0) -> None:
         super().__init__()
+        for name, loader in (("train", train), ("evaluation", evaluation)):
+            if loader is not None and not hasattr(loader, "begin"):
+                raise InputError(f"{name} is a loader with a method begin(), such as Replay(loader), got {loader!r}")
         self.callbacks, self.train, self.evaluation = list(callbacks), train, evaluation
         self.every, self.place, self.seed = every, place or Place(), seed
         self._epoch, self._first, self._evaluates = 0, 0, False

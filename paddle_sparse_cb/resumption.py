@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import last_checkpoint
+from .checkpoint import last_checkpoint, saved_place
 from .errors import InputError
 from .onward import Place
 from .ranks import is_first, say
@@ -50,15 +50,14 @@ class Checkpoint:
         Raises:
             InputError: they have, and the checkpoint is not of an epoch's end.
         """
-        epoch, batch, before = (self.state.training.get(key, -1) for key in ("epoch", "batch", "batches"))
-        if not all(type(value) is int and value >= 0 for value in (epoch, batch, before)):
-            raise InputError(f"{self.path}: does not say where its training was")
+        place, before = saved_place(self.path), self.state.training.get("batches")
         if batches == before or not changed:  # where it is an error, the loading says so
-            return Place(epoch, batch)
-        if batch != before:
-            raise InputError(f"{self.path}: it was saved after {batch} of {before} batches of epoch {epoch}, and this "
-                             f"training has {batches} in an epoch: go on from a checkpoint of an epoch's end")
-        return Place(epoch, batches)
+            return place
+        if place.batch != before:
+            raise InputError(f"{self.path}: it was saved after {place.batch} of {before} batches of epoch "
+                             f"{place.epoch}, and this training has {batches} in an epoch: go on from a checkpoint of "
+                             "an epoch's end")
+        return Place(place.epoch, batches)
 
 
 def folder(recipe: Recipe) -> Path:
@@ -93,7 +92,7 @@ def find(recipe: Recipe, resume: str | None, changed: bool = False) -> Checkpoin
     """
     if resume is None:
         return None
-    path = _newest(folder(recipe)) if resume == LAST else _named(resume)
+    path = last_checkpoint(folder(recipe), say) if resume == LAST else _named(resume)
     if path is None:
         say(f"no whole checkpoint in {folder(recipe)}: from the begin")
         return None
@@ -106,17 +105,10 @@ def find(recipe: Recipe, resume: str | None, changed: bool = False) -> Checkpoin
     return found
 
 
-def _newest(where: Path) -> Path | None:
-    path, skipped = last_checkpoint(where)
-    for line in skipped:
-        say(line)
-    return path
-
-
 def _named(resume: str) -> Path:
     path = Path(resume)
     if path.is_dir():
-        newest = _newest(path)
+        newest = last_checkpoint(path, say)
         if newest is None:
             raise InputError(f"--resume {resume}: no whole checkpoint in this folder")
         return newest

@@ -34,7 +34,7 @@ def digits():
     return paddle.io.TensorDataset([images, paddle.to_tensor(labels.reshape(-1, 1))])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def first_digits(digits):
     """160 of them: ten steps of 16."""
     return paddle.io.Subset(digits, range(160))

@@ -3,8 +3,8 @@
 
     make soak
 
-trains a small PicoDet recipe (photographs of trees, some seconds) once undisturbed. Then again and again with SIGKILL at
-a random moment, or at a random one of the moments at which a file takes its place, going on with `--resume` each time,
+trains a small PicoDet recipe (photographs of trees, some seconds) once undisturbed. Then again and again, with SIGKILL
+at a random moment, or at one of the moments at which a file takes its place, going on with `--resume` each time,
 until there were so many kills; with one process, and with two ranks under Paddle's launcher. Each training that came to
 its end has to have made the same bytes: weights, optimizer, masks, averages, exported model, `.nb` files, evaluations,
 and the same curves. Prints kills, resumes and differences.
