@@ -8,6 +8,7 @@ import zlib  # noqa: F401  before paddle: Paddle 2.6 brings a zlib whose symbols
 from typing import Any
 
 from ._version import __version__
+from .adopted import adopt_masks
 from .best import BestCheckpoint, SparseEarlyStopping
 from .callback import SparsityCallback
 from .checkpoint import Checkpoints
@@ -19,8 +20,8 @@ from .selection import PrunePlan, make_plan
 from .sparsity import SparsityReport, measure_sparsity
 
 __all__ = ["BestCheckpoint", "Checkpoints", "EMACallback", "GMPPruner", "GMPSchedule", "HookContext", "InputError",
-           "PrunePlan", "SparseEarlyStopping", "SparsityCallback", "SparsityReport", "__version__", "make_plan",
-           "measure_sparsity"]
+           "PrunePlan", "SparseEarlyStopping", "SparsityCallback", "SparsityReport", "__version__", "adopt_masks",
+           "make_plan", "measure_sparsity"]
 
 
 def __getattr__(name: str) -> Any:

@@ -130,7 +130,7 @@ class Trace:
 
 @contextlib.contextmanager
 def _not_compiled() -> Iterator[None]:
-    """What `paddle.jit.to_static` has wrapped runs as it was written for a while: its compiler cannot take the hooks."""
+    """What `paddle.jit.to_static` has wrapped runs as it was written: its compiler cannot take the hooks."""
     compiled = ProgramTranslator().enable_to_static
     paddle.jit.enable_to_static(False)
     try:

@@ -58,7 +58,7 @@ class Loud(nn.CrossEntropyLoss):
 
 
 class MasterMomentum(paddle.optimizer.Momentum):
-    """Paddle's Momentum on master weights, which it makes and keeps itself; for the step it has a kernel on GPUs alone."""
+    """Paddle's Momentum, which makes and keeps its master weights; a kernel for the step is there on GPUs alone."""
 
     @paddle.no_grad()
     def _append_optimize_op(self, block, param_and_grad):
@@ -77,7 +77,8 @@ def scaler_of_a_gpu(**keywords):
     scaler = paddle.amp.GradScaler(enable=False)
     flag = paddle.to_tensor([False])
     made = {"init_loss_scaling": 1024.0, "incr_ratio": 2.0, "decr_ratio": 0.5, "incr_every_n_steps": 1000,
-            "decr_every_n_nan_or_inf": 1, "incr_count": 0, "decr_count": 0, "use_dynamic_loss_scaling": True, **keywords}
+            "decr_every_n_nan_or_inf": 1, "incr_count": 0, "decr_count": 0, "use_dynamic_loss_scaling": True,
+            **keywords}
     vars(scaler).update({f"_{name}": value for name, value in made.items()}, _enable=True, _found_inf=flag)
     for name in ("value_false", "fp16", "bf16", "fp32"):
         setattr(scaler, f"_temp_found_inf_{name}", flag.clone())
@@ -101,7 +102,7 @@ class Watch(paddle.callbacks.Callback):
         ratio = pruner.schedule.at(pruner.cur_iteration - 1)
         report = measure_sparsity(self.model.network, pruner.plan)
         assert pruner.ratio == ratio
-        for layer, weight in zip(pruner.plan.pruned, pruner._weights):
+        for weight in pruner._weights:
             dead = ~pruner.masks[weight.name].numpy()
             assert dead.sum() == prune_count(ratio, weight.size)
             for held in (weight, *pruner._held(weight)):
@@ -170,7 +171,7 @@ def test_zeros_hold_and_steps_are_counted(first_digits, way, averaged):
         warnings.simplefilter("ignore")  # one process has no ranks
         network = wrap(make())
     callbacks = [EMACallback(decay=0.9)] if averaged else []
-    model, sparsity, steps = fit(first_digits, network, callbacks=callbacks, **keywords)
+    _, sparsity, steps = fit(first_digits, network, callbacks=callbacks, **keywords)
     assert steps == steps_of(keywords.get("accumulate_grad_batches", 1), keywords.get("num_iters", EPOCHS * BATCHES))
     assert sparsity.pruner.cur_iteration == steps[-1]
     # What computes has the same zeros as what is kept, whoever made a program of the network.
@@ -217,8 +218,8 @@ def test_a_step_that_the_scaler_skips_moves_no_weight_and_no_schedule(first_digi
 
     seen = Weights()
     scaler = scaler_of_a_gpu(init_loss_scaling=2.0 ** 127)  # too much until it has been halved a few times
-    _, sparsity, steps = fit(first_digits, Smooth(), optimizer="SGD", learning_rate=5e-4, loss=Loud(), amp="O1",
-                             scaler=scaler, callbacks=[seen], accumulate_grad_batches=accumulate, pruning_iterations=3)
+    _, _, steps = fit(first_digits, Smooth(), optimizer="SGD", learning_rate=5e-4, loss=Loud(), amp="O1",
+                       scaler=scaler, callbacks=[seen], accumulate_grad_batches=accumulate, pruning_iterations=3)
     every = steps_of(accumulate)
     skipped = every[-1] - steps[-1]
     assert skipped >= 1
@@ -241,8 +242,8 @@ def test_a_loss_that_the_scaler_does_not_take_is_no_divergence(digits):
         def on_train_batch_end(self, step, logs=None):
             losses.extend(logs["loss"])
 
-    _, sparsity, steps = fit(paddle.io.TensorDataset([images, labels]), Smooth(), amp="O1", scaler=scaler,
-                             callbacks=[Note()], shuffle=False)
+    _, _, steps = fit(paddle.io.TensorDataset([images, labels]), Smooth(), amp="O1", scaler=scaler,
+                      callbacks=[Note()], shuffle=False)
     assert np.isnan(losses).nonzero()[0].tolist() == [5, 15, 25]
     assert steps[-1] == EPOCHS * (BATCHES - 1)
 
