@@ -46,8 +46,8 @@ def adopt_masks(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, .
         match = _MASK.fullmatch(name)
         if not match or not _is_mask(name, values):
             continue
-        owners = [other for other in _beside(match["layer"], arrays) if other != name
-                  and np.shape(arrays[other]) == values.shape and not _MASK.fullmatch(other)]
+        owners = [other for other in _beside(match["layer"], arrays)
+                  if np.shape(arrays[other]) == values.shape and not _MASK.fullmatch(other)]
         if not owners:  # whatever it is, it is no mask of these weights
             continue
         del adopted[name]
