@@ -8,6 +8,7 @@ import zlib  # noqa: F401  before paddle: Paddle 2.6 brings a zlib whose symbols
 from typing import Any
 
 from ._version import __version__
+from .adopted import adopt_masks
 from .best import BestCheckpoint, SparseEarlyStopping
 from .callback import SparsityCallback
 from .checkpoint import Checkpoints, last_checkpoint, saved_place
@@ -21,7 +22,7 @@ from .sparsity import SparsityReport, measure_sparsity
 
 __all__ = ["BestCheckpoint", "Checkpoints", "EMACallback", "GMPPruner", "GMPSchedule", "HookContext", "InputError",
            "Onward", "Place", "PrunePlan", "Replay", "SparseEarlyStopping", "SparsityCallback", "SparsityReport",
-           "__version__", "last_checkpoint", "make_plan", "measure_sparsity", "saved_place"]
+           "__version__", "adopt_masks", "last_checkpoint", "make_plan", "measure_sparsity", "saved_place"]
 
 
 def __getattr__(name: str) -> Any:

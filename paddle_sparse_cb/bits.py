@@ -27,8 +27,10 @@ def magnitude_bits(values: paddle.Tensor) -> paddle.Tensor:
         values: any shape, of a floating-point type.
 
     Returns:
-        Integers of the same shape and width.
+        Integers of the same shape; of 32 bits for 16-bit floats, for which a CPU has too few operators.
     """
+    if values.dtype in (paddle.float16, paddle.bfloat16):
+        values = values.astype("float32")
     return values.abs().view(_INTEGERS[values.dtype])
 
 

@@ -16,7 +16,8 @@ from .checkpoint import load_checkpoint
 from .checks import check_count
 from .context import Hook, HookContext, call_hooks
 from .distribution import check_scope
-from .errors import InputError
+from .diverged import require_finite_loss
+from .errors import InputError, StepError
 from .forecast import least_sparsity
 from .masks import check_block
 from .schedule import GMPSchedule
@@ -131,6 +132,7 @@ class SparsityCallback(paddle.callbacks.Callback):
         self._writer: SparsityWriter | None = None
         self._eval_names: list[str] = []
         self._logged = -1
+        self._begun = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Makes the pruner."""
@@ -222,10 +224,25 @@ class SparsityCallback(paddle.callbacks.Callback):
                     for spec in specs)
         return list(specs) if specs and known else None
 
+    def on_train_batch_begin(self, step: int, logs: Any = None) -> None:
+        """Notes the optimizer steps done."""
+        assert self.pruner is not None
+        self._begun = self.pruner.cur_iteration
+
     def on_train_batch_end(self, step: int, logs: Any = None) -> None:
-        """Writes the curves, once every `log_freq` optimizer steps."""
+        """Ends a training that has diverged, and writes the curves, once every `log_freq` optimizer steps.
+
+        AMP's scaler skips the step of a batch whose loss overflowed, so that this is no error.
+        """
         assert self.pruner is not None
         done = self.pruner.cur_iteration
+        scaler = getattr(self.model, "_scaler", None)
+        if done > self._begun or scaler is None or not scaler.is_enable():
+            try:
+                require_finite_loss((logs or {}).get("loss"), done)
+            except StepError:
+                self.pruner.detach(self.model._optimizer)  # on_train_end will not be called
+                raise
         if self._writer and done % self.log_freq == 0:
             self._log(done, logs or {})
 

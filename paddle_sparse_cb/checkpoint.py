@@ -17,6 +17,7 @@ import paddle
 
 from ._version import __version__
 from .attached import attached_average, attached_pruner
+from .diverged import require_finite
 from .errors import InputError
 from .files import put_in_place
 from .onward import Place
@@ -99,9 +100,13 @@ class Checkpoints(paddle.callbacks.Callback):
         Args:
             name: of the files, without an ending.
             more: plain values to keep in the state.
+
+        Raises:
+            StepError: the network is not finite; the checkpoints before stay.
         """
         if paddle.distributed.get_rank() != 0:
             return
+        require_finite(self.model.network, f"{self.folder / name} is not saved")
         self.folder.mkdir(parents=True, exist_ok=True)
         average = attached_average(self.model)
         with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self.folder) as scratch:

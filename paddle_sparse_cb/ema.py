@@ -221,8 +221,13 @@ class EMACallback(paddle.callbacks.Callback):
             if live.name in masks:
                 zeroing(live, masks[live.name])()
 
+    @paddle.no_grad()
     def on_train_end(self, logs: Any = None) -> None:
-        """Forgets the training's own weights."""
+        """Forgets the training's own weights, fp32 master copies of them too, or a later step would bring them back."""
+        masters = getattr(getattr(self.model._optimizer, "_inner_opt", self.model._optimizer), "_master_weights", {})
+        for live, _ in self._own.values():
+            if live.name in masters:
+                paddle.assign(live.astype("float32"), masters[live.name])
         self._own.clear()
         self._average = None
         del self.model._gmp_average

@@ -15,6 +15,7 @@ from ._version import __version__
 from .bits import magnitude_bits
 from .checks import check_count
 from .distribution import check_scope, layer_ratios
+from .diverged import finiteness
 from .errors import InputError, StepError
 from .layers import named_weights
 from .schedule import GMPSchedule
@@ -94,6 +95,7 @@ class GMPPruner(GMPUnstructuredPruner):
         # What zeroes the weights and what the optimizer holds of them. Made anew when the masks change, and after the
         # first step of an optimizer, which makes its moments.
         self._zeroings: list[Callable[[], None]] | None = None
+        self._finite: list[Callable[[], bool]] | None = None  # for each planned weight, made at the first update
         if not regrow:
             self.set_static_masks()
 
@@ -145,18 +147,30 @@ class GMPPruner(GMPUnstructuredPruner):
         return [schedule.at(step) for step in range(first, end, stair)][::-1]
 
     def step(self) -> None:
-        """Counts one optimizer step: renews the masks when the ratio rises, and zeroes the pruned weights."""
+        """Counts one optimizer step: renews the masks when the ratio rises, and zeroes the pruned weights.
+
+        Raises:
+            StepError: the training diverged, or the ranks have parted.
+        """
         ratio = self.schedule.at(self.cur_iteration)
         self.cur_iteration += 1
         renew = ratio != self.ratio or self._stale
         if not (renew and self.regrow):  # momentum has just moved weights that are pruned, and they stay so
             self.update_params()
         if renew:
+            self._require_finite(f"at optimizer step {self.cur_iteration}")  # the masks stay as they were
             self.ratio = ratio
             self._stale = False
             self._update_masks()
             self._compare_ranks()
             self.update_params()
+
+    def _require_finite(self, when: str) -> None:
+        if self._finite is None:
+            self._finite = [finiteness(weight) for weight in self._weights]
+        for layer, finite in zip(self.plan.pruned, self._finite):
+            if not finite():
+                raise StepError(f"the training diverged: {layer.name} is not finite {when}")
 
     @paddle.no_grad()
     def _update_masks(self) -> None:
@@ -196,9 +210,10 @@ class GMPPruner(GMPUnstructuredPruner):
         master = getattr(inner, "_master_weights", {}).get(weight.name)
         if master is not None:
             yield master
+        owner = weight if master is None else master  # whose moments go by the master's name
         if not self.regrow:
             for moments in inner._accumulators.values():
-                moment = moments.get(weight.name)
+                moment = moments.get(owner.name)
                 if moment is not None and moment.shape == weight.shape:
                     yield moment
 
@@ -223,7 +238,11 @@ class GMPPruner(GMPUnstructuredPruner):
                 if depth == 0 and not _skipped(optimizer):  # an optimizer's minimize may call its step
                     if not started:  # its first step here has made its moments
                         started, self._zeroings = True, None
-                    self.step()
+                    try:
+                        self.step()
+                    except StepError:  # it ends the training; the next one of this optimizer is its own
+                        self.detach(optimizer)
+                        raise
                 return result
             wrapped._gmp = self  # type: ignore[attr-defined]
             return wrapped
@@ -295,9 +314,7 @@ class GMPPruner(GMPUnstructuredPruner):
         """
         self.update_params()
         report = measure_sparsity(self.model, self.plan)
-        for layer, weight in zip(self.plan.pruned, self._weights):
-            if not bool(paddle.isfinite(weight).all()):
-                raise StepError(f"the training diverged: {layer.name} is not finite after {self.cur_iteration} steps")
+        self._require_finite(f"after {self.cur_iteration} steps")
         zeros = {layer.name: layer.zeros for layer in report.layers}
         for layer, weight in zip(self.plan.pruned, self._weights):
             mask = self.masks.get(weight.name)

@@ -10,6 +10,7 @@ from typing import Any
 
 import paddle
 from paddle import nn
+from paddle.jit.dy2static.program_translator import ProgramTranslator
 
 from .geometry import CONVOLUTIONS_AND_LINEAR, pair
 from .layers import evaluating, named_weights
@@ -120,11 +121,22 @@ class Trace:
 
     def _run(self, hooks: Sequence[Any]) -> None:
         try:
-            with evaluating(self._network):
+            with evaluating(self._network), _not_compiled():
                 self._network(*self._inputs)
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+@contextlib.contextmanager
+def _not_compiled() -> Iterator[None]:
+    """What `paddle.jit.to_static` has wrapped runs as it was written: its compiler cannot take the hooks."""
+    compiled = ProgramTranslator().enable_to_static
+    paddle.jit.enable_to_static(False)
+    try:
+        yield
+    finally:
+        paddle.jit.enable_to_static(compiled)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
 """Small real networks, and what tests share that is no fixture."""
 
+import contextlib
+import io
 from pathlib import Path
 
 import paddle
@@ -62,6 +64,26 @@ def classifier(network, learning_rate=0.01, optimizer="Momentum", **keywords):
     made = getattr(paddle.optimizer, optimizer)(learning_rate=learning_rate, parameters=network.parameters())
     model.prepare(made, nn.CrossEntropyLoss(), paddle.metric.Accuracy())
     return model
+
+
+def slim_checkpoint(network, steps=8, ratio=0.6):
+    """Trains as PaddleDetection does, with PaddleSlim's pruner; gives the pruner and what it would save."""
+    from paddleslim import GMPUnstructuredPruner  # takes seconds
+
+    configs = {"stable_iterations": 0, "pruning_iterations": 20, "tunning_iterations": 20, "pruning_steps": 1,
+               "initial_ratio": ratio, "resume_iteration": 0}
+    with contextlib.redirect_stdout(io.StringIO()):  # a line for each parameter
+        pruner = GMPUnstructuredPruner(network, ratio=ratio, prune_params_type="conv1x1_only", local_sparsity=True,
+                                       configs=configs)
+    optimizer = paddle.optimizer.Momentum(0.01, parameters=network.parameters())
+    for _ in range(steps):
+        network(paddle.rand([4, 1, 8, 8])).square().mean().backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        pruner.step()
+    network(paddle.rand([4, 1, 8, 8])).square().mean().backward()
+    optimizer.step()  # after the last forward, at which the masks act
+    return pruner, {name: tensor.numpy() for name, tensor in network.state_dict().items()}
 
 
 def run_exported(prefix, *inputs):

@@ -80,7 +80,8 @@ def loop():
     for step in range(UPDATES + 1):
         if step == UPDATES and rank == 1:
             perturb(network)
-        parallel(paddle.rand([4, 1, 8, 8])).sum().backward()
+        for _ in range(2):  # micro-batches, whose gradients are added
+            parallel(paddle.rand([4, 1, 8, 8])).sum().backward()
         try:
             optimizer.step()
         except StepError as error:

@@ -137,7 +137,7 @@ def test_worker_processes_do_as_well(tmp_path):
 
 
 def test_a_training_that_was_done_is_only_finished(whole, first_digits, tmp_path):
-    reference, pruner, losses = whole
+    reference, pruner, _ = whole
     again, after = train(first_digits, tmp_path, reference / "3.pdsparse")
     assert after == []
     assert again.sparsity() == pruner.sparsity() == pytest.approx(0.75)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
+from ..adopted import adopt_masks
 from ..errors import InputError
 from ..stored import load_arrays, load_inference
 from . import samples
@@ -21,20 +22,26 @@ class Loaded:
         source: where the weights came from.
         loaded: how many of the network's arrays were set.
         left: the network's names that kept what they had: the file lacks them or has another shape.
+        masked: how many layers of the file PaddleSlim's masks, which lay beside the weights, have been applied to.
     """
 
     source: str
     loaded: int
     left: tuple[str, ...]
+    masked: int = 0
 
     def __str__(self) -> str:
         some = ", ".join(self.left[:3]) + (", ..." if len(self.left) > 3 else "")
         left = f", {len(self.left)} left as they were ({some})" if self.left else ""
-        return f"weights of {self.source}: {self.loaded} arrays loaded{left}"
+        masked = f", masks of {self.masked} layers applied" if self.masked else ""
+        return f"weights of {self.source}: {self.loaded} arrays loaded{masked}{left}"
 
 
 def load_pretrained(network: paddle.nn.Layer, source: str) -> Loaded:
     """Loads what fits by name and shape; a backbone's own weights find their place by the end of the name.
+
+    Zeros of a sparse file are kept from the first step of a training with `SparsityCallback` on, where a layer is one
+    that it prunes; so are those of PaddleSlim's masks (`adopt_masks`).
 
     Args:
         network: any layer.
@@ -48,13 +55,15 @@ def load_pretrained(network: paddle.nn.Layer, source: str) -> Loaded:
     arrays = _read(source)
     own = network.state_dict()
     try:
+        arrays, masked = adopt_masks(arrays)
         matched = match_state_dict(own, arrays)
     except ValueError as error:
         raise InputError(f"{source}: {error}") from None
     if not matched:
         raise InputError(f"{source}: none of its {len(arrays)} arrays fits the network by name and shape")
     network.set_state_dict({name: value.astype(_numpy_dtype(own[name])) for name, value in matched.items()})
-    return Loaded(source, len(matched), tuple(name for name in own if name not in matched))
+    layers = {name.rpartition(".")[0] for name in masked}
+    return Loaded(source, len(matched), tuple(name for name in own if name not in matched), len(layers))
 
 
 def _numpy_dtype(tensor: paddle.Tensor) -> str:

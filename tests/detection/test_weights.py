@@ -1,8 +1,9 @@
 import numpy as np
 import paddle
 import pytest
+from helpers import Pointwise, classifier, slim_checkpoint
 
-from paddle_sparse_cb import InputError
+from paddle_sparse_cb import InputError, SparsityCallback, adopt_masks, make_plan, measure_sparsity
 from paddle_sparse_cb.detection.network import make_network
 from paddle_sparse_cb.detection.weights import load_pretrained
 
@@ -41,3 +42,48 @@ def test_a_host_that_is_not_reached_is_one_short_line(network):
 def test_a_source_that_is_not_there_is_named(network, source):
     with pytest.raises(InputError, match="model|none"):
         load_pretrained(network, source)
+
+
+def sparse_file(folder, kind):
+    """A sparse `.pdparams` without state, and where it is zero: PaddleSlim's masks and all, or zeros alone."""
+    _, saved = slim_checkpoint(Pointwise())
+    arrays, _ = adopt_masks(saved)
+    paddle.save(saved if kind == "masks" else arrays, str(folder / "model.pdparams"))
+    return {name: array == 0 for name, array in arrays.items()}
+
+
+def test_the_line_says_how_many_layers_had_masks(tmp_path):
+    sparse_file(tmp_path, "masks")
+    loaded = load_pretrained(Pointwise(), str(tmp_path / "model"))
+    assert str(loaded) == f"weights of {tmp_path / 'model'}: {loaded.loaded} arrays loaded, masks of 5 layers applied"
+    sparse_file(tmp_path, "zeros")
+    assert "masks" not in str(load_pretrained(Pointwise(), str(tmp_path / "model")))
+
+
+@pytest.mark.parametrize("kind", ["masks", "zeros"])
+@pytest.mark.parametrize("scope", ["local", "global"])
+def test_training_on_a_sparse_file_of_others_loses_none_of_its_zeros(tmp_path, first_digits, kind, scope):
+    zeros = sparse_file(tmp_path, kind)
+    network = Pointwise()
+    load_pretrained(network, str(tmp_path / "model"))
+    for name, parameter in network.named_parameters():
+        assert not parameter.numpy()[zeros[name]].any()
+    plan = make_plan(network, prune_squeeze=True)
+    names = [layer.name for layer in plan.pruned]
+    begun = measure_sparsity(network, plan).ratio
+    assert begun > 0.55
+    seen = []
+
+    class Watch(paddle.callbacks.Callback):
+        def on_train_batch_end(self, step, logs=None):
+            state = self.model.network.state_dict()
+            assert not any(state[name].numpy()[zeros[name]].any() for name in names)
+            seen.append(measure_sparsity(self.model.network, plan).ratio)
+
+    sparsity = SparsityCallback(ratio=0.8, stable_epochs=1, pruning_epochs=1, tunning_epochs=1, pruning_steps=5,
+                                scope=scope, plan=plan)
+    classifier(network).fit(first_digits, epochs=3, batch_size=16, verbose=0, callbacks=[sparsity, Watch()])
+    assert seen[:10] == [begun] * 10
+    assert seen == sorted(seen)
+    assert seen[-1] == pytest.approx(0.8, abs=1e-3)
+    assert seen[-1] >= 0.8
