@@ -234,7 +234,10 @@ def _load_optimizer(model: paddle.Model, file: Path) -> None:
     if schedules != ("LR_Scheduler" in content):
         raise InputError(f"{file}: of another optimizer: it has {'no' if schedules else 'a'} learning rate schedule, "
                          f"this optimizer has {'one' if schedules else 'none'}")
-    if "master_weights" in content:  # Paddle uses these as they are
-        content["master_weights"] = {name: paddle.to_tensor(array) for name, array in content["master_weights"].items()}
+    masters = {name: paddle.to_tensor(array) for name, array in content.pop("master_weights", {}).items()}
+    for name, master in masters.items():  # Paddle takes these as they are, and their moments go by their names
+        master.name = f"{name}_fp32_master_0"
+    if masters:
+        content["master_weights"] = masters
     model._optimizer.set_state_dict({name: paddle.to_tensor(value) if isinstance(value, np.ndarray) else value
                                      for name, value in content.items()})

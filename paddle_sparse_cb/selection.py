@@ -112,6 +112,8 @@ def _beside_pooling(network: nn.Layer) -> set[int]:
     found = set()
     for layer in network.sublayers(include_self=True):
         children = list(layer.children())
-        if any(isinstance(child, nn.AdaptiveAvgPool2D) and pair(child._output_size) == [1, 1] for child in children):
-            found |= {id(child) for child in children if isinstance(child, nn.Conv2D)}
+        pools = [isinstance(child, nn.AdaptiveAvgPool2D) and pair(child._output_size) == [1, 1] for child in children]
+        if any(pools):
+            first = pools.index(True) if isinstance(layer, nn.Sequential) else 0  # which calls them in their order
+            found |= {id(child) for child in children[first:] if isinstance(child, nn.Conv2D)}
     return found

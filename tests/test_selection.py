@@ -30,6 +30,12 @@ def test_squeeze_and_excitation_is_told_without_a_forward(network):
     assert reasons(make_plan(network)) == reasons(make_plan(network, SPEC))
 
 
+def test_what_comes_before_a_sequences_pooling_is_no_squeeze():
+    layers = nn.Conv2D(1, 16, 1), nn.Conv2D(16, 8, 1), nn.AdaptiveAvgPool2D(1), nn.Conv2D(8, 4, 1)
+    plan = make_plan(nn.Sequential(*layers), prune_params_type="conv1x1_only")
+    assert [layer.reason for layer in plan.layers] == ["", "", "on a 1x1 map"]
+
+
 @pytest.mark.parametrize("spec", [None, SPEC])
 def test_squeeze_and_excitation_is_planned_where_asked_for(network, spec):
     pruned = {layer.name for layer in make_plan(network, spec, prune_squeeze=True).pruned}
