@@ -32,6 +32,8 @@ class EvaluationLog(paddle.callbacks.Callback):
         """Takes up the rows of the training that goes on."""
         goes_on = self.place != Place() and self.path.is_file()
         self._rows = [row for row in read_evaluations(self.path) if row["epoch"] < self.place.epoch] if goes_on else []
+        if not goes_on and paddle.distributed.get_rank() == 0:
+            self.path.unlink(missing_ok=True)  # of an earlier training
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Notes the epoch."""

@@ -15,6 +15,7 @@ from .context import HookContext
 from .deploy.lite import count_convolutions
 from .deploy.verify import describe
 from .errors import InputError
+from .evaluations import best_by_sparsity, read_evaluations
 from .files import write_text
 
 _HEADERS = ("", "model", "input size", "sparsity", "mAP 0.5:0.95", "AP50", ".nb MB", "sparse convolutions")
@@ -48,8 +49,10 @@ class WriteReport:
         if context.plan.pruned:
             final = {**context.metrics, "sparsity": context.sparsity.ratio}
             rows.append(self._row(context, "sparse", context.target_ratio, final))
+        log = context.output / "evaluations.json"
         report = {"recipe": self.recipe, "paddle": paddle.__version__, "seed": self.seed, "digest": self.digest,
-                  "rows": rows, "layers": context.sparsity.to_dict()["layers"], "checks": context.checks}
+                  "rows": rows, "layers": context.sparsity.to_dict()["layers"], "checks": context.checks,
+                  "evaluations": best_by_sparsity(read_evaluations(log), "mAP") if log.is_file() else []}
         write_text(context.output / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
         write_text(context.output / "report.md", _markdown(report))
 
@@ -106,7 +109,11 @@ def _percent(fraction: float | None) -> str:
 
 def _markdown(report: dict[str, Any]) -> str:
     checks = [f"- `{name}`: {describe(check)}" for name, check in report["checks"].items()]
+    levels = [(f"{row['sparsity']:.2%}", row["epoch"], _percent(row["mAP"])) for row in report["evaluations"]]
+    by_sparsity = tabulate(levels, headers=("sparsity", "epoch", "mAP, the best"), tablefmt="github",
+                           disable_numparse=True, colalign=("right",) * 3).splitlines() if levels else []
     return "\n".join([f"# {report['recipe']}", "", table(report, "github"), "",
                       f"mAP and AP50 in percent. Paddle {report['paddle']}, seed {report['seed']}. "
                       "The dense `.nb` holds the same weights with dense kernels: its size does not depend on zeros.",
+                      *(["", "## On the way", "", *by_sparsity] if levels else []),
                       *(["", "## Zeros, counted again in the files", "", *checks] if checks else []), ""])
