@@ -228,7 +228,8 @@ def test_its_flags_are_taken_and_missing_data_is_one_line(configs, capsys):
     code = main(["train", *words(configs), "--eval", "--amp", "-o", "TrainDataset.dataset_dir=/none"])
     said = capsys.readouterr()
     assert code == 2
-    assert said.err == ("paddle-sparse: TrainDataset: no annotations at "
+    files = " with ".join(words(configs)[1::2])
+    assert said.err == (f"paddle-sparse: {files}: TrainDataset: no annotations at "
                         "/none/annotations/instances_train2017.json (dataset_dir + anno_path)\n")
     assert "warning: amp: on a CPU Paddle trains in float32 all the same" in said.out
 
