@@ -1,10 +1,13 @@
+import pickle
+from dataclasses import replace
+
 import paddle
 import pytest
 from helpers import Pointwise, classifier
 
 from paddle_sparse_cb import GMPPruner, InputError, SparsityCallback
-from paddle_sparse_cb.checkpoint import Checkpoints
-from paddle_sparse_cb.state import load_state
+from paddle_sparse_cb.checkpoint import Checkpoints, load_checkpoint
+from paddle_sparse_cb.state import file_digest, load_state, save_state
 
 
 def test_epochs_and_final_are_saved_whole(first_digits, tmp_path):
@@ -98,3 +101,25 @@ def test_the_state_of_an_earlier_training_does_not_outlive_its_weights(first_dig
     assert load_state(tmp_path / "1.pdsparse").masks
     classifier(Pointwise()).fit(first_digits, epochs=2, batch_size=80, verbose=0, callbacks=[Checkpoints(tmp_path)])
     assert not load_state(tmp_path / "1.pdsparse").masks
+
+
+@pytest.mark.parametrize("content", [
+    {"LR_Scheduler": {}}, {"LR_Scheduler": 5}, {"LR_Scheduler": {"last_epoch": 1, "last_lr": 0.1}, "master_weights": 5}])
+def test_an_optimizer_of_a_stranger_that_makes_no_sense_is_named(content, tmp_path):
+    def made():
+        network = Pointwise()
+        model = paddle.Model(network)
+        rate = paddle.optimizer.lr.StepDecay(0.1, 3)
+        model.prepare(paddle.optimizer.Momentum(rate, parameters=network.parameters()))
+        return model
+
+    model = made()
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.set_model(model)
+    checkpoints.save("0")
+    (tmp_path / "0.pdopt").write_bytes(pickle.dumps(content))
+    path = tmp_path / "0.pdsparse"
+    state = load_state(path)
+    save_state(replace(state, files={name: file_digest(tmp_path / name) for name in state.files}), path)
+    with pytest.raises(InputError, match=r"0.pdopt: this optimizer cannot go on from it: "):
+        load_checkpoint(model, path)
