@@ -104,7 +104,8 @@ def test_the_state_of_an_earlier_training_does_not_outlive_its_weights(first_dig
 
 
 @pytest.mark.parametrize("content", [
-    {"LR_Scheduler": {}}, {"LR_Scheduler": 5}, {"LR_Scheduler": {"last_epoch": 1, "last_lr": 0.1}, "master_weights": 5}])
+    {"LR_Scheduler": {}}, {"LR_Scheduler": 5},
+    {"LR_Scheduler": {"last_epoch": 1, "last_lr": 0.1}, "master_weights": 5}])
 def test_an_optimizer_of_a_stranger_that_makes_no_sense_is_named(content, tmp_path):
     def made():
         network = Pointwise()
