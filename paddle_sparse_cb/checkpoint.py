@@ -216,7 +216,7 @@ def load_checkpoint(model: paddle.Model, path: str | os.PathLike[str], batches: 
 def _load_network(network: paddle.nn.Layer, file: Path) -> None:
     theirs, mine = load_arrays(file), network.state_dict()
     for name in [*mine, *(name for name in theirs if name not in mine)]:
-        found, wanted = (f"of shape {list(arrays[name].shape)}" if name in arrays else "missing"
+        found, wanted = (f"of shape {list(np.shape(arrays[name]))}" if name in arrays else "missing"
                          for arrays in (theirs, mine))
         if found != wanted:
             raise InputError(f"{file}: of another network: its {name} is {found}, that of this network is {wanted}")
@@ -234,10 +234,14 @@ def _load_optimizer(model: paddle.Model, file: Path) -> None:
     if schedules != ("LR_Scheduler" in content):
         raise InputError(f"{file}: of another optimizer: it has {'no' if schedules else 'a'} learning rate schedule, "
                          f"this optimizer has {'one' if schedules else 'none'}")
-    masters = {name: paddle.to_tensor(array) for name, array in content.pop("master_weights", {}).items()}
-    for name, master in masters.items():  # Paddle takes these as they are, and their moments go by their names
-        master.name = f"{name}_fp32_master_0"
-    if masters:
-        content["master_weights"] = masters
-    model._optimizer.set_state_dict({name: paddle.to_tensor(value) if isinstance(value, np.ndarray) else value
-                                     for name, value in content.items()})
+    try:
+        masters = {name: paddle.to_tensor(array) for name, array in content.pop("master_weights", {}).items()}
+        for name, master in masters.items():  # Paddle takes these as they are, and their moments go by their names
+            master.name = f"{name}_fp32_master_0"
+        if masters:
+            content["master_weights"] = masters
+        model._optimizer.set_state_dict({name: paddle.to_tensor(value) if isinstance(value, np.ndarray) else value
+                                         for name, value in content.items()})
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[-300:]
+        raise InputError(f"{file}: this optimizer cannot go on from it: {reason}") from None

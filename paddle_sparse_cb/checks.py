@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Integral, Real
+from typing import Any
 
 from .errors import InputError
 
@@ -17,9 +18,9 @@ def check_fraction(name: str, value: object, least: float = 0.0) -> float:
         ...
         paddle_sparse_cb.errors.InputError: ratio is a fraction from 0.0 to below 1, got 75 (did you mean 0.75?)
     """
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    number: Any = value if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     if least <= number < 1:
-        return number
+        return float(number)
     hint = f" (did you mean {number / 100:g}?)" if 1 < number < 100 else ""
     raise InputError(f"{name} is a fraction from {least} to below 1, got {value!r}{hint}")
 

@@ -31,6 +31,8 @@ _NOT_IN_A_RECIPE = {"self", "plan", "skip_params_func", "post_train", "log_dir",
 _PARAMETERS = inspect.signature(SparsityCallback.__init__).parameters
 _SPARSITY_KEYS = frozenset(_PARAMETERS) - _NOT_IN_A_RECIPE
 _DEFAULT_RATIO = _PARAMETERS["ratio"].default
+_LARGEST = 4096  # pixels of a side of the exported network's input
+_MOST_WORKERS = 1024
 _SLIM = "UnstructuredPruner"  # of PaddleDetection's slim methods, the one that this package is
 
 
@@ -45,6 +47,7 @@ class Recipe:
         above: the recipes that start from this one.
         cut_down: a few steps on other data (`smoke.py`).
         slim: PaddleDetection's slim file laid over it, if there is one.
+        files: the names of all files that it was read from, but those that `_BASE_` names, for messages.
     """
 
     path: Path
@@ -53,6 +56,7 @@ class Recipe:
     above: tuple[Recipe, ...] = ()
     cut_down: bool = False
     slim: Path | None = None
+    files: str = ""
 
     @property
     def name(self) -> str:
@@ -77,9 +81,9 @@ class Recipe:
         for key in ("TestReader", "inputs_def", "image_shape"):
             shape = shape.get(key) if isinstance(shape, dict) else None
         if not isinstance(shape, list) or len(shape) < 2 or not all(
-                type(size) is int and size > 0 and size % 32 == 0 for size in shape[-2:]):
-            raise InputError(f"{self.path}: TestReader.inputs_def.image_shape is [3, height, width], the fixed size of "
-                             f"the exported network in multiples of 32, got {shape!r}")
+                type(size) is int and 0 < size <= _LARGEST and size % 32 == 0 for size in shape[-2:]):
+            raise InputError(f"{self.files}: TestReader.inputs_def.image_shape is [3, height, width], the fixed size "
+                             f"of the exported network in multiples of 32 up to {_LARGEST}, got {shape!r}")
         return shape[-2], shape[-1]
 
     @property
@@ -155,31 +159,41 @@ def read_recipe(path: str | os.PathLike[str], slim_config: str | None = None,
 def _read(path: str | os.PathLike[str], options: Sequence[str], slim_config: str | None, above: tuple[Recipe, ...],
           save_dir: str | None) -> Recipe:
     content = config.read_with_bases(path)
-    slim = None
+    slim, files = None, str(path)
     if slim_config:
         over = config.read_with_bases(slim_config)
         slim = Path(slim_config) if "slim" in over else None  # a file of values alone is not what the run is
-        content = config.merge(over, content)
+        content, files = config.merge(over, content), f"{path} with {slim_config}"
     for option in options:
         content = config.merge(_option(option), content)
     if save_dir:
         content["save_dir"] = save_dir
+    with config.naming(files):
+        if not save_dir and not any(option.startswith("save_dir=") for option in options):
+            _check_save_dir(content.get("save_dir"))
+        return _made(Path(path), content, above, slim, files)
+
+
+def _made(path: Path, content: dict[str, Any], above: tuple[Recipe, ...], slim: Path | None, files: str) -> Recipe:
+    """Makes a recipe of its merged content, once that has been checked."""
     for key in ("architecture", "epoch", "num_classes", "TrainDataset", "TrainReader", "EvalDataset", "EvalReader",
                 "LearningRate", "OptimizerBuilder"):
         if key not in content:
-            raise InputError(f"{path}: no recipe: it has no {key!r}")
-    _check_values(content, str(path))
+            raise InputError(f"no recipe: it has no {key!r}")
+    _check_values(content)
     blocks = [content.pop(block) for block in ("UnstructuredPruner", "Sparsity") if block in content]
     for block in blocks:
         if not isinstance(block, dict):
-            raise InputError(f"{path}: the sparsity block is a mapping, got {block!r}")
+            raise InputError(f"the sparsity block is a mapping, got {block!r}")
         for key in block:
             if key not in _SPARSITY_KEYS:
-                raise InputError(f"{path}: unknown key {key!r} in Sparsity; {did_you_mean(str(key), _SPARSITY_KEYS)}")
+                raise InputError(f"unknown key {key!r} in Sparsity; {did_you_mean(str(key), _SPARSITY_KEYS)}")
     sparsity = {key: value for block in blocks for key, value in block.items()} if blocks else None
     if sparsity is not None:
         SparsityCallback(**sparsity)  # finds bad values before anything long is started
-    recipe = Recipe(Path(path), content, sparsity, above, slim=slim)
+    recipe = Recipe(path, content, sparsity, above, slim=slim, files=files)
+    if not recipe.name.strip("."):  # `...yml` is a name for a file
+        raise InputError(f"a recipe's name is that of its output folder, which cannot be {recipe.name!r}")
     check_options(recipe.lite_options, sparsity is not None)
     for other in above:
         if other.output == recipe.output:
@@ -188,55 +202,68 @@ def _read(path: str | os.PathLike[str], options: Sequence[str], slim_config: str
     return recipe
 
 
-def _check_values(content: dict[str, Any], path: str) -> None:
+def _check_save_dir(save_dir: object) -> None:
+    """Makes sure that a recipe, which may come from a stranger, writes below the folder that it is run in."""
+    if isinstance(save_dir, str) and (Path(save_dir).is_absolute() or ".." in Path(save_dir).parts):
+        raise InputError(f"save_dir: {save_dir} leads out of the folder that the recipe is run in; a file cannot say "
+                         f"so, only you can: -o save_dir={save_dir}")
+
+
+def _check_values(content: dict[str, Any]) -> None:
     """Finds values that would be found out late, or never."""
     for key, least in (("epoch", 1), ("num_classes", 1), ("snapshot_epoch", 1), ("snapshot_iter", 1), ("log_iter", 1),
                        ("worker_num", 0), ("seed", 0)):
         if key in content:
-            check_count(f"{path}: {key}", content[key], least)
+            check_count(key, content[key], least)
     if content.get("slim", _SLIM) != _SLIM:
-        raise InputError(f"{path}: slim is {_SLIM}, got {content['slim']!r}")
+        raise InputError(f"slim is {_SLIM}, got {content['slim']!r}")
     for key in ("architecture", "save_dir", "pretrain_weights"):
         untrained = key == "pretrain_weights" and content.get(key) is None  # PaddleDetection's word for it is null
         if not untrained and not isinstance(content.get(key, ""), str):
-            raise InputError(f"{path}: {key} is a string, got {content[key]!r}")
+            raise InputError(f"{key} is a string, got {content[key]!r}")
+    if content.get("worker_num", 0) > _MOST_WORKERS:
+        raise InputError(f"worker_num is at most {_MOST_WORKERS}, got {content['worker_num']}")
+    source = content.get("pretrain_weights") or ""
+    if "://" in source and not source.endswith(".pdparams"):
+        raise InputError(f"pretrain_weights: a URL ends in .pdparams, got {source}: PaddleDetection's downloader would "
+                         "unpack an archive, whose files lie wherever they say")
     if content.get("seed", 0) >= 2**32:
-        raise InputError(f"{path}: seed is less than 2**32, got {content['seed']}")
+        raise InputError(f"seed is less than 2**32, got {content['seed']}")
     if content.get("metric", "COCO") not in ("COCO", "VOC"):
-        raise InputError(f"{path}: metric is COCO or VOC, got {content['metric']!r}")
+        raise InputError(f"metric is COCO or VOC, got {content['metric']!r}")
     if content.get("resume_weights"):
-        raise InputError(f"{path}: resume_weights: a training goes on with --resume")
-    _check_mixed_precision(content, path)
+        raise InputError("resume_weights: a training goes on with --resume")
+    _check_mixed_precision(content)
     export = content.get("export") or {}
     if not isinstance(export, dict):
-        raise InputError(f"{path}: export is a mapping, got {export!r}")
+        raise InputError(f"export is a mapping, got {export!r}")
     # PaddleDetection's, of which the first two count here, and ours.
     known = {"post_process", "nms", "benchmark", "fuse_conv_bn", "int8", "lite"}
     for key, value in export.items():
         if key not in known:
-            raise InputError(f"{path}: unknown key {key!r} in export; {did_you_mean(key, known)}")
+            raise InputError(f"unknown key {key!r} in export; {did_you_mean(key, known)}")
         if key == "lite":
             if not isinstance(value, dict):
-                raise InputError(f"{path}: export.lite is a mapping of options of paddle_lite_opt, got {value!r}")
+                raise InputError(f"export.lite is a mapping of options of paddle_lite_opt, got {value!r}")
         elif key == "int8" and value:
-            raise InputError(f"{path}: export.int8: PicoDet has hard swish, which Paddle-Lite computes wrongly in a "
-                             "sparse INT8 model; QuantizeInt8 is for networks without it")
+            raise InputError("export.int8: PicoDet has hard swish, which Paddle-Lite computes wrongly in a sparse "
+                             "INT8 model; QuantizeInt8 is for networks without it")
         elif not isinstance(value, bool):
-            raise InputError(f"{path}: export.{key} is true or false, got {value!r}")
+            raise InputError(f"export.{key} is true or false, got {value!r}")
 
 
-def _check_mixed_precision(content: dict[str, Any], path: str) -> None:
+def _check_mixed_precision(content: dict[str, Any]) -> None:
     """Finds values of PaddleDetection's `amp` and its companions that Paddle would take without a word on a CPU."""
     if not isinstance(content.get("amp", False), bool):
-        raise InputError(f"{path}: amp is true or false, got {content['amp']!r}")
+        raise InputError(f"amp is true or false, got {content['amp']!r}")
     if content.get("amp_level", "O1") not in ("O1", "O2"):
-        raise InputError(f"{path}: amp_level is O1 or O2, got {content['amp_level']!r}")
+        raise InputError(f"amp_level is O1 or O2, got {content['amp_level']!r}")
     if "init_loss_scaling" in content:
-        check_count(f"{path}: init_loss_scaling", content["init_loss_scaling"], 1)
+        check_count("init_loss_scaling", content["init_loss_scaling"], 1)
     for key in ("custom_white_list", "custom_black_list"):
         value = content.get(key) or []
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            raise InputError(f"{path}: {key} is a list of names of operators, got {value!r}")
+            raise InputError(f"{key} is a list of names of operators, got {value!r}")
 
 
 def _option(option: str) -> dict[str, Any]:

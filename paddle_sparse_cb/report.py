@@ -83,7 +83,7 @@ def read_report(output: Path) -> dict[str, Any]:
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         report["digest"], table(report)  # has what is asked of it below
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise InputError(f"{path}: no report of ours: {type(error).__name__} {error}") from None
     return report
 

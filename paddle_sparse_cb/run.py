@@ -8,9 +8,9 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import paddle
@@ -46,6 +46,18 @@ from .selection import PrunePlan, make_plan
 from .sparsity import measure_sparsity
 
 _ARTEFACTS = {"pdparams": "checkpoints/final.pdparams", "nb_dense": "model_dense.nb", "nb_sparse": "model_sparse.nb"}
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _naming_its_files(function: _Function) -> _Function:
+    """Has the errors of a function of a recipe name the recipe's files."""
+    @functools.wraps(function)
+    def call(recipe: Recipe, *arguments: Any) -> Any:
+        with config.naming(recipe.files):
+            return function(recipe, *arguments)
+    return cast(_Function, call)
 
 
 @dataclass
@@ -177,6 +189,7 @@ def _measure_dense(run: Run) -> dict[str, float]:
     return found
 
 
+@_naming_its_files
 def _check(recipe: Recipe) -> None:
     """Finds what is wrong with a recipe before anything long is started: a dense training, say."""
     folder = next(path for path in (recipe.output, *recipe.output.parents) if path.exists())
@@ -205,7 +218,7 @@ def _require_sparse(recipe: Recipe, plan: PrunePlan) -> None:
     rows, columns = recipe.sparsity.get("sparse_block", (1, 1))
     for layer in plan.pruned:
         if layer.shape[0] % rows or layer.shape[1] % columns:
-            raise InputError(f"{recipe.path}: Sparsity.sparse_block {[rows, columns]} does not divide {layer.name} "
+            raise InputError(f"{recipe.files}: Sparsity.sparse_block {[rows, columns]} does not divide {layer.name} "
                              f"{list(layer.shape)}, which would end below its ratio")
     require_sparse(plan, SparsityCallback(**recipe.sparsity).least_sparsity(plan))
 
@@ -238,7 +251,7 @@ def _averaging(recipe: Recipe, checkpoint: Checkpoint | None = None) -> list[EMA
     content = recipe.content
     use, cycle = content.get("use_ema", False), content.get("cycle_epoch", -1)
     if not isinstance(use, bool):
-        raise InputError(f"{recipe.path}: use_ema is true or false, got {use!r}")
+        raise InputError(f"{recipe.files}: use_ema is true or false, got {use!r}")
     if not use:
         return []
     if type(cycle) is int and cycle > 0:  # what PaddleDetection counts is snapshots, whatever the name says
@@ -248,7 +261,7 @@ def _averaging(recipe: Recipe, checkpoint: Checkpoint | None = None) -> list[EMA
     try:
         return [EMACallback(cycle_epochs=cycle, resume=checkpoint.path if checkpoint else None, **given)]
     except InputError as error:
-        raise InputError(f"{recipe.path}: use_ema: {error}") from None
+        raise InputError(f"{recipe.files}: use_ema: {error}") from None
 
 
 def _start_weights(recipe: Recipe, how: How) -> str | None:
@@ -270,13 +283,14 @@ def _start_weights(recipe: Recipe, how: How) -> str | None:
     return str(dense.weights)
 
 
+@_naming_its_files
 def _build(recipe: Recipe, source: str | None) -> Run:
     """Makes network, data and model, with the weights of a source if one is given."""
     random.seed(recipe.seed)
     np.random.seed(recipe.seed)
     paddle.seed(recipe.seed)
-    with config.blaming(str(recipe.path)):
-        registry = config.load(recipe.content, str(recipe.path))
+    with config.blaming(recipe.files):
+        registry = config.load(recipe.content, recipe.files)
         network = make_network(registry)
         loaders = make_loader(registry, "Train"), make_loader(registry, "Eval")
         plan = _plan(recipe, network)
@@ -342,14 +356,15 @@ def _plan(recipe: Recipe, network: DetectionNetwork) -> PrunePlan:
                            for layer in plan.layers))
 
 
+@_naming_its_files
 def print_plan(recipe: Recipe) -> None:
     """Prints what a recipe prunes; needs no data and no weights.
 
     Raises:
         InputError: a planned layer would end below its ratio, or dense in Paddle-Lite.
     """
-    with config.blaming(str(recipe.path)):
-        plan = _plan(recipe, make_network(config.load(recipe.content, str(recipe.path))))
+    with config.blaming(recipe.files):
+        plan = _plan(recipe, make_network(config.load(recipe.content, recipe.files)))
     print(plan)
     if recipe.sparsity is None:
         return

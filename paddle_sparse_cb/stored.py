@@ -7,16 +7,24 @@ and plain containers is let through here.
 from __future__ import annotations
 
 import codecs
+import io
 import os
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import paddle
+from google.protobuf.message import DecodeError
+from paddle.base.proto import framework_pb2
 
 from .errors import InputError
-from .paddle3 import old_programs
+from .tensors import read_tensors
+
+# A variable that is a tensor: the number of that type, and the field with the details, `lod_tensor` in Paddle 2 and
+# `dense_tensor` in Paddle 3.
+TENSOR = 7
+_DETAILS = framework_pb2.VarType.DESCRIPTOR.fields_by_number[3].name
 
 # The types of weights. numpy's own `dtype.__setstate__` and `ndarray.__setstate__` believe a damaged file and crash.
 _TYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"})
@@ -87,6 +95,13 @@ class _ArrayUnpickler(pickle.Unpickler):
         return _ALLOWED[module, name]
 
 
+def _require_small_memo(stored: bytes) -> None:
+    """Refuses a pickle that numbers what it remembers higher than it has things: Python makes room up to the number."""
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(stored)):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > count:
+            raise pickle.UnpicklingError(f"it remembers something under the number {argument}")
+
+
 def load_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads a pickled dict of arrays, such as a `.pdparams` or `.pdopt` file.
 
@@ -103,8 +118,9 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such file of weights")
     try:
-        with path.open("rb") as file:
-            content = _ArrayUnpickler(file, encoding="latin1").load()
+        stored = path.read_bytes()
+        _require_small_memo(stored)
+        content = _plain(_ArrayUnpickler(io.BytesIO(stored), encoding="latin1").load())
     # A damaged pickle raises nearly anything; the types below are those that the opcodes and numpy raise.
     except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
             ImportError, MemoryError, OverflowError, RecursionError, UnicodeDecodeError) as error:
@@ -112,7 +128,7 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a file of weights: it holds a {type(content).__name__}, not a dict")
     content.pop("StructuredToParameterName@@", None)
-    return _plain(content)
+    return content
 
 
 def _plain(value: Any) -> Any:
@@ -135,23 +151,56 @@ def load_inference(prefix: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         Structured name to array.
 
     Raises:
-        InputError: a file is missing or damaged.
+        InputError: a file is missing or damaged, or is not of the same model as the others.
     """
-    info = load_arrays(f"{prefix}.pdiparams.info")
-    for file in (f"{prefix}.pdmodel", f"{prefix}.pdiparams"):
-        if not os.path.isfile(file) or not os.path.getsize(file):  # Paddle crashes on an empty one
-            raise InputError(f"{file}: missing or empty")
+    names = load_names(prefix)
+    shapes = {var.name: tuple(tensor_details(var).dims) for block in parse_program(prefix).blocks for var in block.vars
+              if var.persistable and var.type.type == TENSOR}
+    arrays = read_tensors(Path(f"{prefix}.pdiparams"), sorted(shapes.items()))
+    return {names[variable]: array for variable, array in arrays.items() if variable in names}
+
+
+def load_names(prefix: str | os.PathLike[str]) -> dict[str, str]:
+    """The structured names of an exported model's weights, by their variables in the program.
+
+    Raises:
+        InputError: `.pdiparams.info` is missing or damaged.
+    """
+    path = f"{prefix}.pdiparams.info"
+    names = {}
+    for variable, about in load_arrays(path).items():
+        name = about.get("structured_name") if isinstance(about, dict) else None
+        if not isinstance(variable, str) or not isinstance(name, str):
+            raise InputError(f"{path}: damaged: it has no structured name for {variable!r}")
+        names[variable] = name
+    if len(set(names.values())) < len(names):
+        raise InputError(f"{path}: damaged: two variables have the same structured name")
+    return names
+
+
+def parse_program(prefix: str | os.PathLike[str]) -> Any:
+    """The program of an exported model, by the protobuf classes that Paddle brings: nothing is executed.
+
+    Raises:
+        InputError: `.pdmodel` is missing or damaged.
+    """
+    path = Path(f"{prefix}.pdmodel")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    program = framework_pb2.ProgramDesc()
     try:
-        with old_programs():
-            paddle.enable_static()
-            scope = paddle.static.Scope()
-            with paddle.static.scope_guard(scope):
-                executor = paddle.static.Executor(paddle.CPUPlace())
-                program, _, _ = paddle.static.load_inference_model(str(prefix), executor)
-                names = [v.name for v in program.list_vars() if v.persistable and v.name in info]
-                return {info[name]["structured_name"]: np.array(scope.find_var(name).get_tensor()) for name in names}
-    except (ValueError, RuntimeError, OSError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{prefix}: no inference model that Paddle can read: {reason}") from None
-    finally:
-        paddle.disable_static()
+        program.ParseFromString(path.read_bytes())
+    except DecodeError:
+        raise InputError(f"{path}: no program of Paddle's, or a damaged one") from None
+    if not program.blocks:
+        raise InputError(f"{path}: a program without operators")
+    for block in program.blocks:
+        for name in [*(var.name for var in block.vars), *(op.type for op in block.ops)]:
+            if not isinstance(name, str):  # what is no UTF-8 comes as bytes
+                raise InputError(f"{path}: damaged: {name!r} is no name")
+    return program
+
+
+def tensor_details(var: Any) -> Any:
+    """Type and dimensions of a program's variable that is a tensor."""
+    return getattr(var.type, _DETAILS).tensor

@@ -1,5 +1,7 @@
+import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from paddle_sparse_cb import GMPPruner, InputError, SparsityCallback, last_check
 from paddle_sparse_cb.checkpoint import Checkpoints, load_checkpoint
 from paddle_sparse_cb.errors import StepError
 from paddle_sparse_cb.onward import Place
-from paddle_sparse_cb.state import load_state, save_state
+from paddle_sparse_cb.state import file_digest, load_state, save_state
 
 
 def test_epochs_and_final_are_saved_whole(first_digits, tmp_path):
@@ -155,8 +157,8 @@ def test_of_the_checkpoints_within_an_epoch_the_last_one_stays(first_digits, tmp
 
 
 @pytest.mark.parametrize(("make", "said"), [
-    (lambda: classifier(Pointwise(classes=7)),
-     r"1\.pdparams: of another network: its head.weight is of shape \[32, 10\], that of this network is of shape \[32, 7\]"),
+    (lambda: classifier(Pointwise(classes=7)), r"1\.pdparams: of another network: its head.weight is of shape "
+                                               r"\[32, 10\], that of this network is of shape \[32, 7\]"),
     (lambda: classifier(paddle.nn.Linear(4, 4)), r"its weight is missing, that of this network is of shape \[4, 4\]"),
     (lambda: classifier(Pointwise(), learning_rate=paddle.optimizer.lr.NoamDecay(10, 10)),
      r"1\.pdopt: of another optimizer: it has no learning rate schedule, this optimizer has one"),
@@ -240,3 +242,26 @@ def test_what_a_kill_left_half_written_is_cleared_away(copied, first_digits):
     (copied / ".saving-abc" / "4.pdparams").write_bytes(b"half")
     pruned_fit(first_digits, copied, 4)
     assert not list(copied.glob(".*"))
+
+
+@pytest.mark.parametrize("content", [
+    {"LR_Scheduler": {}}, {"LR_Scheduler": 5},
+    {"LR_Scheduler": {"last_epoch": 1, "last_lr": 0.1}, "master_weights": 5}])
+def test_an_optimizer_of_a_stranger_that_makes_no_sense_is_named(content, tmp_path):
+    def made():
+        network = Pointwise()
+        model = paddle.Model(network)
+        rate = paddle.optimizer.lr.StepDecay(0.1, 3)
+        model.prepare(paddle.optimizer.Momentum(rate, parameters=network.parameters()))
+        return model
+
+    model = made()
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.set_model(model)
+    checkpoints.save("0")
+    (tmp_path / "0.pdopt").write_bytes(pickle.dumps(content))
+    path = tmp_path / "0.pdsparse"
+    state = load_state(path)
+    save_state(replace(state, files={name: file_digest(tmp_path / name) for name in state.files}), path)
+    with pytest.raises(InputError, match=r"0.pdopt: this optimizer cannot go on from it: "):
+        load_checkpoint(model, path)

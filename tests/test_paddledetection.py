@@ -228,7 +228,8 @@ def test_its_flags_are_taken_and_missing_data_is_one_line(configs, capsys):
     code = main(["train", *words(configs), "--eval", "--amp", "-o", "TrainDataset.dataset_dir=/none"])
     said = capsys.readouterr()
     assert code == 2
-    assert said.err == ("paddle-sparse: TrainDataset: no annotations at "
+    files = " with ".join(words(configs)[1::2])
+    assert said.err == (f"paddle-sparse: {files}: TrainDataset: no annotations at "
                         "/none/annotations/instances_train2017.json (dataset_dir + anno_path)\n")
     assert "warning: amp: on a CPU Paddle trains in float32 all the same" in said.out
 
@@ -251,10 +252,10 @@ def test_another_slim_method_is_not_passed_over(configs, capsys):
 
 
 @pytest.mark.parametrize("flag", ["-r", "--resume"])
-def test_a_training_that_cannot_be_resumed_says_so(configs, capsys, flag):
-    assert main(["train", *words(configs), flag, "output/model_final"]) == 2
-    assert capsys.readouterr().err == (
-        "paddle-sparse: --resume output/model_final: a training cannot be resumed yet\n")
+def test_a_checkpoint_that_is_not_there_is_an_error(configs, capsys, flag):
+    assert main(["train", *words(configs), "--smoke", flag, "output/model_final"]) == 2
+    assert capsys.readouterr().err == ("paddle-sparse: --resume output/model_final: there is no "
+                                       "output/model_final.pdsparse, the state of a training\n")
 
 
 @pytest.mark.slow

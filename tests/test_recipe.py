@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from helpers import RECIPES
 
@@ -60,9 +62,11 @@ def test_the_digest_tells_recipes_apart():
     (["amp_level=O3"], "amp_level is O1 or O2, got 'O3'"),
     (["init_loss_scaling=0"], "init_loss_scaling is a whole number"),
     (["custom_black_list=relu"], "custom_black_list is a list of names of operators, got 'relu'"),
-    (["resume_weights=/none"], "cannot be resumed"), (["export=5"], "export is a mapping, got 5"),
+    (["resume_weights=/none"], "goes on with --resume"), (["export=5"], "export is a mapping, got 5"),
     (["export.nmss=false"], "unknown key 'nmss' in export; did you mean 'nms'?"),
     (['export.nms="false"'], "export.nms is true or false, got 'false'"),
+    (["worker_num=100000"], "worker_num is at most 1024"),
+    ([f"Sparsity.initial_ratio=1{'0' * 400}"], "initial_ratio is a fraction"),
     (["PicoDet={5: x}"], "the key 5 is no string"),
 ])
 def test_a_bad_option_is_one_line(options, said):
@@ -95,8 +99,51 @@ def test_a_digest_follows_the_recipe_that_the_weights_come_from(tmp_path):
 
 @pytest.mark.parametrize("option", ["TestReader.inputs_def.image_shape=[3, -1, -1]", "TestReader=5", "TestReader=null",
                                     "TestReader.inputs_def=null", "TestReader.inputs_def.image_shape=[]",
-                                    "TestReader.inputs_def.image_shape=[3, 100, 100]"])
+                                    "TestReader.inputs_def.image_shape=[3, 100, 100]",
+                                    "TestReader.inputs_def.image_shape=[3, 32, 320000]"])
 def test_an_export_size_that_is_not_fixed_is_an_error(option):
     recipe = read_recipe(SPARSE, options=[option])
     with pytest.raises(InputError, match="the fixed size of the exported network"):
         recipe.input_size  # noqa: B018
+
+
+@pytest.mark.parametrize("save_dir", ["/etc", "../elsewhere", "output/../../elsewhere", ".."])
+def test_a_recipe_writes_nowhere_but_below_the_folder_it_is_run_in_unless_its_user_says_so(save_dir, tmp_path):
+    path = tmp_path / "stranger.yml"
+    path.write_text(f"_BASE_: [{SPARSE}]\nsave_dir: {save_dir}\npretrain_weights: null\n")
+    slim = tmp_path / "slim.yml"
+    slim.write_text(f"save_dir: {save_dir}\n")
+    for given in ((path,), (SPARSE, str(slim))):
+        with pytest.raises(InputError, match=r"(stranger|slim).yml: save_dir: .* leads out of the folder"):
+            read_recipe(*given)
+    assert read_recipe(path, options=[f"save_dir={save_dir}"]).output == Path(save_dir, "stranger")
+    below = tmp_path / "below.yml"
+    below.write_text(f"_BASE_: [{SPARSE}]\nsave_dir: some/where\npretrain_weights: recipe:stranger.yml\n")
+    assert read_recipe(below).dense.output == Path("some/where/stranger")
+
+
+def test_the_dense_recipe_of_a_stranger_writes_nowhere_else_either(tmp_path):
+    (tmp_path / "dense.yml").write_text(f"_BASE_: [{RECIPES}/picodet_s_416_trees.yml]\nsave_dir: /etc\n")
+    (tmp_path / "sparse.yml").write_text(f"_BASE_: [{SPARSE}]\nsave_dir: ''\npretrain_weights: recipe:dense.yml\n")
+    with pytest.raises(InputError, match=r"dense.yml: save_dir: /etc leads out"):
+        read_recipe(tmp_path / "sparse.yml")
+
+
+@pytest.mark.parametrize("name", ["...yml", "..yml"])
+def test_a_name_that_is_another_folder_is_no_name(name, tmp_path):
+    (tmp_path / name).write_text(f"_BASE_: [{SPARSE}]\npretrain_weights: null\n")
+    with pytest.raises(InputError, match="a recipe's name is that of its output folder"):
+        read_recipe(tmp_path / name)
+
+
+@pytest.mark.parametrize("source", ["https://example.com/a.tar", "http://example.com/a.pdparams.zip", "ppdet://a.tar.gz"])
+def test_nothing_is_fetched_that_would_be_unpacked(source):
+    with pytest.raises(InputError, match=r"pretrain_weights: a URL ends in .pdparams"):
+        read_recipe(SPARSE, options=[f"pretrain_weights={source}"])
+
+
+def test_an_error_names_the_recipe_and_the_slim_file(tmp_path):
+    slim = tmp_path / "slim.yml"
+    slim.write_text("UnstructuredPruner: {ratio: 75}\n")
+    with pytest.raises(InputError, match=r"picodet_s_416_trees.yml with .*slim.yml: ratio is a fraction"):
+        read_recipe(RECIPES / "picodet_s_416_trees.yml", str(slim))

@@ -68,3 +68,11 @@ def test_no_report_says_what_to_do(tmp_path):
 def test_the_report_is_plain_json(context):
     write(context)
     json.loads((context.output / "report.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+
+
+def test_a_number_too_large_for_a_report_is_named(context):
+    report = write(context)
+    report["rows"][0]["sparsity"] = 10**400
+    (context.output / "report.json").write_text(json.dumps(report))
+    with pytest.raises(InputError, match=r"report.json: no report of ours: OverflowError"):
+        read_report(context.output)

@@ -119,6 +119,8 @@ def read_nb(path: Path) -> Optimized:
             raise InputError(f"{path}: no .nb of layout {_VERSION}, which Paddle-Lite 2.13 writes")
         begin = struct.calcsize("<H16xQ")
         operators = tuple(_operators(_root(data, begin)))
+        for operator in operators:
+            operator.weight  # noqa: B018  a convolution without one is damaged
         return Optimized(path, operators, dict(_parameters(data, begin + size)))
     except InputError:
         raise

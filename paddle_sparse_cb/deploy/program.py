@@ -10,21 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.message import DecodeError
 from paddle.base.proto import framework_pb2
 
 from ..errors import InputError
 from ..files import replacing
-from ..stored import load_arrays
+from ..stored import TENSOR, load_names, parse_program, tensor_details
 
 # What Paddle leaves out of an exported program, and Paddle-Lite's optimizer aborts or crashes without: attributes with
 # the only value that they have in Paddle, and outputs that only a training reads.
 _LEFT_OUT_ATTRIBUTES = {"relu6": ("threshold", 6.0), "swish": ("beta", 1.0)}
 _LEFT_OUT_OUTPUTS = {"flatten_contiguous_range": ("XShape",), "instance_norm": ("SavedMean", "SavedVariance")}
-# A variable that is a tensor: the number of that type, and the field with the details, `lod_tensor` in Paddle 2 and
-# `dense_tensor` in Paddle 3.
-_TENSOR = 7
-_DETAILS = framework_pb2.VarType.DESCRIPTOR.fields_by_number[3].name
 
 
 @dataclass(frozen=True)
@@ -73,18 +68,30 @@ def read_program(prefix: Path) -> Program:
     Raises:
         InputError: a file is missing or damaged.
     """
-    block = _parse(Path(f"{prefix}.pdmodel")).blocks[0]
-    info = load_arrays(f"{prefix}.pdiparams.info")
-    shapes = {var.name: tuple(getattr(var.type, _DETAILS).tensor.dims) for var in block.vars}
+    block, names = parse_program(prefix).blocks[0], load_names(prefix)
+    try:
+        return _read(block, names, prefix)
+    # Whole as a message, but not what it says: variables, sizes or attributes that an operator has to have.
+    except InputError:
+        raise
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise InputError(f"{prefix}.pdmodel: damaged: {type(error).__name__} {error}") from None
+
+
+def _read(block: Any, names: dict[str, str], prefix: Path) -> Program:
+    shapes = {var.name: tuple(tensor_details(var).dims) for var in block.vars}
+    stored = {var.name for var in block.vars if var.persistable}
     feeds = [name for op in block.ops if op.type == "feed" for name in _variables(op.outputs)["Out"]]
     used = [(op, _source(_variables(op.inputs)["Filter"][0])) for op in block.ops
             if op.type in ("conv2d", "depthwise_conv2d")]
     calls = Counter(weight for _, weight in used)
     found = {}
     for op, weight in used:
-        if weight in info:
-            name, shape = str(info[weight]["structured_name"]), shapes[weight]
-            height, width = shapes[_variables(op.inputs)["Input"][0]][2:]
+        if weight in stored and weight not in names:
+            raise InputError(f"{prefix}.pdiparams.info: damaged, or of another model: it has no name for {weight}")
+        if weight in stored:
+            name, shape = names[weight], shapes[weight]
+            _, _, height, width = shapes[_variables(op.inputs)["Input"][0]]
             found[name] = Convolution(weight, name, shape, height * width, calls[weight], _may_be_sparse(op, shape))
     return Program({name: shapes[name] for name in feeds}, Counter(op.type for op in block.ops), found)
 
@@ -95,7 +102,7 @@ def add_left_out(pdmodel: Path) -> None:
     The program computes the same. Without it the optimizer aborts on `nn.ReLU6`, `nn.Swish` and `nn.InstanceNorm2D`,
     and crashes on a `flatten` that no linear layer follows.
     """
-    program = _parse(pdmodel)
+    program = parse_program(pdmodel.with_suffix(""))
     for block in program.blocks:
         for index, op in enumerate(block.ops):
             attribute, value = _LEFT_OUT_ATTRIBUTES.get(op.type, ("", 0.0))
@@ -104,24 +111,11 @@ def add_left_out(pdmodel: Path) -> None:
             for output in _LEFT_OUT_OUTPUTS.get(op.type, ()):
                 if not _variables(op.outputs).get(output):
                     variable = block.vars.add(name=f"left_out_{index}_{output}", persistable=False)
-                    variable.type.type = _TENSOR
-                    getattr(variable.type, _DETAILS).tensor.data_type = framework_pb2.VarType.FP32
+                    variable.type.type = TENSOR
+                    tensor_details(variable).data_type = framework_pb2.VarType.FP32
                     op.outputs.add(parameter=output).arguments.append(variable.name)
     with replacing(pdmodel) as scratch:
         scratch.write_bytes(program.SerializeToString())
-
-
-def _parse(pdmodel: Path) -> Any:
-    if not pdmodel.is_file():
-        raise InputError(f"{pdmodel}: no such file")
-    program = framework_pb2.ProgramDesc()
-    try:
-        program.ParseFromString(pdmodel.read_bytes())
-    except DecodeError:
-        raise InputError(f"{pdmodel}: no program of Paddle's, or a damaged one") from None
-    if not program.blocks:
-        raise InputError(f"{pdmodel}: a program without operators")
-    return program
 
 
 def _variables(slots: Any) -> dict[str, list[str]]:

@@ -5,6 +5,7 @@ Its optimizer says nothing in most of these cases; docs/deploy.md lists them wit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,6 +50,8 @@ def check_options(options: Mapping[str, str], sparse: bool) -> None:
         if name not in known:
             why = "is set by this step" if name in _OURS else f"is unknown; known: {', '.join(sorted(known))}"
             raise InputError(f"Paddle-Lite's option {name} {why}")
+        if not re.fullmatch(r"[\w,]+", value):
+            raise InputError(f"Paddle-Lite's option {name} is a word or words with commas between, got {value!r}")
         if sparse and name in _WHY_NOT and value != _HARMLESS[name]:
             raise InputError(f"Paddle-Lite's option {name}={value} does not go with a sparse model: {_WHY_NOT[name]}")
 

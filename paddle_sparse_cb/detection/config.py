@@ -18,7 +18,8 @@ from typing import Any
 
 import yaml
 
-from ..errors import InputError, did_you_mean
+from ..errors import InputError, StepError, did_you_mean
+from . import vocabulary
 
 # Scalars of PaddleDetection's own files that no registered module claims. Those that only its trainer or its C++
 # deployment read are accepted, so that its files load as they are.
@@ -28,6 +29,8 @@ _PLAIN_KEYS = frozenset("""
     log_iter map_type metric norm_type num_classes pretrain_weights print_flops print_params pruner resume_weights
     save_dir seed slim snapshot_epoch snapshot_iter use_ema use_gpu use_mlu use_npu use_xpu weights worker_num
 """.split())  # noqa: SIM905 a list of quoted words would fill the screen
+
+_MOST_VALUES = 100_000  # in a recipe; PaddleDetection's have some hundreds
 
 
 @functools.lru_cache(maxsize=1)
@@ -44,7 +47,9 @@ def _pristine() -> dict[str, Any]:
         if name.startswith("ppdet"):  # each has a level of its own; INFO is a line for every array not loaded
             logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("reader").setLevel(logging.ERROR)  # ppdet's: the stack of an error that is raised as well
-    return _copy(workspace.global_config)
+    vocabulary.narrow()
+    return _copy({name: schema for name, schema in workspace.global_config.items()
+                  if isinstance(schema, workspace.SchemaDict) and vocabulary.known_module(name, schema)})
 
 
 @functools.lru_cache(maxsize=1)
@@ -62,7 +67,7 @@ def _copy(registry: dict[str, Any]) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=1)
 def _safe_loader() -> type[yaml.SafeLoader]:
-    """A SafeLoader that also knows ppdet's own tags (`!CosineDecay` and the like), and no others."""
+    """A SafeLoader that also knows the tags of PaddleDetection's files (`!CosineDecay` and the like), and no others."""
     _pristine()
 
     class Loader(yaml.SafeLoader):
@@ -71,9 +76,8 @@ def _safe_loader() -> type[yaml.SafeLoader]:
     # YAML 1.1 takes 1e-3, which everybody writes, for a string: it wants 1.0e-3.
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
                                  list("-+0123456789"))
-    for tag, constructor in yaml.Loader.yaml_constructors.items():
-        if tag and tag.startswith("!") and tag != "!Callable":  # !Callable imports what it names
-            Loader.add_constructor(tag, constructor)
+    for tag in vocabulary.TAGS:
+        Loader.add_constructor(tag, yaml.Loader.yaml_constructors[tag])
     return Loader
 
 
@@ -102,13 +106,30 @@ def parse_yaml(text: str) -> Any:
         InputError: it is no valid YAML, has a tag that would run code, or a key that is no string.
     """
     try:
-        content = yaml.load(text, Loader=_safe_loader())  # noqa: S506 a SafeLoader
+        loader = _safe_loader()(text)
+        node = loader.get_single_node()
+        _size(node, {})
+        content = None if node is None else loader.construct_document(node)
         _require_string_keys(content)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that there is not
+    # ValueError: a date that there is not; AttributeError: a tag on a plain value
+    except (yaml.YAMLError, ValueError, RecursionError, AttributeError, OverflowError) as error:
         raise InputError(f"no valid YAML: {' '.join(str(error).split())}") from None
     except TypeError as error:  # a tag's constructor got a key that it does not have
         raise InputError(str(error)) from None
     return content
+
+
+def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """How many values a node stands for, with those of its aliases: a few lines can stand for billions."""
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = _MOST_VALUES + 1  # what an alias to itself would be
+    parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+    size = 1 + sum(_size(part, known) for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,)))
+    if size > _MOST_VALUES:
+        raise ValueError(f"its aliases stand for more than {_MOST_VALUES:,} values")
+    known[id(node)] = size
+    return size
 
 
 def _require_string_keys(content: Any) -> None:
@@ -202,8 +223,20 @@ def blaming(block: str) -> Iterator[None]:
     """Turns what ppdet raises on bad values into an InputError that names the block they stand in."""
     try:
         yield
-    except InputError:
+    except (InputError, StepError):
         raise
-    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, NameError, RuntimeError,
+            TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[-300:]  # Paddle's own begin with the stack
         raise InputError(f"{block}: cannot be made from the recipe: {type(error).__name__}: {reason}") from error
+
+
+@contextlib.contextmanager
+def naming(files: str) -> Iterator[None]:
+    """Has an InputError about what stands in files name them."""
+    try:
+        yield
+    except InputError as error:
+        if str(error).startswith(files):
+            raise
+        raise InputError(f"{files}: {error}") from error

@@ -15,6 +15,7 @@ from . import samples, voc
 from .config import blaming, create
 from .loader import Batches, Collate, Loader, Seeded, Transforms
 from .network import EVAL_FIELDS, TRAIN_FIELDS
+from .pictures import WholeImages
 
 _TRUTH = ("gt_", "difficult", "is_crowd")
 _DTYPES = {"gt_class": np.int64, "im_id": np.int64}  # Paddle 3 does not promote int32 + int64
@@ -59,28 +60,26 @@ def make_loader(registry: Any, split: str) -> Loader:
 
     with blaming(f"{split}Dataset"):
         dataset = create(f"{split}Dataset")()
+        if type(dataset).__name__ not in ("COCODataSet", "VOCDataSet"):
+            raise InputError(f"{split}Dataset is a COCODataSet or a VOCDataSet, got {type(dataset).__name__}")
     for key in ("dataset_dir", "image_dir", "anno_path"):
         if not isinstance(getattr(dataset, key), str):
             raise InputError(f"{split}Dataset.{key} is a string, got {getattr(dataset, key)!r}")
     dataset.dataset_dir = _folder(dataset.dataset_dir)
     _require(dataset, split)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells each of its steps
-            dataset.parse_dataset()
-    except (AssertionError, AttributeError, KeyError, ValueError, TypeError, ElementTree.ParseError) as error:
-        raise InputError(f"{split}Dataset: cannot use {dataset.get_anno()}: {type(error).__name__} {error}") from None
-    if not dataset.roidbs:
-        raise InputError(f"{split}Dataset: no image with a box in {dataset.get_anno()}")
+    _parse(dataset, split)
     if _is_voc(dataset):
         voc.number_images(dataset.roidbs)
     classes = len(dataset.cname2cid if _is_voc(dataset) else dataset.catid2clsid)
     if classes != registry["num_classes"]:
-        raise InputError(f"num_classes is {registry['num_classes']}, but {dataset.get_anno()} has {classes} categories")
+        source = dataset.label_list and dataset.get_label_list() if _is_voc(dataset) else None
+        raise InputError(f"num_classes is {registry['num_classes']}, but {source or dataset.get_anno()} has {classes} "
+                         "categories")
     reader = create(f"{split}Reader")
     if split == "Train" and len(dataset) < reader.batch_size:
         raise InputError(f"TrainReader: batch_size is {reader.batch_size}, more than the {len(dataset)} images in "
                          f"{dataset.get_anno()}")
-    dataset.set_transform(Transforms(reader._sample_transforms))
+    dataset.set_transform(Transforms(WholeImages(reader._sample_transforms)))
     dataset.set_kwargs(**reader.kwargs)
     batch_transforms = reader._batch_transforms
     batch_transforms.collate_batch = True
@@ -93,6 +92,34 @@ def make_loader(registry: Any, split: str) -> Loader:
                       drop_last=split == "Train" and reader.drop_last)
     return Loader(seeded, batch_sampler=sampler, collate_fn=Collate(OrderedCollate(batch_transforms, fields)),
                   num_workers=int(registry.get("worker_num", 0)), return_list=True)
+
+
+def _parse(dataset: Any, split: str) -> None:
+    """Reads the annotations, and finds what in them would be found out late or never."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells each of its steps
+            dataset.parse_dataset()
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, OSError, RecursionError,
+            TypeError, ValueError, ElementTree.ParseError) as error:
+        files = voc.files_to_blame(dataset) if _is_voc(dataset) else dataset.get_anno()
+        reason = " ".join(str(error).split())
+        raise InputError(f"{split}Dataset: cannot use {files}: {type(error).__name__} {reason}") from None
+    if getattr(dataset, "load_image_only", False):
+        raise InputError(f"{split}Dataset: {dataset.get_anno()} has no 'annotations'")
+    if not dataset.roidbs:
+        raise InputError(f"{split}Dataset: no image with a box in {dataset.get_anno()}")
+    for record in dataset.roidbs:
+        image = record.get("im_file")
+        if image is None:
+            continue
+        if not Path(image).is_file():  # a pipe or a device would be read for ever
+            raise InputError(f"{split}Dataset: {dataset.get_anno()} names the image {image}, which is no file")
+        if record["im_id"].dtype.kind not in "iu":
+            raise InputError(f"{split}Dataset: {dataset.get_anno()}: the id of {image} is a whole number of at most 64 "
+                             f"bits, got {record['im_id'][0]!r}")
+        if not np.isfinite(record.get("gt_bbox", 0)).all():
+            raise InputError(f"{split}Dataset: {dataset.get_anno()}: a box of {image} is no box: "
+                             f"{record['gt_bbox'].tolist()}")
 
 
 def ground_truth(dataset: Any) -> str | dict[str, Any]:

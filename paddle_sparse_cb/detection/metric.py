@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 import paddle
 
+from ..errors import InputError
+
+_LARGEST = 1e30  # of a number in an annotation; NaN is not below it either
+
 
 class CocoMAP(paddle.metric.Metric):
     """COCO mAP over IoU 0.5:0.95 (`mAP`) and at 0.5 (`AP50`), as fractions.
@@ -20,6 +24,9 @@ class CocoMAP(paddle.metric.Metric):
     Args:
         truth: the COCO annotation file, or its content.
         image_ids: the images that an evaluation consists of.
+
+    Raises:
+        InputError: pycocotools would find out in the first evaluation that an annotation cannot be used.
     """
 
     def __init__(self, truth: str | dict[str, Any], image_ids: list[int]) -> None:
@@ -31,6 +38,11 @@ class CocoMAP(paddle.metric.Metric):
             if isinstance(truth, dict):
                 self._truth.dataset = truth
                 self._truth.createIndex()
+        for number, annotation in self._truth.anns.items():
+            if not _can_be_measured(annotation):
+                source = truth if isinstance(truth, str) else "EvalDataset"
+                raise InputError(f"{source}: nothing can be measured with annotation {number!r}: id, area, "
+                                 f"iscrowd and a bbox of four are numbers, got {str(annotation)[:200]}")
         self._category_ids = self._truth.getCatIds()
         self._image_ids = sorted(image_ids)
         self._found: dict[int, list[dict[str, Any]]] = {}
@@ -85,3 +97,9 @@ class CocoMAP(paddle.metric.Metric):
             evaluation.summarize()
         # COCOeval gives -1 where there is no object to be found.
         return [float(stat) if stat >= 0 else float("nan") for stat in evaluation.stats[:2]]
+
+
+def _can_be_measured(annotation: dict[str, Any]) -> bool:
+    box = annotation.get("bbox")
+    numbers = [*(annotation.get(key) for key in ("id", "area", "iscrowd")), *(box if isinstance(box, list) else ())]
+    return len(numbers) == 7 and all(isinstance(number, (int, float)) and abs(number) < _LARGEST for number in numbers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,11 @@ from paddle.static import InputSpec
 
 from ..errors import InputError
 from .config import blaming, create
+
+# Of a network; PicoDet-l has 3.3 million in some 500.
+_MOST_WEIGHTS = 100_000_000
+_MOST_ARRAYS = 5_000
+_MOST_STEPS = 20_000_000
 
 LOSSES = ("loss_vfl", "loss_bbox", "loss_dfl")
 # The order of a batch's tensors; an evaluation batch holds the first three alone.
@@ -151,10 +157,37 @@ def make_network(registry: Any) -> DetectionNetwork:
     """
     if registry["architecture"] != "PicoDet":
         raise InputError(f"architecture is PicoDet, got {registry['architecture']!r}")
-    return DetectionNetwork(create("PicoDet"))
+    with _bounded():
+        return DetectionNetwork(create("PicoDet"))
+
+
+@contextlib.contextmanager
+def _bounded() -> Iterator[None]:
+    """Ends the making of a network that would fill the machine, before it does: a digit too many in a recipe."""
+    make, made = nn.Layer.create_parameter, [0, 0]
+
+    def counted(layer: nn.Layer, shape: Any, *arguments: Any, **keywords: Any) -> Any:
+        made[:] = made[0] + 1, made[1] + math.prod(shape)
+        if made[0] > _MOST_ARRAYS or made[1] > _MOST_WEIGHTS:
+            raise InputError(f"PicoDet: the recipe asks for more than {_MOST_WEIGHTS:,} weights or {_MOST_ARRAYS:,} "
+                             f"arrays of them; the array at which it ended has shape {list(shape)}")
+        return make(layer, shape, *arguments, **keywords)
+
+    nn.Layer.create_parameter = counted
+    try:
+        yield
+    finally:
+        nn.Layer.create_parameter = make
 
 
 def make_optimizer(network: DetectionNetwork, steps_per_epoch: int) -> paddle.optimizer.Optimizer:
     """Makes the optimizer and its learning-rate schedule from the loaded `LearningRate` and `OptimizerBuilder`."""
     with blaming("OptimizerBuilder or LearningRate"):
-        return create("OptimizerBuilder")(create("LearningRate")(steps_per_epoch), network)
+        rate = create("LearningRate")
+        for schedule in rate.schedulers:
+            epochs = max(getattr(schedule, "epochs", None) or 0, getattr(schedule, "max_epochs", 0))
+            steps = max(getattr(schedule, "steps", 0), epochs * steps_per_epoch)
+            if steps > _MOST_STEPS:
+                raise InputError(f"LearningRate: {type(schedule).__name__} goes over {steps:,} steps; ppdet holds a "
+                                 f"number for each in memory, and {_MOST_STEPS:,} are the most")
+        return create("OptimizerBuilder")(rate(steps_per_epoch), network)

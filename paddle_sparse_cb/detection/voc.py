@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import tempfile
+from pathlib import Path
 from typing import Any
 
 
@@ -9,6 +12,37 @@ def number_images(records: list[dict[str, Any]]) -> None:
     """Gives each image of a loaded data set its position as id: those in the annotation files may occur twice."""
     for number, record in enumerate(records):
         record["im_id"][0] = number
+
+
+def files_to_blame(dataset: Any) -> str:
+    """Which files to look at where a data set cannot be parsed, in words: ppdet does not say which annotation it was.
+
+    Args:
+        dataset: one that could not be.
+    """
+    classes = f" with the classes of {dataset.get_label_list()}" if dataset.label_list else ""
+    images = Path(dataset.dataset_dir, dataset.image_dir)
+    lines = Path(dataset.get_anno()).read_text(errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
+        if not _can_be_parsed(dataset, line):
+            file = images / (line.split() or [""])[-1]
+            return f"{file} (line {number} of {dataset.get_anno()}){classes}"
+    return f"{dataset.get_anno()}{classes}"
+
+
+def _can_be_parsed(dataset: Any, line: str) -> bool:
+    """Whether a data set of one line of the list can be, or is passed over, as one of an image that is not there."""
+    with tempfile.TemporaryDirectory() as folder:
+        alone = copy.copy(dataset)
+        alone.anno_path = str(Path(folder, "line.txt"))
+        Path(alone.anno_path).write_text(line)
+        try:
+            alone.parse_dataset()
+        except AssertionError:  # no record
+            return True
+        except Exception:  # whatever it was, the caller has it
+            return False
+    return True
 
 
 def coco_truth(dataset: Any) -> dict[str, Any]:

@@ -89,3 +89,14 @@ def test_the_optimizer_writes_the_layout_that_is_read_here(tmp_path):
     assert [one.kind for one in model.operators if one.weight] == ["conv2d"]
     assert {str(array.dtype) for array in model.parameters.values()} == {"float32"}
     assert paddle.in_dynamic_mode()
+
+
+def test_a_convolution_without_its_weight_is_a_damaged_file(tmp_path):
+    path = optimize(export(pruned(32, 16, 1), tmp_path / "model", SPEC), tmp_path / "model.nb", sparse=True)
+    for name in (b"NonZeroWeights", b"Filter"):
+        whole = path.read_bytes()
+        assert name in whole
+        path.write_bytes(whole.replace(name, name[:-1] + b"_"))
+        with pytest.raises(InputError, match=r"model.nb: damaged"):
+            read_nb(path)
+        path.write_bytes(whole)

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import paddle
 import pytest
@@ -60,3 +62,25 @@ def test_a_damaged_program_is_named(network, tmp_path):
         prefix.with_suffix(".pdmodel").write_bytes(content)
         with pytest.raises(InputError, match=r"model.pdmodel: "):
             read_program(prefix)
+
+
+def test_a_program_that_makes_no_sense_is_named(network, tmp_path):
+    prefix = export(network, tmp_path / "model", [InputSpec([1, 1, 8, 8], "float32", "x")])
+    path = prefix.with_suffix(".pdmodel")
+    whole = path.read_bytes()
+    for old, new in ((b"Filter", b"Filtes"), (b"strides", b"stridet"), (b"batch_norm2d_", b"batch_norm2d\xff")):
+        assert old in whole
+        path.write_bytes(whole.replace(old, new))
+        with pytest.raises(InputError, match=r"model.pdmodel: damaged"):
+            read_program(prefix)
+
+
+def test_a_weight_without_its_name_is_no_convolution_less_but_an_error(network, tmp_path):
+    """A layer that is not looked at would pass every check."""
+    prefix = export(network, tmp_path / "model", [InputSpec([1, 1, 8, 8], "float32", "x")])
+    file = prefix.with_suffix(".pdiparams.info")
+    names = pickle.loads(file.read_bytes())
+    file.write_bytes(pickle.dumps({variable: about for variable, about in names.items()
+                                   if about["structured_name"] != "expand.weight"}))
+    with pytest.raises(InputError, match=r"model.pdiparams.info: damaged, or of another model: it has no name"):
+        read_program(prefix)

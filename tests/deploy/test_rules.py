@@ -93,3 +93,10 @@ def test_the_options_of_a_dense_file_take_effect(tmp_path):
     options = {"quant_model": "true", "quant_type": "QUANT_INT8"}
     assert optimize(prefix, tmp_path / "small.nb", sparse=False, options=options).stat().st_size < plain - 64 * 27 * 2
     assert OptimizeLite(options).options == options
+
+
+@pytest.mark.parametrize("value", ["arm --optimize_out=/etc/x", "arm;ls", "../x", ""])
+def test_a_value_of_an_option_is_a_word_and_no_other_option(value):
+    with pytest.raises(InputError, match="Paddle-Lite's option valid_targets is a word"):
+        check_options({"valid_targets": value}, sparse=False)
+    check_options({"valid_targets": "arm,opencl"}, sparse=False)

@@ -3,6 +3,7 @@ from helpers import RECIPES
 
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.detection import config
+from paddle_sparse_cb.errors import StepError
 
 
 def write(path, text):
@@ -72,3 +73,25 @@ def test_a_second_network_is_built_like_the_first():
     content = config.read_with_bases(RECIPES / "picodet_s_416_trees.yml")
     first, second = (list(make_network(config.load(content, "r.yml")).state_dict()) for _ in range(2))
     assert first == second
+
+
+def test_a_few_lines_do_not_stand_for_billions_of_values():
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}, *a{n - 1}]" for n in range(1, 30))]
+    merged = ["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}, *a{n - 1}]}}" for n in range(1, 30))]
+    for text in ("\n".join(lines), "\n".join(merged), "a: &a [*a]"):
+        with pytest.raises(InputError, match="no valid YAML: its aliases stand for more than 100,000 values"):
+            config.parse_yaml(text)
+
+
+def test_aliases_as_paddledetection_uses_them_are_read():
+    text = "eval_height: &h 320\neval_size: &size [*h, *h]\nresize: {target_size: *size}\n"
+    assert config.parse_yaml(text)["resize"] == {"target_size": [320, 320]}
+
+
+def test_what_ppdet_raises_on_bad_values_names_the_block_and_the_failure_of_a_step_stays_one():
+    for error in (ZeroDivisionError("x"), MemoryError("x"), IndexError("x"), RuntimeError("x")):
+        with pytest.raises(InputError, match="PicoDet: cannot be made from the recipe: .*Error: x"), \
+                config.blaming("PicoDet"):
+            raise error
+    with pytest.raises(StepError, match="missing"), config.blaming("PicoDet"):
+        raise StepError("missing")

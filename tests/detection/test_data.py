@@ -1,9 +1,12 @@
 import json
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from paddle_sparse_cb import InputError
+from paddle_sparse_cb.detection import config
 from paddle_sparse_cb.detection.data import make_loader
 from paddle_sparse_cb.detection.network import EVAL_FIELDS, TRAIN_FIELDS
 from paddle_sparse_cb.detection.samples import resolve
@@ -113,3 +116,54 @@ def test_records_without_their_image_end_the_epoch(registry):
     registry["TrainDataset"]["data_fields"] = ["gt_bbox", "gt_class"]
     with pytest.raises(InputError, match="a record without image: cannot be used: "):
         list(make_loader(registry, "Train"))
+
+
+@pytest.mark.timeout(60)
+def test_a_jpeg_that_is_cut_short_ends_the_epoch_with_its_name_and_is_not_trained_on_in_grey(registry, damaged):
+    annotations = Path(registry["TrainDataset"]["dataset_dir"], "train.json")
+    whole = cv2.imencode(".jpg", np.random.randint(0, 256, (256, 256, 3), np.uint8))[1].tobytes()
+    cut = damaged.with_name("cut.jpg")
+    cut.write_bytes(whole[:len(whole) // 2])
+    assert cv2.imread(str(cut)) is not None  # what OpenCV makes of it
+    annotations.write_text(annotations.read_text().replace(damaged.name, cut.name))
+    with pytest.raises(InputError, match=r"cut.jpg: cannot be used: ValueError: the JPEG is cut short"):
+        list(make_loader(registry, "Train"))
+
+
+def changed(registry, folder, change):
+    """The registry with evaluation annotations in which something is another."""
+    trees = resolve("trees_256")
+    coco = json.loads((trees / "val.json").read_text())
+    change(coco)
+    (folder / "val.json").write_text(json.dumps(coco))
+    registry["EvalDataset"].update(dataset_dir=str(trees), anno_path=str(folder / "val.json"),
+                                   data_fields=["image", "gt_bbox", "gt_class"])
+    return registry
+
+
+def renumbered(number):
+    def change(coco):
+        coco["images"][0]["id"] = coco["annotations"][0]["image_id"] = number
+    return change
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda coco: coco["images"][0].update(file_name="/dev/zero"), "names the image /dev/zero, which is no file"),
+    (lambda coco: coco["images"][0].update(file_name=""), "names the image .*, which is no file"),
+    (lambda coco: coco.pop("annotations"), "has no 'annotations'"),
+    (lambda coco: coco["annotations"][0].update(bbox=[0, 0, 1e39, 1e39]), "a box of .* is no box: .*inf"),
+    (lambda coco: coco["annotations"][0].update(bbox=[0, 0, 10**400, 5]), "OverflowError"),
+    (lambda coco: coco["images"][0].update(width=10**400), "OverflowError"),
+    (renumbered(10**30), "the id of .* is a whole number of at most 64 bits, got 1000"),
+    (renumbered(0.5), "the id of .* is a whole number of at most 64 bits, got 0.5"),
+])
+@pytest.mark.timeout(60)
+def test_annotations_that_would_be_found_out_late_are_found_at_once(registry, tmp_path, change, said):
+    with pytest.raises(InputError, match=f"EvalDataset: .*val.json.*{said}"):
+        make_loader(changed(registry, tmp_path, change), "Eval")
+
+
+def test_a_data_set_of_another_kind_is_an_error(registry):
+    registry["EvalDataset"] = config.parse_yaml("!ImageFolder {anno_path: a.json}")
+    with pytest.raises(InputError, match="EvalDataset is a COCODataSet or a VOCDataSet, got ImageFolder"):
+        make_loader(registry, "Eval")

@@ -1,10 +1,12 @@
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
 
+from paddle_sparse_cb import InputError
 from paddle_sparse_cb.detection.metric import CocoMAP
 
 
@@ -87,3 +89,14 @@ def test_the_figures_stand_until_the_next_evaluation_is_whole(annotations):
     boxes, ids = truth(1)
     metric.update(np.full_like(boxes, -1), ids)
     assert metric.accumulate()[0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("change", [
+    {"area": None}, {"area": "5"}, {"iscrowd": None}, {"bbox": [1, 2, 3]}, {"bbox": [1, 2, 3, float("nan")]},
+    {"bbox": [1, 2, 3, [4]]}, {"bbox": None}, {"id": "x"}, {"area": 10**400}])
+def test_an_annotation_that_would_end_the_first_evaluation_is_found_before(annotations, change):
+    content = json.loads(Path(annotations).read_text())
+    content["annotations"][1].update(change)
+    Path(annotations).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"val.json: nothing can be measured with annotation"):
+        CocoMAP(annotations, [1, 2])

@@ -1,10 +1,12 @@
 import numpy as np
 import paddle
 import pytest
+from helpers import RECIPES
 from paddle.static import InputSpec
 from ppdet.core.workspace import create
 
-from paddle_sparse_cb import make_plan
+from paddle_sparse_cb import InputError, make_plan
+from paddle_sparse_cb.detection import config
 from paddle_sparse_cb.detection import network as networks
 from paddle_sparse_cb.detection.network import DetectionLoss, DetectionNetwork, EpochToNetwork
 
@@ -72,3 +74,27 @@ def test_the_optimizer_is_the_recipes(picodet):
     optimizer = networks.make_optimizer(picodet, steps_per_epoch=10)
     assert type(optimizer).__name__ == "AdamW"
     assert optimizer.get_lr() == pytest.approx(1e-4)  # 0.001, warmed up from a tenth
+
+
+@pytest.mark.parametrize("content", [
+    {"LCNet": {"scale": 300}}, {"LCPAN": {"out_channels": 10**7}}, {"num_classes": 10**9},
+    {"PicoHeadV2": {"conv_feat": {"num_convs": 10**9}}}])
+@pytest.mark.timeout(60)
+def test_a_network_that_would_fill_the_machine_is_an_error_before_it_does(content):
+    content = config.merge(content, config.read_with_bases(RECIPES / "picodet_s_416_trees.yml"))
+    make = paddle.nn.Layer.create_parameter
+    with pytest.raises(InputError, match="PicoDet: the recipe asks for more than 100,000,000 weights"):
+        networks.make_network(config.load(content, "r.yml"))
+    assert paddle.nn.Layer.create_parameter is make
+
+
+@pytest.mark.parametrize("schedule", ["{name: CosineDecay, max_epochs: 1000000000}",
+                                      "{name: ExpWarmup, epochs: 99999999}",
+                                      "{name: LinearWarmup, steps: 100000000000}"])
+@pytest.mark.timeout(60)
+def test_a_learning_rate_of_more_steps_than_fit_into_memory_is_an_error(schedule):
+    content = config.read_with_bases(RECIPES / "picodet_s_416_trees.yml")
+    content["LearningRate"]["schedulers"][1] = config.parse_yaml(schedule)
+    picodet = networks.make_network(config.load(content, "r.yml"))
+    with pytest.raises(InputError, match="LearningRate: .* goes over .* steps"):
+        networks.make_optimizer(picodet, 10)

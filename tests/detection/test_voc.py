@@ -94,10 +94,13 @@ def test_the_ground_truth_is_that_of_the_same_boxes_in_cocos_format(registry, tm
 
 
 @pytest.mark.parametrize(("file", "text", "said"), [
-    ("one.xml", "<annotation>", "test.txt: ParseError"), ("one.xml", "<annotation/>", "test.txt: AttributeError"),
-    ("test.txt", "", "test.txt: AssertionError not found any voc record"), ("test.txt", "one.png\n", "test.txt"),
-    ("label_list.txt", "dog\n", "test.txt: KeyError 'cat'"),
-    ("label_list.txt", "dog\ncat\ncow\n", "num_classes is 2, but .*test.txt has 3 categories"),
+    ("one.xml", "<annotation>", "/one.xml .line 1 of .*test.txt. with the classes of .*label_list.txt: ParseError"),
+    ("two.xml", "<annotation/>", "/two.xml .line 2 of .*test.txt.*: AttributeError"),
+    ("two.xml", "<annotation><size><width>9</width><height>1e9999999</height>", "/two.xml .line 2 of"),
+    ("test.txt", "", "cannot use .*test.txt with .*: AssertionError not found any voc record"),
+    ("test.txt", "one.png one.xml\none.png\n", "one.png .line 2 of .*test.txt"),
+    ("label_list.txt", "dog\n", "/one.xml .* with the classes of .*label_list.txt: KeyError 'cat'"),
+    ("label_list.txt", "dog\ncat\ncow\n", "num_classes is 2, but .*label_list.txt has 3 categories"),
 ])
 def test_damaged_annotations_are_one_line_that_names_them(registry, voc, file, text, said):
     (voc / file).write_text(text)

@@ -1,0 +1,335 @@
+"""Damages files of every kind that is read here, and reads them as a user would.
+
+    python tools/fuzz.py --files 600 --seed 0
+
+What may come of it: one line that names the file, or, where the damage is in a value that may be any, the file as it
+is. What may not: another exception, the end of the interpreter, a reader that does not end, gigabytes of memory.
+Readers run in processes of their own, so that these are counted and do not end the count. What failed is kept.
+"""
+
+import argparse
+import contextlib
+import io
+import multiprocessing
+import os
+import queue
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mutations
+import numpy as np
+import whole_files
+from tabulate import tabulate
+
+REFUSED, READ, CRASH, HANG, UNNAMED = "refused, named", "read all the same", "crashes", "hangs", "not named"
+SECONDS = 60  # a reader that takes longer hangs
+MEMORY = 2 << 30  # bytes that a reader may take
+
+
+def _read_weights(folder: Path) -> None:
+    from paddle_sparse_cb.detection.weights import load_pretrained
+
+    print(load_pretrained(whole_files.network(), str(folder / "0.pdparams")))
+
+
+def _read_optimizer(folder: Path) -> None:
+    from paddle_sparse_cb.stored import load_arrays
+
+    load_arrays(folder / "0.pdopt")
+
+
+def _resume(folder: Path) -> None:
+    """Goes on from a checkpoint of a stranger, who has made the digests right again."""
+    from dataclasses import replace
+
+    from paddle_sparse_cb.checkpoint import load_checkpoint
+    from paddle_sparse_cb.state import file_digest, load_state, save_state
+
+    state = load_state(folder / "0.pdsparse")
+    digests = {name: file_digest(folder / name) for name in state.files}
+    save_state(replace(state, files=digests), folder / "0.pdsparse")
+    load_checkpoint(whole_files.model(), folder / "0.pdsparse", 2)
+
+
+def _read_state(folder: Path) -> None:
+    from paddle_sparse_cb.state import load_state, require_files
+
+    require_files(load_state(folder / "0.pdsparse"), folder / "0.pdsparse")
+
+
+def _read_exported(folder: Path) -> None:
+    from paddle_sparse_cb.deploy.rules import check_sparse
+
+    check_sparse(folder / "model")
+
+
+def _read_nb(folder: Path) -> None:
+    from paddle_sparse_cb.deploy.lite import count_convolutions
+    from paddle_sparse_cb.deploy.nb import read_nb
+    from paddle_sparse_cb.deploy.program import read_program
+
+    count_convolutions(folder / "model.nb")
+    found = read_nb(folder / "model.nb").convolutions
+    program = read_program(folder / "model").convolutions.values()
+    for convolution in program:
+        if convolution.variable in found:
+            read_nb(folder / "model.nb").weight(found[convolution.variable], convolution.shape, convolution.pixels)
+
+
+def _read_recipe(folder: Path, slim: "str | None" = None) -> None:
+    from paddle_sparse_cb import run
+    from paddle_sparse_cb.recipe import read_recipe
+
+    whole = read_recipe(folder / "recipe.yml", slim)
+    run._check(whole)
+    run._build(whole, None)
+    assert whole.output.resolve().is_relative_to(Path.cwd())
+
+
+def _read_slim(folder: Path) -> None:
+    _read_recipe(folder, str(folder / "slim.yml"))
+
+
+def _read_data(folder: Path) -> None:
+    """An epoch of each loader, and what an evaluation is measured against, as a run makes them."""
+    from paddle_sparse_cb.detection import config
+    from paddle_sparse_cb.detection.data import ground_truth, make_loader
+    from paddle_sparse_cb.detection.metric import CocoMAP
+    from paddle_sparse_cb.recipe import read_recipe
+
+    options = [f"{split}Dataset.dataset_dir={folder}" for split in ("Train", "Eval")]
+    recipe = read_recipe(folder / "recipe.yml", options=options)
+    with config.blaming(recipe.files):
+        registry = config.load(recipe.content, recipe.files)
+        loaders = make_loader(registry, "Train"), make_loader(registry, "Eval")
+        dataset = loaders[1].dataset.source
+        metric = CocoMAP(ground_truth(dataset), [int(record["im_id"][0]) for record in dataset.roidbs])
+    list(loaders[0])
+    for *_, numbers in loaders[1]:
+        metric.update(np.tile(np.float32([0, 0.9, *whole_files.BOX]), (len(numbers), 1, 1)), numbers.numpy())
+
+
+def _read_report(folder: Path) -> None:
+    from paddle_sparse_cb.report import read_report, table
+
+    table(read_report(folder), "github")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file: where a whole one lies, how it is damaged, and how it is read.
+
+    Attributes:
+        beside: the folder that `whole_files` makes.
+        file: which of the files there.
+        ways: of `mutations`.
+        read: takes the folder with the damaged file in it.
+    """
+
+    beside: str
+    file: str
+    ways: tuple[Callable, ...]
+    read: Callable[[Path], None]
+
+
+KINDS = {
+    "weights": Kind("checkpoint", "0.pdparams", mutations.BINARY, _read_weights),
+    "optimizer": Kind("checkpoint", "0.pdopt", mutations.BINARY, _read_optimizer),
+    "resumed weights": Kind("checkpoint", "0.pdparams", mutations.BINARY, _resume),
+    "resumed optimizer": Kind("checkpoint", "0.pdopt", mutations.BINARY, _resume),
+    "pruning state": Kind("checkpoint", "0.pdsparse", mutations.BINARY, _read_state),
+    "exported program": Kind("exported", "model.pdmodel", mutations.BINARY, _read_exported),
+    "exported weights": Kind("exported", "model.pdiparams", mutations.BINARY, _read_exported),
+    "exported names": Kind("exported", "model.pdiparams.info", mutations.BINARY, _read_exported),
+    "optimized": Kind("exported", "model.nb", mutations.BINARY, _read_nb),
+    "recipe": Kind("coco", "recipe.yml", mutations.YAML, _read_recipe),
+    "slim file": Kind("slim", "slim.yml", mutations.YAML, _read_slim),
+    "JPEG": Kind("coco", "images/0.jpg", mutations.BINARY, _read_data),
+    "PNG": Kind("coco", "images/1.png", mutations.BINARY, _read_data),
+    "COCO": Kind("coco", "coco.json", mutations.JSON, _read_data),
+    "VOC": Kind("voc", "images/0.xml", mutations.TEXT, _read_data),
+    "VOC's list": Kind("voc", "list.txt", mutations.TEXT, _read_data),
+    "VOC's classes": Kind("voc", "label_list.txt", mutations.TEXT, _read_data),
+    "report": Kind("report", "report.json", mutations.JSON, _read_report),
+}
+
+
+@dataclass
+class Counted:
+    """What came of the files.
+
+    Attributes:
+        outcomes: how often each (kind, outcome) was.
+        failures: a line for each that may not be.
+    """
+
+    outcomes: "Counter[tuple[str, str]]" = field(default_factory=Counter)
+    failures: "list[str]" = field(default_factory=list)
+
+    def __str__(self) -> str:
+        columns = (REFUSED, READ, CRASH, HANG, UNNAMED)
+        rows = [[kind, sum(self.outcomes[kind, outcome] for outcome in columns),
+                 *(self.outcomes[kind, outcome] for outcome in columns)] for kind in KINDS]
+        rows.append(["all", *(sum(column) for column in zip(*(row[1:] for row in rows)))])
+        return tabulate(rows, headers=["file", "damaged", *columns])
+
+
+def outcome_of(kind: Kind, folder: Path) -> "tuple[str, str]":
+    """Reads the damaged file of a kind in a folder: what came of it, and what was said."""
+    from paddle_sparse_cb.errors import InputError, StepError
+
+    file = Path(kind.file).name
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            kind.read(folder)
+    except (InputError, StepError) as error:
+        named = file in str(error) and "\n" not in str(error)
+        return (REFUSED if named else UNNAMED), str(error)
+    except BaseException:
+        return CRASH, traceback.format_exc()
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > MEMORY:
+        return CRASH, "took too much memory"
+    return READ, ""
+
+
+def _serve(connection, home: str) -> None:
+    """A reader's process: gets kinds and folders, gives what came of them."""
+    os.chdir(home)
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1), os.dup2(quiet, 2)  # what libjpeg and Paddle say for themselves
+    import paddle_sparse_cb.run  # noqa: F401  the import is not a reader's time
+
+    address_space = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (address_space + 3 * MEMORY, resource.RLIM_INFINITY))
+    connection.send(None)
+    while True:
+        kind, folder = connection.recv()
+        connection.send(outcome_of(kind, folder))
+
+
+class _Reader:
+    """A process that reads, started again where a file has ended it or where it has not answered."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.process = None
+
+    def read(self, kind: Kind, folder: Path) -> "tuple[str, str]":
+        if self.process is None:
+            context = multiprocessing.get_context("spawn")
+            self.connection, theirs = context.Pipe()
+            self.process = context.Process(target=_serve, args=(theirs, str(self.home)), daemon=True)
+            self.process.start()
+            theirs.close()
+            self.connection.recv()
+        self.connection.send((kind, folder))
+        if not self.connection.poll(SECONDS):
+            self.stop()
+            return HANG, f"no answer after {SECONDS} s"
+        try:
+            answer = self.connection.recv()
+        except EOFError:
+            self.process.join()
+            code = self.process.exitcode
+            self.process = None
+            return CRASH, f"the interpreter ended with {code}"
+        if "memory" in answer[1]:  # the peak stays
+            self.stop()
+        return answer
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.join()
+        self.process = None
+
+
+def damage(whole: Path, kind: str, source: random.Random, folder: Path) -> str:
+    """Makes a folder with a damaged file and what lies beside it.
+
+    Returns:
+        The name of the way in which it was damaged.
+    """
+    shutil.copytree(whole / KINDS[kind].beside, folder)
+    file = folder / KINDS[kind].file
+    content = file.read_bytes()
+    while True:
+        way = source.choice(KINDS[kind].ways)
+        damaged = way(source, content)
+        if damaged != content:
+            file.write_bytes(damaged)
+            return way.__name__
+
+
+def fuzz(files: int, seed: int, kept: "Path | None" = None, kinds: "list[str] | None" = None,
+         processes: int = 2) -> Counted:
+    """Damages files and reads them.
+
+    Args:
+        files: how many, spread evenly over the kinds.
+        seed: the same seed damages the same places.
+        kept: a folder for those that failed.
+        kinds: of `KINDS`; all if not given.
+        processes: that read at the same time.
+
+    Returns:
+        What came of them.
+    """
+    kinds = kinds or list(KINDS)
+    counted, waiting = Counted(), queue.SimpleQueue()
+    for number in range(files):
+        waiting.put(number)
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = Path(scratch, "whole")
+        whole_files.make(whole)
+
+        def work() -> None:
+            reader = _Reader(Path(scratch))
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    number = waiting.get_nowait()
+                    kind, folder = kinds[number % len(kinds)], Path(scratch, str(number))
+                    way = damage(whole, kind, random.Random(f"{seed} {kind} {number // len(kinds)}"), folder)
+                    outcome, said = reader.read(KINDS[kind], folder)
+                    counted.outcomes[kind, outcome] += 1
+                    if outcome not in (REFUSED, READ):
+                        counted.failures.append(f"{number}: {outcome}: {kind}, {way}: {said}")
+                        if kept:
+                            shutil.copytree(folder, kept / f"{number}", dirs_exist_ok=True)
+                    shutil.rmtree(folder)
+            reader.stop()
+
+        threads = [threading.Thread(target=work) for _ in range(processes)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return counted
+
+
+def main() -> int:
+    """Prints the table, and what failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", type=int, default=600)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), metavar="KIND")
+    parser.add_argument("--kept", type=Path, default=Path("output/fuzz"), help="folder for what failed")
+    options = parser.parse_args()
+    counted = fuzz(options.files, options.seed, options.kept, options.kinds)
+    for failure in counted.failures:
+        print(failure, file=sys.stderr)
+    print(counted)
+    return 1 if counted.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
