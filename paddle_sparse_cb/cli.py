@@ -6,6 +6,7 @@ Exit codes: 0 all is well, 1 a step failed or the promise does not hold, 2 bad i
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -100,7 +101,9 @@ def _interrupted(options: argparse.Namespace, error: KeyboardInterrupt, argument
     if options.command == "train":
         if options.resume != "last":  # said last, it counts: a checkpoint that it went on from is not the newest now
             given.append("--resume")
-        print(f"go on with: paddle-sparse {shlex.join(given)}", file=sys.stderr)
+        ranks = int(os.environ.get("PADDLE_TRAINERS_NUM", 1)) > 1
+        print("go on with: " + ("the same command and --resume" if ranks else f"paddle-sparse {shlex.join(given)}"),
+              file=sys.stderr)
     return 128 + int(number)
 
 

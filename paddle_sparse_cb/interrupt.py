@@ -33,14 +33,13 @@ class Signals:
 
     Attributes:
         number: the first one that has come, if any.
-        deferring: whether a signal is noted alone, because a training is going to look for it. Otherwise, and when it
-            comes a second time, it is an `Interrupted`.
+        deferring: whether a signal is noted alone, because a training is going to look for it. Otherwise, and at a
+            second Ctrl-C, it is an `Interrupted`.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
         self.deferring = False
-        self._seen: set[int] = set()
 
     @contextlib.contextmanager
     def handled(self) -> Iterator[None]:
@@ -56,8 +55,7 @@ class Signals:
                 signal.signal(number, handler)
 
     def _note(self, number: int, frame: Any) -> None:
-        again = number in self._seen  # a launcher passes a Ctrl-C that its ranks have got already on as a SIGTERM
-        self._seen.add(number)
+        again = number == self.number == signal.SIGINT  # a launcher sends SIGTERM three times to make sure
         self.number = number
         if again or not self.deferring:
             raise Interrupted(number)

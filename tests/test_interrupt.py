@@ -45,14 +45,23 @@ def test_a_signal_saves_where_the_training_is(first_digits, tmp_path, number, wh
     assert saved_place(newest) == place
 
 
-def test_the_same_signal_again_does_not_wait():
+def test_a_second_ctrl_c_does_not_wait():
     signals = Signals()
     with signals.handled():
         signals.deferring = True
         os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGTERM)  # as a launcher passes a Ctrl-C on
         with pytest.raises(Interrupted, match=r"^SIGINT$"):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_what_a_launcher_sends_at_a_ctrl_c_waits():
+    signals = Signals()
+    with signals.handled():
+        signals.deferring = True
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert signals.number == signal.SIGTERM
 
 
 def test_what_is_no_training_ends_at_once():
