@@ -16,7 +16,7 @@ from ..context import HookContext
 from ..errors import StepError
 from ..layers import evaluating
 from ..paddle3 import old_programs
-from .program import add_left_out
+from .program import mend
 from .rules import check_input
 
 
@@ -44,7 +44,7 @@ def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) ->
     prefix.parent.mkdir(parents=True, exist_ok=True)
     with evaluating(network), tempfile.TemporaryDirectory(prefix=".", dir=prefix.parent) as scratch:
         _save(network, Path(scratch, prefix.name), list(input_spec))
-        add_left_out(Path(scratch, f"{prefix.name}.pdmodel"))
+        mend(Path(scratch, f"{prefix.name}.pdmodel"))
         for file in sorted(Path(scratch).iterdir()):
             os.replace(file, prefix.parent / file.name)
     return prefix
