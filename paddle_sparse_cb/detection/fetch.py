@@ -10,7 +10,6 @@ import base64
 import hashlib
 import http.client
 import re
-import shutil
 import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -52,20 +51,16 @@ def fetch(url: str) -> Path:
 
 def _download(address: str, folder: Path, name: str, sha256: str) -> None:
     print(f"fetching {address} ...", flush=True)
-    folder.mkdir()
-    file = folder / name
     try:
-        with urllib.request.urlopen(address, timeout=TIMEOUT) as answer, file.open("wb") as target:
-            shutil.copyfileobj(answer, target)
-            headers = answer.headers
+        with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:  # noqa: S310  no file:, see above
+            content, md5 = answer.read(), answer.headers["Content-MD5"] or ""
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise InputError(f"pretrain_weights: cannot fetch {address} ({getattr(error, 'reason', error)}); where its "
                          "host is not reached, give the path of a copy") from None
-    content = file.read_bytes()
-    announced = {"length": (headers["Content-Length"], str(len(content))),
-                 "MD5": ((headers["Content-MD5"] or "").strip('"'),
-                         base64.b64encode(hashlib.md5(content).digest()).decode()),
-                 "SHA-256": (sha256, hashlib.sha256(content).hexdigest())}
-    for what, (wanted, found) in announced.items():
+    digests = {"MD5": (md5.strip('"'), base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()),
+               "SHA-256": (sha256, hashlib.sha256(content).hexdigest())}
+    for kind, (wanted, found) in digests.items():
         if wanted and wanted != found:
-            raise InputError(f"pretrain_weights: cannot use {address}: its {what} is {found}, not {wanted}")
+            raise InputError(f"pretrain_weights: cannot use {address}: its {kind} is {found}, not {wanted}")
+    folder.mkdir()
+    (folder / name).write_bytes(content)

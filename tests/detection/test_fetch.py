@@ -20,7 +20,7 @@ class Host(http.server.BaseHTTPRequestHandler):
 
     asked = 0
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         type(self).asked += 1
         self.send_response(404 if "missing" in self.path else 200)
         for part in self.path.split("/")[1:-1]:
@@ -57,7 +57,7 @@ def test_files_of_the_same_name_are_two(host):
 
 
 @pytest.mark.parametrize(("url", "said"), [
-    ("/Content-Length=9000/model.pdparams", "its length is 7000, not 9000"),
+    ("/Content-Length=9000/model.pdparams", r"cannot fetch .*IncompleteRead\(7000 bytes read, 2000 more expected\)"),
     ("/Content-MD5=abc/model.pdparams", "its MD5 is .*, not abc"),
     (f"/model.pdparams#sha256={'0' * 64}", f"its SHA-256 is {SHA256}, not 000"),
     ("/missing.pdparams", r"cannot fetch .*missing.pdparams \(Not Found\)"),
