@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PADDLE3 := .venv-paddle3
 DEMO := recipes/picodet_s_416_trees_sparse75.yml
 
-.PHONY: demo test test-fast test-paddle3 bench published-table accuracy lint clean
+.PHONY: demo test test-fast test-paddle3 bench published-table accuracy soak lint clean
 
 demo: $(VENV)/ready
 	$(BIN)/paddle-sparse train $(DEMO)
@@ -29,6 +29,11 @@ published-table: $(VENV)/ready
 # Resumable: runs whose result is in output/accuracy are not run again. ARGS="--epochs 12 --seeds 5" makes it larger.
 accuracy: $(VENV)/ready
 	$(BIN)/python tools/accuracy.py $(ARGS)
+
+# Kills trainings and damages files; some ten minutes.
+soak: $(VENV)/ready
+	$(BIN)/python tools/soak.py $(ARGS)
+	$(BIN)/python tools/fuzz.py
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -1,12 +1,10 @@
-"""What a layer is, and what Paddle-Lite makes of it: which convolutions it runs sparse, and which it merges.
+"""What a layer is, and whether Paddle-Lite may run it sparse.
 
-The conditions on one convolution are those of lite/core/optimizer/mir/sparse_conv_detect_pass.cc; what
-is merged before it looks is decided in fusion/conv_conv_fuser.cc.
+The conditions are those of lite/core/optimizer/mir/sparse_conv_detect_pass.cc.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import paddle
@@ -43,27 +41,6 @@ def why_not_conv1x1(layer: nn.Layer, weight: paddle.Tensor) -> str:
     if layer._data_format != "NCHW":
         return f"{layer._data_format} layout"
     return "a single weight" if weight.size == 1 else ""
-
-
-def merging(pairs: Iterable[tuple[nn.Conv2D, nn.Conv2D]]) -> list[tuple[nn.Conv2D, nn.Conv2D]]:
-    """Which of the neighbours Paddle-Lite multiplies into one dense convolution before it looks for sparse ones.
-
-    A bias of the first is an addition between the two. One pair that is worth it is enough: the pattern then takes
-    every pair of the network.
-
-    Args:
-        pairs: two convolutions each, the second reading what the first gives with at most a batch norm between.
-    """
-    fitting = [(first, second) for first, second in pairs
-               if first.bias is None and second._groups == 1 and not why_not_any(first, first.weight)]
-    return fitting if any(_worth_merging(first, second) for first, second in fitting) else []
-
-
-def _worth_merging(first: nn.Conv2D, second: nn.Conv2D) -> bool:
-    if list(second.weight.shape[2:]) != [1, 1] or first._groups != 1:
-        return False
-    middle, before, after = first.weight.shape[0], first.weight.shape[1], second.weight.shape[0]
-    return 0 < before * (after - middle) <= middle * after
 
 
 def pair(value: Any) -> list[int]:

@@ -43,6 +43,7 @@ from .recipe import Recipe
 from .report import WriteReport, read_report, table
 from .resumption import Checkpoint
 from .selection import PrunePlan, make_plan
+from .smoke import write_annotations
 from .sparsity import measure_sparsity
 
 _ARTEFACTS = {"pdparams": "checkpoints/final.pdparams", "nb_dense": "model_dense.nb", "nb_sparse": "model_sparse.nb"}
@@ -289,6 +290,8 @@ def _build(recipe: Recipe, source: str | None) -> Run:
     random.seed(recipe.seed)
     np.random.seed(recipe.seed)
     paddle.seed(recipe.seed)
+    if recipe.cut_down:
+        write_annotations(recipe)
     with config.blaming(recipe.files):
         registry = config.load(recipe.content, recipe.files)
         network = make_network(registry)

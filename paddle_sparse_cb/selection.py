@@ -14,7 +14,7 @@ import paddle
 from paddle import nn
 
 from .errors import InputError
-from .geometry import merging, pair, why_not_any, why_not_conv1x1
+from .geometry import pair, why_not_any, why_not_conv1x1
 from .layers import named_weights
 from .plan import PlannedLayer, PrunePlan
 from .trace import Trace, Use
@@ -31,9 +31,9 @@ def make_plan(network: nn.Layer, input_spec: Sequence[Any] | None = None, *,
     Args:
         network: any layer.
         input_spec: `paddle.static.InputSpec`s (or what has `shape` and `dtype`) of its inputs. With them one forward
-            shows the size of the maps, the multiply-accumulates, the layers that are called twice and those that
-            Paddle-Lite merges; without them a squeeze-and-excitation block is told by the pooling layer beside its
-            convolutions, and the rest is not known.
+            shows the size of the maps, the multiply-accumulates and the layers that are called twice; without them a
+            squeeze-and-excitation block is told by the pooling layer beside its convolutions, and the rest is not
+            known.
         prune_params_type: `conv1x1_only`, or None for all convolutions and linear layers but depthwise ones.
         skip: shell patterns over structured names, such as `head.*`; each must match a weight.
         skip_params_func: PaddleSlim's own: takes the network, returns the parameter names (`parameter.name`) to
@@ -62,7 +62,6 @@ def make_plan(network: nn.Layer, input_spec: Sequence[Any] | None = None, *,
         if not any(fnmatchcase(name, pattern) for name, _, _ in weights):
             raise InputError(f"skip: the pattern {pattern!r} matches no weight of the network")
     trace = Trace(network, input_spec) if input_spec is not None else None
-    merged = _merged(trace) if trace else set()
     pooled = set() if trace else _beside_pooling(network)
     by_function = set(skip_params_func(network)) if skip_params_func else set()
 
@@ -83,7 +82,7 @@ def make_plan(network: nn.Layer, input_spec: Sequence[Any] | None = None, *,
 
     def planned(name: str, layer: nn.Layer, weight: paddle.Tensor) -> PlannedLayer:
         use = trace.use(weight) if trace else None
-        dense_in_lite = why_not_conv1x1(layer, weight) or _why_not_used_so(use, id(weight) in merged)
+        dense_in_lite = why_not_conv1x1(layer, weight) or _why_not_used_so(use)
         why = reason(name, layer, weight, use, dense_in_lite)
         maps, macs = (tuple(use.maps), use.macs) if use else ((), None)
         return PlannedLayer(name, tuple(weight.shape), not why, why, dense_in_lite, maps, macs)
@@ -91,20 +90,11 @@ def make_plan(network: nn.Layer, input_spec: Sequence[Any] | None = None, *,
     return PrunePlan(tuple(planned(name, layer, weight) for name, layer, weight in weights))
 
 
-def _why_not_used_so(use: Use | None, merged: bool) -> str:
+def _why_not_used_so(use: Use | None) -> str:
     """What a layer does has Paddle-Lite keep it dense although its shape would not."""
     if use is not None and use.calls != 1:  # Paddle-Lite's optimizer crashes on a shared sparse convolution
         return "never called" if use.calls == 0 else f"called {use.calls} times"
-    return "merged with its neighbour by Paddle-Lite" if merged else ""
-
-
-def _merged(trace: Trace) -> set[int]:
-    """Ids of the weights that Paddle-Lite makes one of with their neighbour's."""
-    ends = [(chain[0], chain[-1]) for chain in trace.chains]
-    if not merging(ends):
-        return set()
-    alone = [(chain[0], chain[-1]) for chain in trace.chains if not trace.read_by_others(chain)]
-    return {id(layer.weight) for both in merging(alone) for layer in both}
+    return ""
 
 
 def _beside_pooling(network: nn.Layer) -> set[int]:

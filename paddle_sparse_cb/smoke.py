@@ -12,6 +12,7 @@ from .detection import samples
 from .files import write_text
 from .recipe import Recipe
 
+_TREES = "trees_256"
 IMAGES = {"Train": 8, "Eval": 2}
 BATCH = 2
 EPOCHS = 2
@@ -24,8 +25,7 @@ SCHEDULE = {"stable_iterations": 0, "pruning_iterations": 2, "tunning_iterations
 def smoke(recipe: Recipe) -> Recipe:
     """Cuts a recipe down: the same network, transforms and export, but other data and next to no training.
 
-    The photographs are of trees, which get the first class of the recipe's data set. The annotations lie in the
-    recipe's output folder, which is one of its own.
+    Nothing is written or fetched here: the annotations that the new recipe names are made by `write_annotations`.
 
     Args:
         recipe: any recipe.
@@ -38,7 +38,7 @@ def smoke(recipe: Recipe) -> Recipe:
     content.update(epoch=EPOCHS, snapshot_epoch=EPOCHS, worker_num=0, metric="COCO", log_iter=1)
     content["LearningRate"]["base_lr"] = RATE
     for split, limit in IMAGES.items():
-        content[f"{split}Dataset"] = _dataset(small.output / "data", split, limit, content["num_classes"])
+        content[f"{split}Dataset"] = _dataset(_annotations(small, split), split, limit)
         content[f"{split}Reader"]["batch_size"] = BATCH
     for transform in content["TrainReader"].get("batch_transforms", []):
         if "BatchRandomResize" in transform:
@@ -55,15 +55,26 @@ def _sparsity(sparsity: dict[str, Any] | None) -> dict[str, Any] | None:
     return {**{key: value for key, value in sparsity.items() if key not in lengths}, **SCHEDULE}
 
 
-def _dataset(folder: Path, split: str, limit: int, classes: int) -> dict[str, Any]:
-    """A few of the photographs' tiles, annotated as of a data set with so many classes."""
-    trees = samples.resolve("trees_256")
-    annotations = json.loads((trees / {"Train": "train.json", "Eval": "val.json"}[split]).read_text())
-    annotations["categories"] += [{"id": number, "name": f"class {number}"} for number in range(2, classes + 1)]
-    file = folder / f"{split}.json"
-    write_text(file, json.dumps(annotations))
-    dataset = {"name": "COCODataSet", "dataset_dir": str(trees), "image_dir": "images",
-               "anno_path": str(file.resolve()), "sample_num": limit}
+def write_annotations(small: Recipe) -> None:
+    """Makes the annotations of a recipe that was cut down, in its output folder, which is one of its own.
+
+    The photographs are of trees, which get the first class of the recipe's data set.
+    """
+    trees = samples.resolve(_TREES)
+    for split, file in {"Train": "train.json", "Eval": "val.json"}.items():
+        annotations = json.loads((trees / file).read_text())
+        annotations["categories"] += [{"id": number, "name": f"class {number}"}
+                                      for number in range(2, small.content["num_classes"] + 1)]
+        write_text(_annotations(small, split), json.dumps(annotations))
+
+
+def _annotations(small: Recipe, split: str) -> Path:
+    return (small.output / "data" / f"{split}.json").resolve()
+
+
+def _dataset(annotations: Path, split: str, limit: int) -> dict[str, Any]:
+    dataset = {"name": "COCODataSet", "dataset_dir": f"sample:{_TREES}", "image_dir": "images",
+               "anno_path": str(annotations), "sample_num": limit}
     if split == "Train":
         return {**dataset, "data_fields": ["image", "gt_bbox", "gt_class", "is_crowd"]}
     return {**dataset, "allow_empty": True}

@@ -65,19 +65,6 @@ def test_layers_called_twice_or_never_are_left_dense():
     assert reasons(plan) == {"twice.weight": "called 2 times", "once.weight": "pruned", "never.weight": "never called"}
 
 
-def test_convolutions_that_paddle_lite_multiplies_into_one_are_left_dense():
-    def chain(*between, bias=False):
-        return nn.Sequential(nn.Conv2D(16, 16, 1, bias_attr=bias), *between, nn.Conv2D(16, 72, 1), nn.ReLU(),
-                             nn.Conv2D(72, 8, 1))
-
-    spec = [InputSpec([1, 16, 8, 8], "float32")]
-    merged = "merged with its neighbour by Paddle-Lite"
-    assert list(reasons(make_plan(chain(), spec)).values()) == [merged, merged, "pruned"]
-    assert list(reasons(make_plan(chain(nn.BatchNorm2D(16)), spec)).values()) == [merged, merged, "pruned"]
-    assert list(reasons(make_plan(chain(nn.Hardswish()), spec)).values()) == ["pruned"] * 3
-    assert list(reasons(make_plan(chain(bias=None), spec)).values()) == ["pruned"] * 3
-
-
 def test_frozen_weights_stay_as_they_are(network):
     network.expand.weight.stop_gradient = True
     assert reasons(make_plan(network))["expand.weight"] == "frozen"

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import paddle
+from paddle.jit.dy2static.program_translator import ProgramTranslator
 
 from ..context import HookContext
 from ..errors import StepError
 from ..layers import evaluating
 from ..paddle3 import old_programs
-from .program import add_left_out
+from .program import mend
 from .rules import check_input
 
 
@@ -44,13 +45,14 @@ def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) ->
     prefix.parent.mkdir(parents=True, exist_ok=True)
     with evaluating(network), tempfile.TemporaryDirectory(prefix=".", dir=prefix.parent) as scratch:
         _save(network, Path(scratch, prefix.name), list(input_spec))
-        add_left_out(Path(scratch, f"{prefix.name}.pdmodel"))
+        mend(Path(scratch, f"{prefix.name}.pdmodel"))
         for file in sorted(Path(scratch).iterdir()):
             os.replace(file, prefix.parent / file.name)
     return prefix
 
 
 def _save(network: paddle.nn.Layer, prefix: Path, input_spec: list[Any]) -> None:
+    _forget_failed()
     try:
         with old_programs():
             paddle.jit.save(network, str(prefix), input_spec=input_spec)
@@ -61,6 +63,16 @@ def _save(network: paddle.nn.Layer, prefix: Path, input_spec: list[Any]) -> None
             raise
         raise StepError(f"export: Paddle {paddle.__version__} cannot put {unknown[1]}() into a program for "
                         "Paddle-Lite; load the checkpoint with paddlepaddle 2.6.2 and export there") from None
+
+
+def _forget_failed() -> None:
+    """Drops what Paddle has noted of programs that it did not finish.
+
+    It notes a program's parameters under the program's `id`, and strikes the note off at the end, which is not reached
+    where an export fails. Later another program gets the `id`, and with it parameters of a network that is gone:
+    `KeyError: 'conv2d_50.w_0'`.
+    """
+    ProgramTranslator.get_instance()._params_recorder.params_dict.clear()
 
 
 def _flat(input_spec: Sequence[Any]) -> list[Any]:

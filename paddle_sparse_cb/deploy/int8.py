@@ -16,7 +16,7 @@ import paddle
 
 from ..context import HookContext
 from ..errors import InputError, StepError
-from .program import add_left_out, read_program
+from .program import mend, read_program
 from .rules import INT8_THRESHOLD, check_int8
 
 
@@ -52,7 +52,7 @@ def quantize(prefix: Path, output: Path, samples: Sequence[Mapping[str, np.ndarr
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=output.parent) as scratch:
         _quantize(prefix, Path(scratch), samples)
-        add_left_out(Path(scratch, "model.pdmodel"))
+        mend(Path(scratch, "model.pdmodel"))
         shutil.copy(f"{prefix}.pdiparams.info", Path(scratch, "model.pdiparams.info"))  # the names are the same
         for ending in (".pdmodel", ".pdiparams", ".pdiparams.info"):
             Path(scratch, f"model{ending}").replace(f"{output}{ending}")

@@ -96,26 +96,72 @@ def _read(block: Any, names: dict[str, str], prefix: Path) -> Program:
     return Program({name: shapes[name] for name in feeds}, Counter(op.type for op in block.ops), found)
 
 
-def add_left_out(pdmodel: Path) -> None:
-    """Puts into an exported program what Paddle-Lite's optimizer misses there.
+def mend(pdmodel: Path) -> None:
+    """Changes an exported program so that Paddle-Lite's optimizer takes it; it computes the same.
 
-    The program computes the same. Without it the optimizer aborts on `nn.ReLU6`, `nn.Swish` and `nn.InstanceNorm2D`,
-    and crashes on a `flatten` that no linear layer follows.
+    Without what is added here the optimizer aborts on `nn.ReLU6`, `nn.Swish` and `nn.InstanceNorm2D`, and crashes on a
+    `flatten` that no linear layer follows. Without what is put between convolutions it multiplies some of them into
+    one: dense, wrong with a 3x3 kernel or groups, and aborting on a stride or padding.
     """
     program = parse_program(pdmodel.with_suffix(""))
     for block in program.blocks:
-        for index, op in enumerate(block.ops):
-            attribute, value = _LEFT_OUT_ATTRIBUTES.get(op.type, ("", 0.0))
-            if attribute and attribute not in {one.name for one in op.attrs}:
-                op.attrs.add(name=attribute, type=framework_pb2.FLOAT, f=value)
-            for output in _LEFT_OUT_OUTPUTS.get(op.type, ()):
-                if not _variables(op.outputs).get(output):
-                    variable = block.vars.add(name=f"left_out_{index}_{output}", persistable=False)
-                    variable.type.type = TENSOR
-                    tensor_details(variable).data_type = framework_pb2.VarType.FP32
-                    op.outputs.add(parameter=output).arguments.append(variable.name)
+        _add_left_out(block)
+        _part_convolutions(block)
     with replacing(pdmodel) as scratch:
         scratch.write_bytes(program.SerializeToString())
+
+
+def _add_left_out(block: Any) -> None:
+    for index, op in enumerate(block.ops):
+        attribute, value = _LEFT_OUT_ATTRIBUTES.get(op.type, ("", 0.0))
+        if attribute and attribute not in {one.name for one in op.attrs}:
+            op.attrs.add(name=attribute, type=framework_pb2.FLOAT, f=value)
+        for output in _LEFT_OUT_OUTPUTS.get(op.type, ()):
+            if not _variables(op.outputs).get(output):
+                variable = block.vars.add(name=f"left_out_{index}_{output}", persistable=False)
+                variable.type.type = TENSOR
+                tensor_details(variable).data_type = framework_pb2.VarType.FP32
+                op.outputs.add(parameter=output).arguments.append(variable.name)
+
+
+def _part_convolutions(block: Any) -> None:
+    """Puts an operator between two convolutions that have nothing but a batch norm between them.
+
+    lite/core/optimizer/mir/fusion/conv_conv_fuser.cc looks for one pair that is worth merging, and then merges every
+    pair, whatever the second one is. It folds batch norms before, and removes the operator afterwards: nothing is left
+    of it in the `.nb`.
+    """
+    makers = {name: op for op in block.ops for names in _variables(op.outputs).values() for name in names}
+    readers = Counter(name for op in block.ops for names in _variables(op.inputs).values() for name in names)
+    variables = {var.name: var for var in block.vars}
+
+    def alone(variable: str, kind: str) -> Any:
+        """The operator that makes a variable for one reader, if it is of a kind."""
+        maker = makers.get(variable)
+        return maker if maker is not None and maker.type == kind and readers[variable] == 1 else None
+
+    for index, op in reversed(list(enumerate(block.ops))):
+        if op.type != "conv2d":
+            continue
+        source = _variables(op.inputs)["Input"][0]
+        norm = alone(source, "batch_norm")
+        if alone(source if norm is None else _variables(norm.inputs)["X"][0], "conv2d") is None:
+            continue
+        apart = block.vars.add()
+        apart.CopyFrom(variables[source])
+        apart.name = f"{source}.apart"
+        next(slot for slot in op.inputs if slot.parameter == "Input").arguments[0] = apart.name
+        block.ops.insert(index, _identity(source, apart.name))
+
+
+def _identity(source: str, target: str) -> Any:
+    op = framework_pb2.OpDesc(type="scale")
+    op.inputs.add(parameter="X").arguments.append(source)
+    op.outputs.add(parameter="Out").arguments.append(target)
+    op.attrs.add(name="scale", type=framework_pb2.FLOAT, f=1.0)
+    op.attrs.add(name="bias", type=framework_pb2.FLOAT, f=0.0)
+    op.attrs.add(name="bias_after_scale", type=framework_pb2.BOOLEAN, b=True)
+    return op
 
 
 def _variables(slots: Any) -> dict[str, list[str]]:

@@ -149,8 +149,29 @@ class EpochToNetwork(paddle.callbacks.Callback):
         self.model.network.epoch = epoch
 
 
+class _SyncBatchNorm(nn.SyncBatchNorm):
+    """Paddle's, but in evaluation the plain operator: no other can be exported to where there is one device."""
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        if self.training:
+            return super().forward(x)
+        return nn.functional.batch_norm(x, self._mean, self._variance, self.weight, self.bias, epsilon=self._epsilon,
+                                        data_format=self._data_format)
+
+
+def normalizing_together(detector: nn.Layer) -> nn.Layer:
+    """Has a detector's batch norms take their statistics from the batches of all ranks; the names stay."""
+    detector = nn.SyncBatchNorm.convert_sync_batchnorm(detector)
+    for layer in detector.sublayers():
+        if isinstance(layer, nn.SyncBatchNorm):
+            layer.__class__ = _SyncBatchNorm  # Paddle's conversion makes no other
+    return detector
+
+
 def make_network(registry: Any) -> DetectionNetwork:
     """Makes the network that a loaded configuration describes (see `detection.config.load`).
+
+    With `norm_type: sync_bn` ranks on GPUs normalize their batches as one.
 
     Raises:
         InputError: it is no PicoDet, or cannot be made.
@@ -158,7 +179,12 @@ def make_network(registry: Any) -> DetectionNetwork:
     if registry["architecture"] != "PicoDet":
         raise InputError(f"architecture is PicoDet, got {registry['architecture']!r}")
     with _bounded():
-        return DetectionNetwork(create("PicoDet"))
+        detector = create("PicoDet")
+    # As ppdet's trainer does; on a CPU there is no such kernel.
+    several_gpus = paddle.distributed.get_world_size() > 1 and paddle.get_device().startswith("gpu")
+    if registry.get("norm_type") == "sync_bn" and several_gpus:
+        detector = normalizing_together(detector)
+    return DetectionNetwork(detector)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from ..adopted import adopt_masks
 from ..errors import InputError
 from ..stored import load_arrays, load_inference
 from . import samples
+from .fetch import fetch
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def _read(source: str) -> dict[str, np.ndarray]:
     if source.startswith("sample:"):
         return load_inference(samples.resolve(source[len("sample:"):]))
     if "://" in source:
-        source = _download(source)
+        source = str(fetch(source))
     path = Path(source)
     if path.suffix != ".pdparams":
         path = path.with_name(path.name + ".pdparams")
@@ -84,16 +85,3 @@ def _read(source: str) -> dict[str, np.ndarray]:
     if not arrays:
         raise InputError(f"{path}: holds no arrays")
     return arrays
-
-
-def _download(url: str) -> str:
-    import requests
-    from ppdet.utils.download import get_weights_path
-
-    try:
-        return get_weights_path(url)
-    except requests.RequestException as error:
-        raise InputError(f"pretrain_weights: cannot fetch {url} ({type(error).__name__}); where its host is not "
-                         "reached, give the path of a copy") from None
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"pretrain_weights: cannot fetch {url}: {error}") from None

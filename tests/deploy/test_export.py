@@ -2,10 +2,13 @@ import numpy as np
 import paddle
 import pytest
 from helpers import run_exported
+from paddle import nn
+from paddle.jit.dy2static.program_translator import ProgramTranslator
 from paddle.static import InputSpec
 
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.deploy.export import export
+from paddle_sparse_cb.paddle3 import old_programs
 
 SPEC = [InputSpec([1, 1, 8, 8], "float32", "x")]
 
@@ -45,3 +48,13 @@ def test_an_export_that_fails_leaves_the_earlier_one(network, tmp_path):
     with pytest.raises(Exception, match="."):
         export(network, prefix, [InputSpec([1, 1, 8], "float32", "x")])  # an image has four dimensions
     assert prefix.with_suffix(".pdiparams").read_bytes() == before
+
+
+def test_an_export_that_failed_leaves_nothing_to_a_later_one(network, tmp_path):
+    """Paddle would give its parameters to a later program that happens to lie at the same address."""
+    notes = ProgramTranslator.get_instance()._params_recorder.params_dict
+    with pytest.raises(Exception, match="."), old_programs():
+        paddle.jit.save(nn.Conv2D(1, 2, 1), str(tmp_path / "failed"), [InputSpec([1, 1, 8], "float32", "x")])
+    assert notes  # if this fails, Paddle has mended it
+    export(network, tmp_path / "model", SPEC)
+    assert not notes

@@ -4,7 +4,6 @@ import sys
 
 import pytest
 from helpers import Pointwise
-from paddle import nn
 from paddle.static import InputSpec
 
 from paddle_sparse_cb import GMPPruner, InputError, make_plan
@@ -47,23 +46,6 @@ def test_the_documented_flag_does_nothing(exported, optimizer, tmp_path):
                          f"--optimize_out={tmp_path / 'documented'}", "--valid_targets=arm", "--sparse_model=True")
     assert done.returncode == 0
     assert lite.count_convolutions(tmp_path / "documented.nb").sparse == 0
-
-
-@pytest.mark.parametrize(("norm", "bias", "left"), [(True, False, 1), (False, False, 1), (True, None, 3),
-                                                    (False, None, 3)])
-def test_neighbours_with_nothing_between_are_merged_as_the_plan_says(optimizer, tmp_path, norm, bias, left):
-    """Paddle-Lite multiplies two such convolutions into one dense one before it looks for sparse ones."""
-    layers = [nn.Conv2D(16, 16, 1, bias_attr=bias), *([nn.BatchNorm2D(16)] if norm else []),
-              nn.Conv2D(16, 72, 1), nn.ReLU(), nn.Conv2D(72, 8, 1)]
-    network, spec = nn.Sequential(*layers), [InputSpec([1, 16, 8, 8], "float32", "x")]
-    everything = make_plan(network)
-    assert len(everything.pruned) == 3
-    GMPPruner(network, ratio=0.75, local_sparsity=True, plan=everything,
-              configs={"initial_ratio": 0.75, "pruning_steps": 1}).step()
-    prefix = export(network, tmp_path / "inference" / "model", spec)
-    nb = lite.optimize(prefix, tmp_path / "sparse.nb", sparse=True, optimizer=optimizer)
-    assert lite.count_convolutions(nb).sparse == left
-    assert len(make_plan(network, spec).pruned) == left
 
 
 @pytest.mark.parametrize(("plan", "ratio", "scope", "said"), [

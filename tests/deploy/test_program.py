@@ -3,18 +3,20 @@ import pickle
 import numpy as np
 import paddle
 import pytest
-from helpers import run_exported
+from helpers import Chain, conv, run_exported
 from paddle import nn
 from paddle.static import InputSpec
 
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.deploy.export import export
-from paddle_sparse_cb.deploy.lite import optimize
+from paddle_sparse_cb.deploy.lite import count_convolutions, optimize
+from paddle_sparse_cb.deploy.nb import read_nb
 from paddle_sparse_cb.deploy.program import read_program
 from paddle_sparse_cb.errors import StepError
 from paddle_sparse_cb.paddle3 import old_programs
 
 SPEC = [InputSpec([1, 3, 8, 8], "float32", "x")]
+ON_16 = [InputSpec([1, 16, 8, 8], "float32", "x")]
 TRAPS = {"relu6": nn.ReLU6, "swish": nn.Swish, "instance_norm": lambda: nn.InstanceNorm2D(16),
          "flatten_contiguous_range": lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(1024, 4))}
 
@@ -39,11 +41,79 @@ def test_what_paddle_lite_misses_is_added_and_the_outputs_are_the_same(kind, tmp
 
 @pytest.mark.parametrize("kind", TRAPS)
 def test_as_paddle_exports_it_the_optimizer_fails(kind, tmp_path):
-    """If this fails, `add_left_out` has become needless for that operator."""
+    """If this fails, `mend` has become needless for that operator."""
     with old_programs():
         paddle.jit.save(between_convolutions(TRAPS[kind]()), str(tmp_path / "model"), SPEC)
     with pytest.raises(StepError, match="Paddle-Lite's optimizer failed"):
         optimize(tmp_path / "model", tmp_path / "model.nb", sparse=False)
+
+
+class Pairs(nn.Layer):
+    """A pair of convolutions that Paddle-Lite merges, and another one beside it."""
+
+    def __init__(self, *other):
+        super().__init__()
+        self.pairs = nn.LayerList([nn.Sequential(conv(16, 16), conv(16, 72)), nn.Sequential(*other)])
+        self.eval()
+
+    def forward(self, x):
+        return [pair(x) for pair in self.pairs]
+
+
+def plain(inputs, outputs, kernel=1, **arguments):
+    return nn.Conv2D(inputs, outputs, kernel, bias_attr=False, **arguments)
+
+
+# What Paddle-Lite makes of four convolutions: whether it says something, or merges them, whether that is right or not.
+PAIRS = {
+    "not worth it alone": (lambda: (conv(16, 72), conv(72, 8)), 2),
+    "a norm": (lambda: (conv(16, 16), nn.BatchNorm2D(16), conv(16, 16)), 2),
+    "stride": (lambda: (conv(16, 16), plain(16, 16, stride=2)), "strides"),
+    "padding": (lambda: (conv(16, 16), plain(16, 16, 3, padding=1)), "paddings"),
+    "dilation": (lambda: (conv(16, 16), plain(16, 16, 3, dilation=2)), "dilations"),
+    "3x3": (lambda: (conv(16, 16), plain(16, 16, 3)), 2),
+    "groups": (lambda: (conv(16, 16, groups=2), conv(16, 16)), 2),
+}
+
+
+@pytest.mark.parametrize("what", PAIRS)
+def test_convolutions_side_by_side_are_kept_apart_and_the_outputs_are_the_same(what, tmp_path):
+    network = Pairs(*PAIRS[what][0]())
+    prefix = export(network, tmp_path / "model", ON_16)
+    nb = optimize(prefix, tmp_path / "model.nb", sparse=False)
+    assert [one.kind for one in read_nb(nb).operators].count("conv2d") == 4
+    assert "scale" not in {one.kind for one in read_nb(nb).operators}  # what kept them apart is gone
+    image = np.random.rand(1, 16, 8, 8).astype("float32")
+    for found, expected in zip(run_exported(prefix, image), network(paddle.to_tensor(image))):
+        np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("what", PAIRS)
+def test_as_paddle_exports_them_they_are_merged_or_the_optimizer_fails(what, tmp_path):
+    """If this fails, `mend` has become needless there."""
+    make, becomes = PAIRS[what]
+    with old_programs():
+        paddle.jit.save(Pairs(*make()), str(tmp_path / "model"), ON_16)
+    if isinstance(becomes, int):
+        assert count_convolutions(optimize(tmp_path / "model", tmp_path / "model.nb", sparse=False)).total == becomes
+    else:
+        with pytest.raises(StepError, match=f"Check failed: .{becomes}"):
+            optimize(tmp_path / "model", tmp_path / "model.nb", sparse=False)
+
+
+@pytest.mark.parametrize(("make", "puts"), [
+    (Chain, 1), (lambda: Chain(norm=True), 1), (lambda: Chain("added"), 0), (lambda: Chain("chosen", norm=True), 0),
+    (lambda: nn.Sequential(conv(16, 16), nn.ReLU(), conv(16, 72)), 0),
+    (lambda: nn.Sequential(nn.Conv2D(16, 16, 1), conv(16, 72)), 0),
+    (lambda: nn.Sequential(conv(16, 16, 3, groups=16), conv(16, 72)), 0),
+], ids=range(7))
+def test_nothing_is_put_where_paddle_lite_would_not_merge(make, puts, tmp_path):
+    network = make()
+    network.eval()
+    with old_programs():
+        paddle.jit.save(network, str(tmp_path / "paddle"), ON_16)
+    before, after = read_program(tmp_path / "paddle"), read_program(export(network, tmp_path / "model", ON_16))
+    assert after.kinds - before.kinds == ({"scale": 1} if puts else {})
 
 
 def test_the_program_tells_how_each_convolution_is_used(network, tmp_path):

@@ -2,10 +2,13 @@ import numpy as np
 import paddle
 import pytest
 from helpers import RECIPES
+from paddle import nn
 from paddle.static import InputSpec
 from ppdet.core.workspace import create
 
 from paddle_sparse_cb import InputError, make_plan
+from paddle_sparse_cb.deploy.export import export
+from paddle_sparse_cb.deploy.program import read_program
 from paddle_sparse_cb.detection import config
 from paddle_sparse_cb.detection import network as networks
 from paddle_sparse_cb.detection.network import DetectionLoss, DetectionNetwork, EpochToNetwork
@@ -98,3 +101,29 @@ def test_a_learning_rate_of_more_steps_than_fit_into_memory_is_an_error(schedule
     picodet = networks.make_network(config.load(content, "r.yml"))
     with pytest.raises(InputError, match="LearningRate: .* goes over .* steps"):
         networks.make_optimizer(picodet, 10)
+
+
+def test_sync_bn_of_several_ranks_on_a_cpu_is_what_a_cpu_can_compute(registry, monkeypatch):
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    monkeypatch.setattr("paddle.distributed.parallel._global_parallel_env", None)  # so that it is read again
+    registry["norm_type"] = "sync_bn"
+    network = networks.make_network(registry)
+    assert paddle.distributed.get_world_size() == 2
+    assert not any(isinstance(layer, nn.SyncBatchNorm) for layer in network.sublayers())
+
+
+def test_sync_bn_of_several_gpus_is_a_batch_norm_in_evaluation_and_export(registry, tmp_path):
+    detector = create("PicoDet")
+    detector.eval()
+    image, names = paddle.rand([1, 3, 64, 64]), list(detector.state_dict())
+    before = [level.numpy() for level in detector.backbone({"image": image})]
+    norms = sum(isinstance(layer, nn.BatchNorm2D) for layer in detector.sublayers())
+    converted = networks.normalizing_together(detector)
+    assert sum(isinstance(layer, nn.SyncBatchNorm) for layer in converted.sublayers()) == norms
+    assert list(converted.state_dict()) == names
+    converted.eval()
+    for level, expected in zip(converted.backbone({"image": image}), before):
+        np.testing.assert_array_equal(level.numpy(), expected)
+    with DetectionNetwork(converted).exporting(64, 64) as (exported, specs):
+        kinds = read_program(export(exported, tmp_path / "model", specs)).kinds
+    assert kinds["batch_norm"] >= norms
