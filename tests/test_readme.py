@@ -1,5 +1,6 @@
-"""The README's code runs as it stands there."""
+"""The code of the README and of docs/resume.md runs as it stands there."""
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -7,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parent.parent / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+ROOT = Path(__file__).parent.parent
+BLOCKS, RESUME = (re.findall(r"```python\n(.*?)```", (ROOT / file).read_text(), re.S)
+                  for file in ("README.md", "docs/resume.md"))
 
 # Real digits, enlarged to the size and channels that a network takes, and no detection extra.
 DATA = """
@@ -49,3 +51,25 @@ def test_the_lines_to_the_phone_make_a_sparse_file(tmp_path):
     assert "nb: holds" in done.stdout
     made = tmp_path / "output" / "mine"
     assert (made / "model_sparse.nb").stat().st_size < (made / "model_dense.nb").stat().st_size
+
+
+@pytest.mark.slow
+def test_the_script_that_goes_on_does_so_after_a_kill(tmp_path):
+    kill = """
+class Kill(paddle.callbacks.Callback):
+    def on_train_batch_begin(self, step, logs=None):
+        if (tmp_path / "2.pdsparse").exists() and step == 2:
+            import os, signal
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+    lines = DATA.format(size=28, channels=1) + RESUME[0] + "print(sparsity.pruner.cur_iteration)"
+    killed = lines.replace("callbacks = [", kill.replace("tmp_path", "__import__('pathlib').Path('checkpoints')") +
+                           "callbacks = [Kill(), ")
+    assert run(killed, tmp_path).returncode == -9
+    done = run(lines, tmp_path)
+    assert done.stdout.split()[-1] == "16", done.stderr
+    (tmp_path / "whole").mkdir()
+    assert run(lines, tmp_path / "whole").returncode == 0
+    digests = [hashlib.sha256((folder / "checkpoints" / "3.pdparams").read_bytes()).hexdigest()
+               for folder in (tmp_path, tmp_path / "whole")]
+    assert digests[0] == digests[1]
