@@ -162,10 +162,14 @@ def train(recipe: Recipe, how: How | None = None) -> None:
     how = how or How()
     _check(recipe)
     checkpoint = resumption.find(recipe, how.resume, how.changed)
-    source = None if checkpoint else _start_weights(recipe, how)
     # Paddle's optimizers go by names that are given out one after another: they begin anew with each recipe.
     with paddle.utils.unique_name.guard():
-        run = _build(recipe, source)
+        run = _build(recipe)  # before a dense training of days, which what is wrong here would come after
+        _require_trainable(recipe, run)
+    source = None if checkpoint else _start_weights(recipe, how)
+    if source:
+        _load(recipe, run, source)
+    with paddle.utils.unique_name.guard():
         if recipe.sparsity is None:
             if checkpoint:
                 load_checkpoint(run.model, checkpoint.path, len(run.train_loader), how.changed)
@@ -192,22 +196,26 @@ def _measure_dense(run: Run) -> dict[str, float]:
 
 @_naming_its_files
 def _check(recipe: Recipe) -> None:
-    """Finds what is wrong with a recipe before anything long is started: a dense training, say."""
+    """Finds what is wrong with a recipe and the machine before anything is made."""
     folder = next(path for path in (recipe.output, *recipe.output.parents) if path.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise InputError(f"save_dir: {recipe.output} cannot be made: {folder} is no folder that can be written to")
     _averaging(recipe)
     if recipe.content.get("amp", False) and paddle.get_device() == "cpu":
         say("warning: amp: on a CPU Paddle trains in float32 all the same")
-    if recipe.sparsity is None:
-        return
-    if is_first():
+    if recipe.sparsity is not None and is_first():
         try:
             find_optimizer()
         except StepError as error:
             say(f"warning: {error}")
-    run = _build(recipe, None)
+
+
+@_naming_its_files
+def _require_trainable(recipe: Recipe, run: Run) -> None:
+    """Finds a schedule that does not fit into the training, and layers that would end dense."""
     steps = len(run.train_loader)
+    if recipe.sparsity is None:
+        return
     SparsityCallback(**recipe.sparsity).schedule(steps, recipe.content["epoch"] * steps)
     _require_sparse(recipe, run.plan)
 
@@ -285,8 +293,8 @@ def _start_weights(recipe: Recipe, how: How) -> str | None:
 
 
 @_naming_its_files
-def _build(recipe: Recipe, source: str | None) -> Run:
-    """Makes network, data and model, with the weights of a source if one is given."""
+def _build(recipe: Recipe) -> Run:
+    """Makes network, data and model."""
     random.seed(recipe.seed)
     np.random.seed(recipe.seed)
     paddle.seed(recipe.seed)
@@ -297,17 +305,21 @@ def _build(recipe: Recipe, source: str | None) -> Run:
         network = make_network(registry)
         loaders = make_loader(registry, "Train"), make_loader(registry, "Eval")
         plan = _plan(recipe, network)
-        if source:
-            loaded = load_pretrained(network, source)
-            say(str(loaded))
-            untrained = len({layer.name for layer in plan.pruned} & set(loaded.left))
-            if untrained:
-                say(f"warning: {untrained} of the {len(plan.pruned)} layers to prune start untrained; pruning assumes "
-                     "a converged model")
         if paddle.get_device() == "cpu":
             speed_up(network)
         report = WriteReport(recipe.name, recipe.seed, recipe.model, recipe.input_size, recipe.digest)
         return Run(recipe, network, _prepare(recipe, network, *loaders), *loaders, plan, report)
+
+
+@_naming_its_files
+def _load(recipe: Recipe, run: Run, source: str) -> None:
+    """Puts weights into the network, and says what came of it."""
+    loaded = load_pretrained(run.network, source)
+    say(str(loaded))
+    untrained = len({layer.name for layer in run.plan.pruned} & set(loaded.left))
+    if untrained:
+        say(f"warning: {untrained} of the {len(run.plan.pruned)} layers to prune start untrained; pruning assumes a "
+            "converged model")
 
 
 def _prepare(recipe: Recipe, network: DetectionNetwork, train_loader: paddle.io.DataLoader,
@@ -427,4 +439,6 @@ def check(recipe: Recipe) -> None:
 def _trained(recipe: Recipe) -> Run:
     if not recipe.weights.is_file():
         raise InputError(f"{recipe.weights}: nothing trained here yet; run: paddle-sparse train {recipe.path}")
-    return _build(recipe, str(recipe.weights))
+    run = _build(recipe)
+    _load(recipe, run, str(recipe.weights))
+    return run

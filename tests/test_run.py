@@ -20,32 +20,36 @@ def backbone(tmp_path):
     return path
 
 
+def load(recipe, source):
+    run._load(recipe, run._build(recipe), source)
+
+
 def test_a_sparse_start_from_a_backbone_alone_warns_and_names_how_many_layers(backbone, capsys):
-    run._build(read_recipe(SPARSE), str(backbone))
+    load(read_recipe(SPARSE), str(backbone))
     said = capsys.readouterr().out
     assert "warning: 27 of the 40 layers to prune start untrained; pruning assumes a converged model" in said
-    run._build(read_recipe(DENSE, options=NOTHING), str(backbone))
+    load(read_recipe(DENSE, options=NOTHING), str(backbone))
     assert "warning" not in capsys.readouterr().out
 
 
 def test_a_sparse_start_from_converged_weights_does_not_warn(capsys):
-    run._build(read_recipe(SPARSE), "sample:picodet_s_416_lcnet")
+    load(read_recipe(SPARSE), "sample:picodet_s_416_lcnet")
     said = capsys.readouterr().out
     assert "arrays loaded" in said
     assert "warning" not in said
 
 
 def test_a_sparse_recipe_without_weights_warns_and_a_dense_one_does_not(capsys):
-    assert run._start_weights(read_recipe(SPARSE, options=NOTHING), True) is None
+    assert run._start_weights(read_recipe(SPARSE, options=NOTHING), run.How()) is None
     assert "warning: starting from untrained weights" in capsys.readouterr().out
-    assert run._start_weights(read_recipe(DENSE, options=NOTHING), True) is None
+    assert run._start_weights(read_recipe(DENSE, options=NOTHING), run.How()) is None
     assert capsys.readouterr().out == ""
 
 
 def test_amp_and_its_companions_reach_paddles_model():
     assert run._mixed_precision(read_recipe(SPARSE)) is None
     options = ["amp=true", "amp_level=O2", "custom_black_list=[reduce_mean]", "init_loss_scaling=64"]
-    model = run._build(read_recipe(SPARSE, options=options), None).model
+    model = run._build(read_recipe(SPARSE, options=options)).model
     assert model._adapter._amp_level == "O2"
     assert model._adapter._amp_custom_lists == {"custom_black_list": ["reduce_mean"]}
     assert model._adapter._amp_configs == {"init_loss_scaling": 64}

@@ -91,7 +91,7 @@ def _read_recipe(folder: Path, slim: "str | None" = None) -> None:
 
     whole = read_recipe(folder / "recipe.yml", slim)
     run._check(whole)
-    run._build(whole, None)
+    run._build(whole)
     assert whole.output.resolve().is_relative_to(Path.cwd())
 
 
