@@ -54,7 +54,8 @@ def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) ->
 def _save(network: paddle.nn.Layer, prefix: Path, input_spec: list[Any]) -> None:
     _forget_failed()
     try:
-        with old_programs():
+        # Names that do not depend on what the process did before: the same weights are the same files.
+        with old_programs(), paddle.utils.unique_name.guard():
             paddle.jit.save(network, str(prefix), input_spec=input_spec)
     except (TypeError, ValueError) as error:
         # What `old_programs` has no operator for: Paddle 3's own complaint, at the end of a translated traceback.

@@ -99,16 +99,27 @@ def _read(block: Any, names: dict[str, str], prefix: Path) -> Program:
 def mend(pdmodel: Path) -> None:
     """Changes an exported program so that Paddle-Lite's optimizer takes it; it computes the same.
 
+    Paddle writes beside each operator where in which files it was called; that is left out, and with it the paths of
+    the machine that trained.
+
     Without what is added here the optimizer aborts on `nn.ReLU6`, `nn.Swish` and `nn.InstanceNorm2D`, and crashes on a
     `flatten` that no linear layer follows. Without what is put between convolutions it multiplies some of them into
     one: dense, wrong with a 3x3 kernel or groups, and aborting on a stride or padding.
     """
     program = parse_program(pdmodel.with_suffix(""))
     for block in program.blocks:
+        _leave_out_calls(block)
         _add_left_out(block)
         _part_convolutions(block)
     with replacing(pdmodel) as scratch:
         scratch.write_bytes(program.SerializeToString())
+
+
+def _leave_out_calls(block: Any) -> None:
+    for op in block.ops:
+        kept = [one for one in op.attrs if one.name != "op_callstack"]
+        del op.attrs[:]
+        op.attrs.extend(kept)
 
 
 def _add_left_out(block: Any) -> None:

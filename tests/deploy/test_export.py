@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import paddle
 import pytest
@@ -19,6 +21,15 @@ def test_the_exported_model_computes_the_same(network, tmp_path):
     network.eval()
     found, = run_exported(prefix, image.numpy())
     np.testing.assert_allclose(found, network(image).numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_the_program_tells_nothing_of_the_machine_and_of_what_ran_before(network, tmp_path):
+    first = export(network, tmp_path / "first", SPEC)
+    nn.Conv2D(1, 1, 1)(nn.Linear(8, 8)(paddle.rand([1, 1, 8, 8])))  # has taken names that Paddle gives out
+    second = export(network, tmp_path / "second", SPEC)
+    for ending in (".pdmodel", ".pdiparams"):
+        assert first.with_suffix(ending).read_bytes() == second.with_suffix(ending).read_bytes()
+    assert Path(__file__).name.encode() not in first.with_suffix(".pdmodel").read_bytes()
 
 
 def test_each_layer_keeps_its_own_mode(network, tmp_path):

@@ -68,8 +68,8 @@ def test_the_run_says_what_it_does_and_ends_with_the_table(trained):
 
 def test_everything_lies_in_the_output_folder(trained, output):
     assert {path.name for path in output.iterdir()} == {
-        "tensorboard", "checkpoints", "evaluations.json", "inference", "model_dense.nb", "model_sparse.nb", "report.json",
-        "report.md"}
+        "tensorboard", "checkpoints", "evaluations.json", "inference", "model_dense.nb", "model_sparse.nb",
+        "report.json", "report.md"}
     assert {path.name for path in trained[0].iterdir()} == {"output", "small.yml", "small75.yml"}
 
 
