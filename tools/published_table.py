@@ -74,7 +74,8 @@ def measure(model: str, ratio: float, squeeze: str, output: Path) -> list[Row]:
         StepError: what came out does not hold the promise.
     """
     paddle.seed(0)
-    network = make_network(config.load(read_recipe(RECIPES / FILES[model]).content, FILES[model]))
+    with paddle.utils.unique_name.guard():  # names are in the files, and longer in a process that has given out many
+        network = make_network(config.load(read_recipe(RECIPES / FILES[model]).content, FILES[model]))
     rules = dict(KINDS[squeeze])
     spec = [InputSpec([1, 3, SIZE, SIZE], "float32"), InputSpec([1, 2], "float32"), InputSpec([1, 1], "int64")]
     plan = make_plan(network, spec, skip=[*network.prediction_layers(), *rules.pop("skip", ())], **rules)

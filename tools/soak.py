@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import logging
 import os
 import random
 import signal
@@ -197,12 +198,13 @@ def disturb(run, processes, seconds, draw, tally, kills):
     first, whole = seconds
     resume = False
     while True:
-        peace, at_a_file = tally.kills >= kills, draw.random() < 0.4
+        done = (run / "output" / "soak" / "checkpoints" / "final.pdsparse").is_file()  # what follows was killed once
+        peace, at_a_file = done or tally.kills >= kills, draw.random() < 0.4
         process = start(run, processes, resume, 0 if peace or not at_a_file else draw.randint(1, 24))
         tally.resumes += resume
         resume = True
         try:
-            process.wait(900 if peace or at_a_file else first + draw.uniform(-0.2, 0.5) * (whole - first))
+            process.wait(900 if peace or at_a_file else first + draw.uniform(-0.1, 0.4) * (whole - first))
         except subprocess.TimeoutExpired:
             if peace:
                 raise
@@ -239,6 +241,7 @@ def main():
     parser.add_argument("--kills-of-ranks", type=int, default=8, help="of trainings with two ranks")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     arguments = parser.parse_args()
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of each restart
     rows, places, differences = [], {}, []
     for processes, kills in ((1, arguments.kills), (2, arguments.kills_of_ranks)):
         if not kills:
