@@ -103,10 +103,18 @@ class Checkpoints(paddle.callbacks.Callback):
 
         Raises:
             StepError: the network is not finite; the checkpoints before stay.
+            OSError: there is no room, for example; they stay too.
         """
         if paddle.distributed.get_rank() != 0:
             return
         require_finite(self.model.network, f"{self.folder / name} is not saved")
+        try:
+            self._write(name, more)
+        except OSError as error:
+            error.filename = error.filename or str(self.folder / name)
+            raise
+
+    def _write(self, name: str, more: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         average = attached_average(self.model)
         with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self.folder) as scratch:

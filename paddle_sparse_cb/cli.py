@@ -81,9 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:  # no room, no permission, no such folder
         print(f"paddle-sparse: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        _say_how_to_go_on(options, arguments)
         return 1
     except KeyboardInterrupt as error:
-        return _interrupted(options, error, arguments)
+        print(f"paddle-sparse: interrupted{f' by {error}' if str(error) else ''}", file=sys.stderr)
+        _say_how_to_go_on(options, arguments)
+        return 128 + int(getattr(error, "number", signal.SIGINT))
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in ("ppdet", "pycocotools"):
@@ -93,18 +96,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _interrupted(options: argparse.Namespace, error: KeyboardInterrupt, arguments: Sequence[str] | None) -> int:
-    """Says how to go on, and gives the exit code that a shell expects."""
+def _say_how_to_go_on(options: argparse.Namespace, arguments: Sequence[str] | None) -> None:
+    """Prints the command that goes on with a training, whose checkpoints are whole."""
+    if options.command != "train":
+        return
     given = list(sys.argv[1:] if arguments is None else arguments)
-    number = getattr(error, "number", signal.SIGINT)
-    print(f"paddle-sparse: interrupted{f' by {error}' if str(error) else ''}", file=sys.stderr)
-    if options.command == "train":
-        if options.resume != "last":  # said last, it counts: a checkpoint that it went on from is not the newest now
-            given.append("--resume")
-        ranks = int(os.environ.get("PADDLE_TRAINERS_NUM", 1)) > 1
-        print("go on with: " + ("the same command and --resume" if ranks else f"paddle-sparse {shlex.join(given)}"),
-              file=sys.stderr)
-    return 128 + int(number)
+    if options.resume != "last":  # said last, it counts: a checkpoint that it went on from is not the newest now
+        given.append("--resume")
+    ranks = int(os.environ.get("PADDLE_TRAINERS_NUM", 1)) > 1
+    print("go on with: " + ("the same command and --resume" if ranks else f"paddle-sparse {shlex.join(given)}"),
+          file=sys.stderr)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -1,3 +1,4 @@
+import errno
 import pickle
 import subprocess
 import sys
@@ -35,7 +36,7 @@ def test_a_save_that_fails_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
     def full_disk(path):
         with open(f"{path}.pdparams", "wb") as file:
             file.write(before[:100])
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(model, "save", full_disk)
     with pytest.raises(OSError, match="No space left"):
@@ -90,7 +91,7 @@ def test_a_save_that_fails_leaves_an_earlier_state_with_its_weights(first_digits
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def full_disk(path):
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(model, "save", full_disk)
     checkpoints = Checkpoints(tmp_path)

@@ -1,6 +1,7 @@
 """Trainings that are killed or told to end go on as if they never had, by the command that they print."""
 
 import json
+import resource
 import shlex
 import signal
 import subprocess
@@ -69,6 +70,23 @@ def test_the_command_that_an_interrupted_training_prints_goes_on_with_it(referen
     assert soak.compare(reference[0], tmp_path) == []
     report = (tmp_path / "output" / "soak" / "report.md").read_text()
     assert "| 75.00% |" in " ".join(report.split("On the way")[1].split())
+
+
+def test_where_there_is_no_room_the_run_says_so_and_how_it_goes_on(reference, tmp_path):
+    folder = tmp_path / "full"
+    subprocess.run(["cp", "-r", str(reference[0]), str(folder)], check=True)
+    checkpoints = folder / "output" / "soak" / "checkpoints"
+    for file in [*checkpoints.glob("2.*"), *checkpoints.glob("final.*")]:
+        file.unlink()
+    before = {file.name: file.read_bytes() for file in checkpoints.iterdir()}
+    done = subprocess.run([sys.executable, "-m", "paddle_sparse_cb", "train", "soak.yml", "--resume"], cwd=folder,
+                          capture_output=True, text=True,
+                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)))
+    assert done.returncode == 1
+    said = done.stderr.splitlines()
+    assert said[-2] == "paddle-sparse: output/soak/checkpoints/2_1: File too large"
+    assert said[-1] == "go on with: paddle-sparse train soak.yml --resume"
+    assert {file.name: file.read_bytes() for file in checkpoints.iterdir()} == before
 
 
 def test_another_recipe_is_told_before_anything_is_trained(reference):
