@@ -6,8 +6,9 @@
 trains a small PicoDet recipe (photographs of trees, some seconds) once undisturbed. Then again and again, with SIGKILL
 at a random moment, or at one of the moments at which a file takes its place, going on with `--resume` each time,
 until there were so many kills; with one process, and with two ranks under Paddle's launcher. Each training that came to
-its end has to have made the same bytes: weights, optimizer, masks, averages, exported model, `.nb` files, evaluations,
-and the same curves. Prints kills, resumes and differences.
+its end has to have made the same bytes: weights, optimizer, masks, averages, exported model, evaluations, report, and
+the same curves. The `.nb` files are left out: of one exported model Paddle-Lite's optimizer makes different ones, in
+some 1 of 14 runs. Prints kills, resumes and differences.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ TestReader: {{inputs_def: {{image_shape: [1, 3, 192, 192]}}}}
 Sparsity: {{stable_epochs: 1, pruning_epochs: 1, tunning_epochs: 1, pruning_steps: 2, log_freq: 1}}
 """
 COMPARED = ("checkpoints/*.pdparams", "checkpoints/*.pdopt", "checkpoints/*.pdema", "checkpoints/*.pdsparse",
-            "inference/model.pdmodel", "inference/model.pdiparams", "*.nb", "evaluations.json", "report.json")
+            "inference/model.pdmodel", "inference/model.pdiparams", "evaluations.json", "report.json")
 # What each rank runs: the command line, and an end at the n-th moment at which a file takes its place.
 RANK = """
 import os, signal, sys
@@ -123,7 +124,7 @@ def content(file):
         state = load_state(file)
         masks = [name.encode() + mask.tobytes() for name, mask in state.masks.items()]
         return repr((state.step, state.settings, state.training)).encode() + b"".join(masks)
-    return file.read_bytes()[18 if file.suffix == ".nb" else 0:]  # Lite puts its version into memory it never cleared
+    return file.read_bytes()
 
 
 def curves(folder):
