@@ -224,9 +224,8 @@ def _check_values(content: dict[str, Any]) -> None:
     if content.get("worker_num", 0) > _MOST_WORKERS:
         raise InputError(f"worker_num is at most {_MOST_WORKERS}, got {content['worker_num']}")
     source = content.get("pretrain_weights") or ""
-    if "://" in source and not source.endswith(".pdparams"):
-        raise InputError(f"pretrain_weights: a URL ends in .pdparams, got {source}: PaddleDetection's downloader would "
-                         "unpack an archive, whose files lie wherever they say")
+    if "://" in source and not source.partition("#")[0].endswith(".pdparams"):
+        raise InputError(f"pretrain_weights: a URL ends in .pdparams, or in that and #sha256=DIGEST, got {source}")
     if content.get("seed", 0) >= 2**32:
         raise InputError(f"seed is less than 2**32, got {content['seed']}")
     if content.get("metric", "COCO") not in ("COCO", "VOC"):

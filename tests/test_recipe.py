@@ -49,6 +49,11 @@ def test_the_digest_tells_recipes_apart():
     assert first.digest != read_recipe(SPARSE, options=["Sparsity.ratio=0.8"]).digest
 
 
+@pytest.mark.parametrize("url", ["https://host/m.pdparams", f"https://host/m.pdparams#sha256={'0' * 64}"])
+def test_weights_may_lie_behind_a_url_with_a_digest(url):
+    assert read_recipe(SPARSE, options=[f"pretrain_weights={url}"]).content["pretrain_weights"] == url
+
+
 @pytest.mark.parametrize(("options", "said"), [
     (["Sparsity.prunning_epochs=3"], "unknown key 'prunning_epochs' in Sparsity; did you mean 'pruning_epochs'?"),
     (["Sparsity.ratio=75"], "got 75 (did you mean 0.75?)"),
@@ -137,7 +142,7 @@ def test_a_name_that_is_another_folder_is_no_name(name, tmp_path):
 
 
 @pytest.mark.parametrize("source", ["https://example.com/a.tar", "http://example.com/a.pdparams.zip", "ppdet://a.tar.gz"])
-def test_nothing_is_fetched_that_would_be_unpacked(source):
+def test_what_is_fetched_is_a_file_of_weights(source):
     with pytest.raises(InputError, match=r"pretrain_weights: a URL ends in .pdparams"):
         read_recipe(SPARSE, options=[f"pretrain_weights={source}"])
 
