@@ -56,7 +56,7 @@ class Checkpoints(paddle.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Clears away what a kill left half written."""
         if paddle.distributed.get_rank() == 0:
-            for scratch in self.folder.glob(f"{_SCRATCH}*"):
+            for scratch in [*self.folder.glob(f"{_SCRATCH}*"), *self.folder.glob(".*.pdsparse.*")]:
                 shutil.rmtree(scratch)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

@@ -239,8 +239,9 @@ def test_where_there_is_no_room_the_earlier_checkpoint_is_intact(copied):
 
 
 def test_what_a_kill_left_half_written_is_cleared_away(copied, first_digits):
-    (copied / ".saving-abc").mkdir()
-    (copied / ".saving-abc" / "4.pdparams").write_bytes(b"half")
+    for scratch in (".saving-abc", ".4.pdsparse.abc"):
+        (copied / scratch).mkdir()
+        (copied / scratch / "4.pdparams").write_bytes(b"half")
     pruned_fit(first_digits, copied, 4)
     assert not list(copied.glob(".*"))
 
