@@ -28,7 +28,6 @@ from .deploy.prediction import dense_layers, require_sparse
 from .deploy.verify import print_checks, require, verify
 from .detection import config
 from .detection.data import ground_truth, make_loader
-from .detection.depthwise import speed_up
 from .detection.metric import CocoMAP
 from .detection.network import DetectionLoss, DetectionNetwork, EpochToNetwork, make_network, make_optimizer
 from .detection.weights import load_pretrained
@@ -306,6 +305,8 @@ def _build(recipe: Recipe) -> Run:
         loaders = make_loader(registry, "Train"), make_loader(registry, "Eval")
         plan = _plan(recipe, network)
         if paddle.get_device() == "cpu":
+            from .detection.depthwise import speed_up  # here, because numba is not for Paddle 3
+
             speed_up(network)
         report = WriteReport(recipe.name, recipe.seed, recipe.model, recipe.input_size, recipe.digest)
         return Run(recipe, network, _prepare(recipe, network, *loaders), *loaders, plan, report)
