@@ -17,7 +17,8 @@ from .attached import target_reached
 from .checkpoint import Checkpoints, saved_place
 from .errors import InputError
 from .onward import Place
-from .state import load_state, require_files
+from .ranks import is_first
+from .state import load_whole
 
 _NAME = "best_model"
 
@@ -36,7 +37,7 @@ class SparseEarlyStopping(paddle.callbacks.EarlyStopping):
     def on_eval_end(self, logs: Any = None) -> None:
         """Looks, if it is time to."""
         if target_reached(self.model._optimizer):
-            if paddle.distributed.get_rank() != 0:
+            if not is_first():
                 self.save_best_model = False
             super().on_eval_end(logs)
 
@@ -70,14 +71,13 @@ class BestCheckpoint(Checkpoints):
         if self.place == Place() or not path.is_file():
             return
         try:
-            state = load_state(path)
-            require_files(state, path)
-            saved = saved_place(path)
+            best, saved = load_whole(path).training.get("best"), saved_place(path)
         except InputError as error:  # as after a kill; what was being saved is going to be measured again
             warnings.warn(f"not the best so far: {error}", stacklevel=2)
             return
-        if saved <= self.place:
-            self._best = self._sign * state.training.get("best", {}).get(self.monitor, -math.inf * self._sign)
+        value = best.get(self.monitor) if isinstance(best, dict) else None
+        if saved <= self.place and isinstance(value, (int, float)):
+            self._best = self._sign * value
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Saves nothing yet: the evaluation follows."""

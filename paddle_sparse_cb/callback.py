@@ -20,6 +20,7 @@ from .diverged import require_finite_loss
 from .errors import InputError, StepError
 from .forecast import least_sparsity
 from .masks import check_block
+from .ranks import is_first
 from .schedule import GMPSchedule
 from .selection import PRUNE_PARAMS_TYPES, PrunePlan, make_plan
 from .sparsity import measure_sparsity
@@ -161,7 +162,7 @@ class SparsityCallback(paddle.callbacks.Callback):
                 hook.before_training(plan, least)
         self.pruner.attach(self.model._optimizer)
         self._logged = self.pruner.cur_iteration
-        if self.log_dir is not None and paddle.distributed.get_rank() == 0:
+        if self.log_dir is not None and is_first():
             from .tensorboard import SparsityWriter  # here, because tensorboardX takes time to import
 
             self._writer = SparsityWriter(self.log_dir, self.pruner.cur_iteration + 1 if state else None)

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ._version import __version__
 from .attached import attached_average, attached_pruner
 from .diverged import require_finite
 from .errors import InputError
 from .files import put_in_place
 from .onward import Place
-from .state import PruningState, file_digest, load_state, require_files, require_same, save_state
+from .ranks import is_first
+from .state import PruningState, file_digest, load_state, load_whole, require_same, save_state
 from .stored import load_arrays
 
 _SCRATCH = ".saving-"
@@ -55,7 +55,7 @@ class Checkpoints(paddle.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Clears away what a kill left half written."""
-        if paddle.distributed.get_rank() == 0:
+        if is_first():
             for scratch in [*self.folder.glob(f"{_SCRATCH}*"), *self.folder.glob(".*.pdsparse.*")]:
                 shutil.rmtree(scratch)
 
@@ -88,7 +88,7 @@ class Checkpoints(paddle.callbacks.Callback):
         epoch, batch = self.place.epoch, self.place.batch
         name = str(epoch) if batch == (self.params["steps"] or 0) else f"{epoch}_{batch}"
         self.save(name)
-        if paddle.distributed.get_rank() == 0:
+        if is_first():
             for file in self.folder.glob("*_*.pd*"):
                 if _EPOCH.fullmatch(f"{file.stem}.pdsparse") and file.stem != name:
                     file.unlink()
@@ -105,7 +105,7 @@ class Checkpoints(paddle.callbacks.Callback):
             StepError: the network is not finite; the checkpoints before stay.
             OSError: there is no room, for example; they stay too.
         """
-        if paddle.distributed.get_rank() != 0:
+        if not is_first():
             return
         require_finite(self.model.network, f"{self.folder / name} is not saved")
         try:
@@ -130,9 +130,7 @@ class Checkpoints(paddle.callbacks.Callback):
                     (getattr(self, "params", None) or {}).get("steps"), "ranks": paddle.distributed.get_world_size(),
                     "ema": average.settings() if average else None, **more}
         pruner = attached_pruner(self.model._optimizer) if self.model._optimizer else None
-        versions = {"paddle": paddle.__version__, "paddle_sparse_cb": __version__}
-        state = pruner.state() if pruner else PruningState(0, {}, {})
-        state = replace(state, training=training, files=digests, versions=versions)
+        state = replace(pruner.state() if pruner else PruningState(0, {}, {}), training=training, files=digests)
         save_state(state, self.folder / f"{name}.pdsparse")  # last: it says what the others have to be
 
 
@@ -158,7 +156,7 @@ def last_checkpoint(folder: str | os.PathLike[str], say: Callable[[str], Any] = 
     for name in sorted(places, key=places.__getitem__, reverse=True):
         path = Path(folder, f"{name}.pdsparse")
         try:
-            require_files(load_state(path), path)
+            load_whole(path)
             return path
         except InputError as error:
             say(f"not used: {error}")
@@ -202,8 +200,7 @@ def load_checkpoint(model: paddle.Model, path: str | os.PathLike[str], batches: 
         InputError: a file is missing, damaged or of another time, or is of another network, optimizer or training.
     """
     path = Path(path)
-    state = load_state(path)
-    require_files(state, path)
+    state = load_whole(path)
     before, ranks = state.training.get("batches"), paddle.distributed.get_world_size()
     if not changed:
         require_same({key: state.training.get(key) for key in ("batches", "ranks")},

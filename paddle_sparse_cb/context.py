@@ -9,6 +9,7 @@ from typing import Any, Callable
 
 import paddle
 
+from .ranks import is_first
 from .selection import PrunePlan
 from .sparsity import SparsityReport
 
@@ -44,5 +45,5 @@ Hook = Callable[[HookContext], None]
 def call_hooks(hooks: Iterable[Hook], context: HookContext) -> None:
     """Calls hooks in order: on rank 0 alone, but one with a true attribute `every_rank` on all ranks."""
     for hook in hooks:
-        if paddle.distributed.get_rank() == 0 or getattr(hook, "every_rank", False):
+        if is_first() or getattr(hook, "every_rank", False):
             hook(context)

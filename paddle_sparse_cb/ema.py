@@ -14,7 +14,7 @@ import paddle
 from .attached import attached_pruner
 from .checks import check_fraction
 from .errors import InputError
-from .state import load_state, require_files, require_same
+from .state import load_whole, require_same
 from .stored import load_arrays
 from .zeroing import zeroing
 
@@ -172,9 +172,7 @@ class EMACallback(paddle.callbacks.Callback):
 
     def _restore(self, path: Path) -> None:
         assert self._average is not None
-        state = load_state(path)
-        require_files(state, path)
-        found, mine = state.training.get("ema") or {}, self.settings()
+        found, mine = load_whole(path).training.get("ema") or {}, self.settings()
         progress = {key: found.get(key) for key in ("step", "shown")}
         if not all(type(value) is int and value >= 0 for value in progress.values()):
             progress = {"step": 0, "shown": 0}  # which is not the file's, and so refused

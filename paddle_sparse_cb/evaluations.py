@@ -12,6 +12,7 @@ from .attached import attached_pruner
 from .errors import InputError
 from .files import write_text
 from .onward import Place
+from .ranks import is_first
 
 
 class EvaluationLog(paddle.callbacks.Callback):
@@ -32,7 +33,7 @@ class EvaluationLog(paddle.callbacks.Callback):
         """Takes up the rows of the training that goes on."""
         goes_on = self.place != Place() and self.path.is_file()
         self._rows = [row for row in read_evaluations(self.path) if row["epoch"] < self.place.epoch] if goes_on else []
-        if not goes_on and paddle.distributed.get_rank() == 0:
+        if not goes_on and is_first():
             self.path.unlink(missing_ok=True)  # of an earlier training
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -44,7 +45,7 @@ class EvaluationLog(paddle.callbacks.Callback):
         pruner = attached_pruner(self.model._optimizer)
         figures = {name: float((logs or {})[name]) for name in self.names}
         self._rows.append({"epoch": self.place.epoch, "sparsity": pruner.sparsity() if pruner else 0.0, **figures})
-        if paddle.distributed.get_rank() == 0:
+        if is_first():
             write_text(self.path, json.dumps(self._rows, indent=1) + "\n")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import paddle
 
 from .checkpoint import Checkpoints
+from .ranks import is_first
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -100,6 +101,6 @@ class StopOnSignal(paddle.callbacks.Callback):
 
     def _stop(self) -> None:
         number = self.signals.number
-        if number is None or paddle.distributed.get_rank() != 0:
+        if number is None or not is_first():
             return
         raise Interrupted(number, self.checkpoints.save_place())

@@ -7,6 +7,8 @@ from typing import Any
 
 import paddle
 
+from .ranks import is_first
+
 
 class TimeLeft(paddle.callbacks.Callback):
     """Prints an estimate after the first few steps.
@@ -30,7 +32,7 @@ class TimeLeft(paddle.callbacks.Callback):
 
     def on_train_batch_end(self, step: int, logs: Any = None) -> None:
         """Starts the clock after the first step, and tells the estimate once."""
-        if self._told or paddle.distributed.get_rank() != 0:
+        if self._told or not is_first():
             return
         if not self._done:
             self._started = time.monotonic()

@@ -11,7 +11,6 @@ import paddle
 from paddleslim import GMPUnstructuredPruner
 
 from . import masks, ranks
-from ._version import __version__
 from .bits import magnitude_bits
 from .checks import check_count
 from .distribution import check_scope, layer_ratios
@@ -267,8 +266,7 @@ class GMPPruner(GMPUnstructuredPruner):
         """What this pruner knows beside the weights, to be saved with them (`save_state`)."""
         kept = {layer.name: self.masks[weight.name].numpy()
                 for layer, weight in zip(self.plan.pruned, self._weights) if weight.name in self.masks}
-        versions = {"paddle": paddle.__version__, "paddle_sparse_cb": __version__}
-        return PruningState(self.cur_iteration, self.settings(), kept, versions=versions)
+        return PruningState(self.cur_iteration, self.settings(), kept)
 
     def restore(self, state: PruningState, where: str = "resume", changed: bool = False) -> None:
         """Goes on from a state, on weights that were saved with it.

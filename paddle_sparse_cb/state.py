@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paddle
 
+from ._version import __version__
 from .errors import InputError
 from .files import replacing
 
+_VERSIONS = {"paddle": paddle.__version__, "paddle_sparse_cb": __version__}
 _MAGIC = b"paddle_sparse_cb pruning state 1\n"
 _DIGEST = hashlib.sha256().digest_size
 
@@ -43,7 +46,7 @@ class PruningState:
     masks: Mapping[str, np.ndarray]
     training: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=lambda: dict(_VERSIONS))
 
 
 def save_state(state: PruningState, path: str | os.PathLike[str]) -> None:
@@ -146,6 +149,18 @@ def file_digest(path: str | os.PathLike[str]) -> str:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def load_whole(path: str | os.PathLike[str]) -> PruningState:
+    """Reads a state whose checkpoint is whole.
+
+    Raises:
+        InputError: as `load_state` and `require_files` do.
+    """
+    path = Path(path)
+    state = load_state(path)
+    require_files(state, path)
+    return state
 
 
 def require_files(state: PruningState, path: Path) -> None:
