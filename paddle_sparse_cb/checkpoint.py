@@ -235,11 +235,15 @@ def _load_optimizer(model: paddle.Model, file: Path) -> None:
         if name not in ("LR_Scheduler", "master_weights") and not any(name.startswith(f"{own}_") for own in names):
             raise InputError(f"{file}: of another optimizer: its {name} belongs to no parameter of this network; where "
                              "it is the same network, make it as the first one of the process, as when it was saved")
-    schedules = isinstance(model._optimizer._learning_rate, paddle.optimizer.lr.LRScheduler)
+    rate = model._optimizer._learning_rate
+    schedules = isinstance(rate, paddle.optimizer.lr.LRScheduler)
     if schedules != ("LR_Scheduler" in content):
         raise InputError(f"{file}: of another optimizer: it has {'no' if schedules else 'a'} learning rate schedule, "
                          f"this optimizer has {'one' if schedules else 'none'}")
     try:
+        missing = sorted(rate.state_dict().keys() - content["LR_Scheduler"].keys()) if schedules else []
+        if missing:  # which Paddle 3 only warns of
+            raise KeyError(f"its learning rate schedule has no {', '.join(missing)}")
         masters = {name: paddle.to_tensor(array) for name, array in content.pop("master_weights", {}).items()}
         for name, master in masters.items():  # Paddle takes these as they are, and their moments go by their names
             master.name = f"{name}_fp32_master_0"
