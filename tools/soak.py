@@ -14,9 +14,9 @@ some 1 of 14 runs. Prints kills, resumes and differences.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import logging
-import os
 import random
 import signal
 import subprocess
@@ -26,6 +26,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 from tabulate import tabulate
 
 from paddle_sparse_cb.state import load_state
@@ -92,19 +93,24 @@ def write_recipe(folder, processes):
 
 
 def start(folder, processes, resume, moment=0):
-    """Starts a training in a process group of its own."""
+    """Starts a training."""
     command = [sys.executable]
     if processes > 1:
         command += ["-m", "paddle.distributed.launch", "--nproc_per_node", str(processes), "--log_dir", "logs"]
     command += ["rank.py", str(moment), "train", "soak.yml", *(["--resume"] if resume else [])]
     with (folder / "said.txt").open("a") as said:
-        return subprocess.Popen(command, cwd=folder, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
+        return subprocess.Popen(command, cwd=folder, stdout=said, stderr=subprocess.STDOUT)
 
 
 def end(process):
-    """Kills a process group."""
+    """Kills a training, all at once: the ranks are in sessions of their own and would go on without their launcher."""
     if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            alive = psutil.Process(process.pid).children(recursive=True)
+            for one in [process, *alive]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
+            psutil.wait_procs(alive)
     process.wait()
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 from helpers import RECIPES, curves
 
@@ -31,6 +32,18 @@ def test_killed_trainings_end_with_the_same_bytes(tmp_path, processes, kills):
     assert tally.differences == []
     assert tally.kills >= kills
     assert tally.resumes >= 1
+
+
+def test_a_kill_takes_every_rank(tmp_path):
+    soak.write_recipe(tmp_path, 2)
+    training = soak.start(tmp_path, 2, resume=False)
+    try:
+        while len(ranks := psutil.Process(training.pid).children(recursive=True)) < 2:
+            assert training.poll() is None
+            time.sleep(0.02)
+    finally:
+        soak.end(training)
+    assert not any(rank.is_running() for rank in ranks)
 
 
 def test_the_comparison_sees_a_difference(reference, tmp_path):
