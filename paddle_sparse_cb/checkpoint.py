@@ -78,6 +78,7 @@ class Checkpoints(paddle.callbacks.Callback):
     def on_train_end(self, logs: Any = None) -> None:
         """Saves `final`."""
         self.save("final")
+        self._remove_within_epochs()  # a kill may have come before it was done
 
     def save_place(self) -> Path:
         """Saves where the training is; checkpoints within an epoch that came before are removed after that.
@@ -88,11 +89,14 @@ class Checkpoints(paddle.callbacks.Callback):
         epoch, batch = self.place.epoch, self.place.batch
         name = str(epoch) if batch == (self.params["steps"] or 0) else f"{epoch}_{batch}"
         self.save(name)
+        self._remove_within_epochs(name)
+        return self.folder / f"{name}.pdsparse"
+
+    def _remove_within_epochs(self, but: str = "") -> None:
         if is_first():
             for file in self.folder.glob("*_*.pd*"):
-                if _EPOCH.fullmatch(f"{file.stem}.pdsparse") and file.stem != name:
+                if _EPOCH.fullmatch(f"{file.stem}.pdsparse") and file.stem != but:
                     file.unlink()
-        return self.folder / f"{name}.pdsparse"
 
     def save(self, name: str, **more: Any) -> None:
         """Saves the network and the training's state under a name, on rank 0.

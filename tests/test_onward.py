@@ -138,7 +138,9 @@ def test_worker_processes_do_as_well(tmp_path):
 
 def test_a_training_that_was_done_is_only_finished(whole, first_digits, tmp_path):
     reference, pruner, _ = whole
+    (tmp_path / "3_2.pdopt").write_bytes(b"left by a kill after the epoch's own were saved")
     again, after = train(first_digits, tmp_path, reference / "3.pdsparse")
+    assert not list(tmp_path.glob("3_2.*"))
     assert after == []
     assert again.sparsity() == pruner.sparsity() == pytest.approx(0.75)
     for ending in ("pdparams", "pdopt"):
