@@ -8,17 +8,17 @@ import zlib  # noqa: F401  before paddle: Paddle 2.6 brings a zlib whose symbols
 from typing import Any
 
 from ._version import __version__
-from .adopted import adopt_masks
-from .best import BestCheckpoint, SparseEarlyStopping
-from .callback import SparsityCallback
-from .checkpoint import Checkpoints, last_checkpoint, saved_place
-from .context import HookContext
-from .ema import EMACallback
+from .callbacks.best_checkpoint import BestCheckpoint, SparseEarlyStopping
+from .callbacks.ema import EMACallback
+from .callbacks.resume import Onward, Place, Replay
+from .callbacks.sparsity import SparsityCallback
+from .checkpoints.store import Checkpoints, last_checkpoint, saved_place
 from .errors import InputError
-from .onward import Onward, Place, Replay
-from .schedule import GMPSchedule
-from .selection import PrunePlan, make_plan
-from .sparsity import SparsityReport, measure_sparsity
+from .hooks import HookContext
+from .pruning.paddleslim_masks import adopt_masks
+from .pruning.planner import PrunePlan, make_plan
+from .pruning.schedule import GMPSchedule
+from .pruning.statistics import SparsityReport, measure_sparsity
 
 __all__ = ["BestCheckpoint", "Checkpoints", "EMACallback", "GMPPruner", "GMPSchedule", "HookContext", "InputError",
            "Onward", "Place", "PrunePlan", "Replay", "SparseEarlyStopping", "SparsityCallback", "SparsityReport",
@@ -27,7 +27,7 @@ __all__ = ["BestCheckpoint", "Checkpoints", "EMACallback", "GMPPruner", "GMPSche
 
 def __getattr__(name: str) -> Any:
     if name == "GMPPruner":  # on demand, because PaddleSlim takes seconds to import
-        from .pruner import GMPPruner
+        from .pruning.pruner import GMPPruner
 
         return GMPPruner
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

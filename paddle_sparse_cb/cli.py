@@ -109,11 +109,11 @@ def _say_how_to_go_on(options: argparse.Namespace, arguments: Sequence[str] | No
 
 
 def _run(options: argparse.Namespace) -> None:
-    from . import run  # here: it imports ppdet, and `--help` should not wait for that
-    from .interrupt import Signals
-    from .recipe import read_recipe
-    from .report import read_report, table
-    from .smoke import smoke
+    from .callbacks.stop_on_signal import Signals
+    from .recipe import run  # here: it imports ppdet, and `--help` should not wait for that
+    from .recipe.schema import read_recipe
+    from .recipe.smoke import smoke
+    from .report.report import read_report, table
 
     training = options.command == "train"
     amp = ["amp=true"] if training and options.amp else []

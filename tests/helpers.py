@@ -7,7 +7,7 @@ from pathlib import Path
 import paddle
 from paddle import nn
 
-from paddle_sparse_cb.paddle3 import old_programs
+from paddle_sparse_cb.utils.legacy_programs import old_programs
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 PADDLE3 = paddle.__version__ >= "3"

@@ -9,9 +9,10 @@ import numpy as np
 import paddle
 from helpers import Pointwise, classifier
 
-from paddle_sparse_cb import EMACallback, GMPPruner, SparsityCallback, ranks
-from paddle_sparse_cb.checkpoint import Checkpoints
+from paddle_sparse_cb import EMACallback, GMPPruner, SparsityCallback
+from paddle_sparse_cb.checkpoints.store import Checkpoints
 from paddle_sparse_cb.errors import StepError
+from paddle_sparse_cb.utils import distributed as ranks
 
 STEPS, UPDATES = 8, 4
 rank = paddle.distributed.get_rank()

@@ -9,7 +9,7 @@ import yaml
 from helpers import RECIPES
 
 from paddle_sparse_cb.cli import main
-from paddle_sparse_cb.recipe import read_recipe
+from paddle_sparse_cb.recipe.schema import read_recipe
 
 NORMALIZE = "NormalizeImage: {is_scale: true, mean: [0.485,0.456,0.406], std: [0.229, 0.224,0.225]}"
 FILES = {

@@ -13,9 +13,9 @@ from paddle.distributed.fleet.utils import recompute
 from paddle.static import InputSpec
 
 from paddle_sparse_cb import Checkpoints, EMACallback, SparsityCallback, measure_sparsity
-from paddle_sparse_cb.bits import magnitude_bits
-from paddle_sparse_cb.masks import prune_count
-from paddle_sparse_cb.stored import load_arrays
+from paddle_sparse_cb.pruning.masks import prune_count
+from paddle_sparse_cb.utils.float_bits import magnitude_bits
+from paddle_sparse_cb.utils.weight_files import load_arrays
 
 BATCHES, EPOCHS = 10, 3
 

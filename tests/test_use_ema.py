@@ -1,8 +1,9 @@
 import pytest
 from helpers import RECIPES
 
-from paddle_sparse_cb import InputError, run
-from paddle_sparse_cb.recipe import read_recipe
+from paddle_sparse_cb import InputError
+from paddle_sparse_cb.recipe import run
+from paddle_sparse_cb.recipe.schema import read_recipe
 
 
 def averaging(*options):

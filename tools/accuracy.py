@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from paddle_sparse_cb.recipe import read_recipe
+from paddle_sparse_cb.recipe.schema import read_recipe
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 START = "picodet_s_garments.yml"
@@ -92,14 +92,14 @@ def run(arm, seed, output, size):
     from paddle.static import InputSpec
 
     from paddle_sparse_cb import SparsityCallback, make_plan, measure_sparsity
+    from paddle_sparse_cb.callbacks.resume import Onward
     from paddle_sparse_cb.detection import config
-    from paddle_sparse_cb.detection.data import make_loader
+    from paddle_sparse_cb.detection.datasets.build import make_loader
     from paddle_sparse_cb.detection.depthwise import speed_up
     from paddle_sparse_cb.detection.metric import CocoMAP
     from paddle_sparse_cb.detection.network import DetectionLoss, EpochToNetwork, make_network, make_optimizer
     from paddle_sparse_cb.detection.weights import load_pretrained
-    from paddle_sparse_cb.files import replacing, write_text
-    from paddle_sparse_cb.onward import Onward
+    from paddle_sparse_cb.utils.files import replacing, write_text
 
     recipe = arm.recipe(size)
     for seeding in (random.seed, np.random.seed, paddle.seed):
@@ -147,7 +147,7 @@ def _paddleslim(network, pruned, sparsity, steps):
     import paddle
     from paddleslim import GMPUnstructuredPruner
 
-    from paddle_sparse_cb.layers import named_weights
+    from paddle_sparse_cb.utils.layers import named_weights
 
     planned = {layer.name for layer in pruned.pruned}
     keep = {weight.name for name, _, weight in named_weights(network) if name in planned}

@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 from paddle_sparse_cb import SparsityCallback
 from paddle_sparse_cb.detection import config
-from paddle_sparse_cb.detection.data import make_loader
+from paddle_sparse_cb.detection.datasets.build import make_loader
 from paddle_sparse_cb.detection.network import DetectionLoss, make_network, make_optimizer
 
 RECIPES = Path(__file__).parent.parent / "recipes"

@@ -23,7 +23,7 @@ from tabulate import tabulate
 from paddle_sparse_cb import GMPPruner, measure_sparsity
 from paddle_sparse_cb.detection import config
 from paddle_sparse_cb.detection.network import make_network
-from paddle_sparse_cb.masks import keep_masks
+from paddle_sparse_cb.pruning.masks import keep_masks
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 CONFIGS = {"stable_iterations": 0, "pruning_iterations": 1000, "tunning_iterations": 0, "pruning_steps": 10,

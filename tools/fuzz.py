@@ -42,7 +42,7 @@ def _read_weights(folder: Path) -> None:
 
 
 def _read_optimizer(folder: Path) -> None:
-    from paddle_sparse_cb.stored import load_arrays
+    from paddle_sparse_cb.utils.weight_files import load_arrays
 
     load_arrays(folder / "0.pdopt")
 
@@ -51,8 +51,8 @@ def _resume(folder: Path) -> None:
     """Goes on from a checkpoint of a stranger, who has made the digests right again."""
     from dataclasses import replace
 
-    from paddle_sparse_cb.checkpoint import load_checkpoint
-    from paddle_sparse_cb.state import file_digest, load_state, save_state
+    from paddle_sparse_cb.checkpoints.state import file_digest, load_state, save_state
+    from paddle_sparse_cb.checkpoints.store import load_checkpoint
 
     state = load_state(folder / "0.pdsparse")
     digests = {name: file_digest(folder / name) for name in state.files}
@@ -61,20 +61,20 @@ def _resume(folder: Path) -> None:
 
 
 def _read_state(folder: Path) -> None:
-    from paddle_sparse_cb.state import load_state, require_files
+    from paddle_sparse_cb.checkpoints.state import load_state, require_files
 
     require_files(load_state(folder / "0.pdsparse"), folder / "0.pdsparse")
 
 
 def _read_exported(folder: Path) -> None:
-    from paddle_sparse_cb.deploy.rules import check_sparse
+    from paddle_sparse_cb.deploy.lite.constraints import check_sparse
 
     check_sparse(folder / "model")
 
 
 def _read_nb(folder: Path) -> None:
-    from paddle_sparse_cb.deploy.lite import count_convolutions
-    from paddle_sparse_cb.deploy.nb import read_nb
+    from paddle_sparse_cb.deploy.lite.nb import read_nb
+    from paddle_sparse_cb.deploy.lite.optimizer import count_convolutions
     from paddle_sparse_cb.deploy.program import read_program
 
     count_convolutions(folder / "model.nb")
@@ -86,8 +86,8 @@ def _read_nb(folder: Path) -> None:
 
 
 def _read_recipe(folder: Path, slim: "str | None" = None) -> None:
-    from paddle_sparse_cb import run
-    from paddle_sparse_cb.recipe import read_recipe
+    from paddle_sparse_cb.recipe import run
+    from paddle_sparse_cb.recipe.schema import read_recipe
 
     whole = read_recipe(folder / "recipe.yml", slim)
     run._check(whole)
@@ -102,9 +102,9 @@ def _read_slim(folder: Path) -> None:
 def _read_data(folder: Path) -> None:
     """An epoch of each loader, and what an evaluation is measured against, as a run makes them."""
     from paddle_sparse_cb.detection import config
-    from paddle_sparse_cb.detection.data import ground_truth, make_loader
+    from paddle_sparse_cb.detection.datasets.build import ground_truth, make_loader
     from paddle_sparse_cb.detection.metric import CocoMAP
-    from paddle_sparse_cb.recipe import read_recipe
+    from paddle_sparse_cb.recipe.schema import read_recipe
 
     options = [f"{split}Dataset.dataset_dir={folder}" for split in ("Train", "Eval")]
     recipe = read_recipe(folder / "recipe.yml", options=options)
@@ -119,7 +119,7 @@ def _read_data(folder: Path) -> None:
 
 
 def _read_report(folder: Path) -> None:
-    from paddle_sparse_cb.report import read_report, table
+    from paddle_sparse_cb.report.report import read_report, table
 
     table(read_report(folder), "github")
 
@@ -206,7 +206,7 @@ def _serve(connection, home: str) -> None:
     os.chdir(home)
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1), os.dup2(quiet, 2)  # what libjpeg and Paddle say for themselves
-    import paddle_sparse_cb.run  # noqa: F401  the import is not a reader's time
+    import paddle_sparse_cb.recipe.run  # noqa: F401  the import is not a reader's time
 
     address_space = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (address_space + 3 * MEMORY, resource.RLIM_INFINITY))

@@ -20,10 +20,10 @@ from tabulate import tabulate
 
 from paddle_sparse_cb import GMPPruner, HookContext, PrunePlan, make_plan, measure_sparsity
 from paddle_sparse_cb.deploy import Export, OptimizeLite, require, verify
-from paddle_sparse_cb.deploy.lite import count_convolutions
+from paddle_sparse_cb.deploy.lite.optimizer import count_convolutions
 from paddle_sparse_cb.detection import config
 from paddle_sparse_cb.detection.network import make_network
-from paddle_sparse_cb.recipe import read_recipe
+from paddle_sparse_cb.recipe.schema import read_recipe
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 FILES = {"m": "picodet_m_320_coco.yml", "s": "picodet_s_320_coco.yml"}

@@ -29,8 +29,8 @@ from pathlib import Path
 import psutil
 from tabulate import tabulate
 
-from paddle_sparse_cb.state import load_state
-from paddle_sparse_cb.stored import load_arrays
+from paddle_sparse_cb.checkpoints.state import load_state
+from paddle_sparse_cb.utils.weight_files import load_arrays
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 # A stable, a pruning and a tunning epoch of four steps each, with checkpoints in each.
@@ -58,7 +58,8 @@ COMPARED = ("checkpoints/*.pdparams", "checkpoints/*.pdopt", "checkpoints/*.pdem
 # What each rank runs: the command line, and an end at the n-th moment at which a file takes its place.
 RANK = """
 import os, signal, sys
-from paddle_sparse_cb import cli, files
+from paddle_sparse_cb import cli
+from paddle_sparse_cb.utils import files
 replace, left = os.replace, int(sys.argv.pop(1))
 def counted(*paths):
     global left

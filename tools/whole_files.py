@@ -39,7 +39,7 @@ def checkpoint(folder: Path) -> None:
     import paddle
 
     from paddle_sparse_cb import SparsityCallback
-    from paddle_sparse_cb.checkpoint import Checkpoints
+    from paddle_sparse_cb.checkpoints.store import Checkpoints
 
     data = paddle.io.TensorDataset([paddle.rand([8, 3, 8, 8]), paddle.rand([8, 4, 8, 8])])
     model().fit(data, epochs=2, batch_size=4, verbose=0,
@@ -51,7 +51,7 @@ def exported(folder: Path) -> None:
     from paddle.static import InputSpec
 
     from paddle_sparse_cb.deploy.export import export
-    from paddle_sparse_cb.deploy.lite import optimize
+    from paddle_sparse_cb.deploy.lite.optimizer import optimize
 
     made = network()
     weight = made[3].weight.numpy()

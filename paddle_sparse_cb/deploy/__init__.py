@@ -5,8 +5,8 @@ The hooks, in the order in which `SparsityCallback(post_train=[...])` takes them
 """
 
 from .export import Export
-from .int8 import QuantizeInt8
-from .lite import OptimizeLite
+from .lite.optimizer import OptimizeLite
+from .quantize import QuantizeInt8
 from .verify import print_checks, require, verify
 
 __all__ = ["Export", "OptimizeLite", "QuantizeInt8", "print_checks", "require", "verify"]

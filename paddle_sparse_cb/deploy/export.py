@@ -13,12 +13,12 @@ from typing import Any
 import paddle
 from paddle.jit.dy2static.program_translator import ProgramTranslator
 
-from ..context import HookContext
 from ..errors import StepError
-from ..layers import evaluating
-from ..paddle3 import old_programs
+from ..hooks import HookContext
+from ..utils.layers import evaluating
+from ..utils.legacy_programs import old_programs
+from .lite.constraints import check_input
 from .program import mend
-from .rules import check_input
 
 
 def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) -> Path:

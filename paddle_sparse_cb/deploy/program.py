@@ -13,8 +13,8 @@ from typing import Any
 from paddle.base.proto import framework_pb2
 
 from ..errors import InputError
-from ..files import replacing
-from ..stored import TENSOR, load_names, parse_program, tensor_details
+from ..utils.files import replacing
+from ..utils.weight_files import TENSOR, load_names, parse_program, tensor_details
 
 # What Paddle leaves out of an exported program, and Paddle-Lite's optimizer aborts or crashes without: attributes with
 # the only value that they have in Paddle, and outputs that only a training reads.

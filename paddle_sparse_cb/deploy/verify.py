@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from ..context import HookContext
 from ..errors import StepError
-from ..layers import named_weights
-from ..stored import load_arrays, load_inference
-from .nb import Optimized, read_nb
+from ..hooks import HookContext
+from ..utils.layers import named_weights
+from ..utils.weight_files import load_arrays, load_inference
+from .lite.nb import Optimized, read_nb
 from .program import Convolution, read_program
 
 # The kernel of a layer that is in no file by itself: Paddle-Lite has multiplied it with its neighbour.

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from ..errors import InputError, StepError, did_you_mean
-from . import vocabulary
+from . import allowlist as vocabulary
 
 # Scalars of PaddleDetection's own files that no registered module claims. Those that only its trainer or its C++
 # deployment read are accepted, so that its files load as they are.

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from ..adopted import adopt_masks
 from ..errors import InputError
-from ..stored import load_arrays, load_inference
-from . import samples
-from .fetch import fetch
+from ..pruning.paddleslim_masks import adopt_masks
+from ..utils.fetch import fetch
+from ..utils.weight_files import load_arrays, load_inference
+from .datasets import samples
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from paddle.static import InputSpec
 
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.deploy.export import export
-from paddle_sparse_cb.paddle3 import old_programs
+from paddle_sparse_cb.utils.legacy_programs import old_programs
 
 SPEC = [InputSpec([1, 1, 8, 8], "float32", "x")]
 

@@ -9,11 +9,11 @@ from paddle.static import InputSpec
 
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.deploy.export import export
-from paddle_sparse_cb.deploy.lite import count_convolutions, optimize
-from paddle_sparse_cb.deploy.nb import read_nb
+from paddle_sparse_cb.deploy.lite.nb import read_nb
+from paddle_sparse_cb.deploy.lite.optimizer import count_convolutions, optimize
 from paddle_sparse_cb.deploy.program import read_program
 from paddle_sparse_cb.errors import StepError
-from paddle_sparse_cb.paddle3 import old_programs
+from paddle_sparse_cb.utils.legacy_programs import old_programs
 
 SPEC = [InputSpec([1, 3, 8, 8], "float32", "x")]
 ON_16 = [InputSpec([1, 16, 8, 8], "float32", "x")]

@@ -9,10 +9,10 @@ from paddle.static import InputSpec
 
 from paddle_sparse_cb import GMPPruner, HookContext, InputError, PrunePlan, make_plan, measure_sparsity
 from paddle_sparse_cb.deploy.export import Export
-from paddle_sparse_cb.deploy.lite import OptimizeLite
+from paddle_sparse_cb.deploy.lite.optimizer import OptimizeLite
 from paddle_sparse_cb.deploy.verify import check_arrays, print_checks, require, verify
 from paddle_sparse_cb.errors import StepError
-from paddle_sparse_cb.paddle3 import old_programs
+from paddle_sparse_cb.utils.legacy_programs import old_programs
 
 SPEC = [InputSpec([1, 1, 8, 8], "float32", "x")]
 

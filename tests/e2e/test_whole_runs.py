@@ -11,7 +11,7 @@ import paddle
 import pytest
 from helpers import RECIPES, curves
 
-from paddle_sparse_cb.stored import load_arrays, load_inference
+from paddle_sparse_cb.utils.weight_files import load_arrays, load_inference
 
 pytestmark = pytest.mark.slow
 
@@ -151,7 +151,7 @@ def test_without_lites_optimizer_everything_before_it_is_kept(trained, tmp_path)
     write_recipes(tmp_path)
     (tmp_path / "output").mkdir()
     (tmp_path / "output" / "small").symlink_to(trained[0] / "output" / "small")
-    code = ("import shutil, sys; shutil.which = lambda name: None; import paddle_sparse_cb.deploy.lite as lite; "
+    code = ("import shutil, sys; shutil.which = lambda name: None; import paddle_sparse_cb.deploy.lite.optimizer as lite; "
             "lite._interpreters = lambda version: iter(()); lite.find_spec = lambda name: None; "
             "from paddle_sparse_cb.cli import main; sys.exit(main(['train', 'small75.yml']))")
     done = start(tmp_path, "-c", code)
@@ -169,7 +169,7 @@ def test_without_lites_optimizer_everything_before_it_is_kept(trained, tmp_path)
 # Trains a recipe, and keeps what an average in double precision says of the weights that each step made.
 AVERAGING = """
 import sys, numpy as np
-from paddle_sparse_cb import ema
+from paddle_sparse_cb.callbacks import ema
 from paddle_sparse_cb.cli import main
 init, update, steps = ema.WeightAverage.__init__, ema.WeightAverage.update, []
 def noting_init(self, network, *rest):

@@ -1,0 +1,128 @@
+"""Real weights and real images that come inside Python packages, for demos and tests where no model hub is reached.
+
+`sample:picodet_s_416_lcnet` is the COCO-trained PicoDet-s LCNet that `paddlelabel-ml` carries (Apache-2.0).
+`sample:trees_256` is the tree-crown photographs of `deepforest` (MIT), cut into tiles of 256 pixels.
+`sample:garments_96` is composed from Fashion-MNIST (MIT), see `detection.garments`; Debian's package carries it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from ...errors import InputError, did_you_mean
+from ...utils.downloads import DebianPackage, Wheel, unpack, unpack_debian
+from ...utils.files import cache_dir, made_once
+from . import garments
+
+TILE = 256  # pixels
+# A crown belongs to each tile that shows more than this share of it, so to one at most; the rest is cut off.
+VISIBLE = 0.5
+
+
+WEIGHTS = Wheel("paddlelabel-ml", "1.0.0", "d3590ed527f3130536ec8cf2d1223f8cca18a320c9f98a109f2f93d9afd131bd", 67)
+PHOTOGRAPHS = Wheel("deepforest", "2.1.0", "8c2798d8e9be7f0004b194fe207b76c1d9fff6e711b3db67b9508dcd5d00ae54", 21)
+FASHION = DebianPackage("dataset-fashion-mnist", "0.0~git20200523.55506a9-1",
+                        "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0", 31)
+
+# The split is by photograph, so that no tree is seen in both.
+SPLITS = {
+    "train": ("2019_YELL_2_528000_4978000_image_crop2", "SOAP_061"),
+    "val": ("2019_YELL_2_541000_4977000_image_crop", "OSBS_029"),
+}
+
+
+def resolve(name: str) -> Path:
+    """The path that a `sample:` name stands for; what is not in the cache yet is fetched and unpacked.
+
+    Args:
+        name: `picodet_s_416_lcnet` (the prefix of an inference model), `trees_256` or `garments_96` (COCO-format
+            folders).
+    """
+    makers = {"picodet_s_416_lcnet": _weights, "trees_256": _trees, f"garments_{garments.CANVAS}": _garments}
+    if name not in makers:
+        raise InputError(f"sample:{name}: no such sample; {did_you_mean(name, makers)}")
+    return makers[name]()
+
+
+def _weights() -> Path:
+    return unpack(WEIGHTS) / "paddlelabel_ml" / "model" / "PicoDet" / "ckpt" / "model"
+
+
+def _trees() -> Path:
+    return made_once(cache_dir() / f"trees_{TILE}", _cut_photographs)
+
+
+def _garments() -> Path:
+    fashion = unpack_debian(FASHION) / "usr" / "share" / "datasets" / "fashion-mnist"
+    return made_once(cache_dir() / f"garments_{garments.CANVAS}", lambda folder: garments.compose(fashion, folder))
+
+
+def _cut_photographs(folder: Path) -> None:
+    """Writes the tiles and the annotations of both splits."""
+    photographs = unpack(PHOTOGRAPHS) / "deepforest" / "data"
+    print(f"cutting the photographs into tiles of {TILE} pixels ...", flush=True)
+    (folder / "images").mkdir(parents=True)
+    for split, names in SPLITS.items():
+        coco = _cut([photographs / name for name in names], folder / "images")
+        (folder / f"{split}.json").write_text(json.dumps(coco))
+
+
+def _cut(photographs: list[Path], images_dir: Path) -> dict[str, Any]:
+    """Cuts photographs into tiles, writes those that show a tree, and returns their COCO annotations."""
+    import cv2
+
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for photograph in photographs:
+        pixels = cv2.imread(str(photograph.with_suffix(".png")), cv2.IMREAD_COLOR)
+        boxes = _read_boxes(photograph.with_suffix(".xml"))
+        for left, top, tile in _tiles(pixels):
+            height, width = tile.shape[:2]
+            seen = _clip(boxes, left, top, width, height)
+            if not len(seen):
+                continue
+            file_name = f"{photograph.name}_{left}_{top}.png"
+            cv2.imwrite(str(images_dir / file_name), tile)
+            images.append({"id": len(images) + 1, "file_name": file_name, "height": height, "width": width})
+            for x1, y1, x2, y2 in seen:
+                box = [round(float(v), 2) for v in (x1, y1, x2 - x1, y2 - y1)]
+                annotations.append({"id": len(annotations) + 1, "image_id": len(images), "category_id": 1,
+                                    "bbox": box, "area": box[2] * box[3], "iscrowd": 0})
+    return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "tree"}]}
+
+
+def _read_boxes(xml: Path) -> Any:
+    """The boxes of a VOC annotation as an array [n, 4] of x1, y1, x2, y2 in pixels."""
+    import numpy as np
+
+    corners = ("xmin", "ymin", "xmax", "ymax")
+    boxes = [[float(box.findtext(corner, "0")) for corner in corners]
+             for box in ElementTree.parse(xml).iter("bndbox")]
+    return np.array(boxes, dtype=np.float32).reshape(-1, 4)
+
+
+def _tiles(pixels: Any) -> Iterator[tuple[int, int, Any]]:
+    """The left and top edges and the pixels of each tile; those at the far edges are filled up with black."""
+    import cv2
+
+    height, width = pixels.shape[:2]
+    for top in range(0, height, TILE):
+        for left in range(0, width, TILE):
+            tile = pixels[top:top + TILE, left:left + TILE]
+            missing = (0, TILE - tile.shape[0], 0, TILE - tile.shape[1])
+            yield left, top, cv2.copyMakeBorder(tile, *missing, cv2.BORDER_CONSTANT)
+
+
+def _clip(boxes: Any, left: int, top: int, width: int, height: int) -> Any:
+    """The boxes of which enough is visible in a tile, in its coordinates, cut at its edges."""
+    import numpy as np
+
+    shifted = boxes - np.array([left, top, left, top], dtype=np.float32)
+    clipped = shifted.clip(0, np.array([width, height, width, height], dtype=np.float32))
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    visible = (clipped[:, 2] - clipped[:, 0]) * (clipped[:, 3] - clipped[:, 1])
+    return clipped[(visible > VISIBLE * area) & (area > 0)]

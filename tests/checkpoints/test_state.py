@@ -1,0 +1,105 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paddle_sparse_cb import InputError
+from paddle_sparse_cb.checkpoints.state import PruningState, file_digest, load_state, require_same, save_state
+
+STATE = PruningState(12, {"ratio": 0.75, "plan": ["a.weight"]},
+                     {"a.weight": np.arange(35).reshape(5, 7, 1, 1) % 3 == 0, "b.weight": np.zeros((3, 1), bool)},
+                     {"epoch": 2, "batch": 5}, {"2.pdparams": "ab" * 32}, {"paddle": "2.6.2"})
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    path = tmp_path_factory.mktemp("state") / "2.pdsparse"
+    save_state(STATE, path)
+    return path
+
+
+def test_a_state_comes_back_as_it_was(written):
+    state = load_state(written)
+    assert (state.step, state.settings, state.training, state.files, state.versions) == (
+        STATE.step, STATE.settings, STATE.training, STATE.files, STATE.versions)
+    assert list(state.masks) == list(STATE.masks)
+    for name, mask in STATE.masks.items():
+        np.testing.assert_array_equal(state.masks[name], mask)
+        assert state.masks[name].dtype == bool
+
+
+def test_a_mask_takes_one_bit_a_weight(tmp_path):
+    save_state(PruningState(1, {}, {"weight": np.random.rand(1000, 800) > 0.75}), tmp_path / "s.pdsparse")
+    assert (tmp_path / "s.pdsparse").stat().st_size < 800_000 / 8 + 500
+
+
+def test_an_earlier_state_survives_a_write_that_fails(written, tmp_path):
+    path = tmp_path / "2.pdsparse"
+    path.write_bytes(written.read_bytes())
+    with pytest.raises(TypeError):
+        save_state(PruningState(13, {"ratio": object()}, {}), path)
+    assert load_state(path).step == 12
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_a_file_cut_short_or_with_a_flipped_bit_is_refused_by_name(written, data):
+    content = bytearray(written.read_bytes())
+    if data.draw(st.booleans()):
+        content = content[:data.draw(st.integers(0, len(content) - 1))]
+    else:
+        content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    damaged = written.with_name("damaged.pdsparse")
+    damaged.write_bytes(content)
+    with pytest.raises(InputError, match=r"damaged\.pdsparse: "):
+        load_state(damaged)
+
+
+@pytest.mark.parametrize("change", [
+    {"step": -1}, {"step": "1"}, {"step": True}, {"settings": []}, {"masks": [["a", [1 << 40]]]}, {"masks": [["a"]]},
+    {"masks": [[1, [2]]]}, {"masks": [["a", [-1]]]}, {"masks": []}, {"masks": 3}, {"files": None},
+])
+def test_a_well_formed_file_that_makes_no_sense_is_refused(written, change):
+    import hashlib
+
+    from paddle_sparse_cb.checkpoints.state import _DIGEST, _MAGIC
+
+    body = written.read_bytes()[len(_MAGIC) + _DIGEST:]
+    length = int.from_bytes(body[:8], "little")
+    header = json.dumps({**json.loads(body[8:8 + length]), **change}).encode()
+    body = len(header).to_bytes(8, "little") + header + body[8 + length:]
+    path = written.with_name("strange.pdsparse")
+    path.write_bytes(_MAGIC + hashlib.sha256(body).digest() + body)
+    with pytest.raises(InputError, match=r"strange\.pdsparse: no valid pruning state"):
+        load_state(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"paddle_sparse_cb pruning state 2\n" + bytes(80)])
+def test_another_kind_of_file_is_refused(tmp_path, content):
+    (tmp_path / "x.pdsparse").write_bytes(content)
+    with pytest.raises(InputError, match="no pruning state"):
+        load_state(tmp_path / "x.pdsparse")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"gone\.pdsparse: no such pruning state"):
+        load_state(tmp_path / "gone.pdsparse")
+
+
+def test_a_difference_names_both_sides():
+    require_same({"ratio": 0.75}, {"ratio": 0.75}, "2.pdsparse")
+    with pytest.raises(InputError, match=r"2\.pdsparse: its ratio is 0\.75, that of this training is 0\.85"):
+        require_same({"ratio": 0.75, "scope": "local"}, {"ratio": 0.85, "scope": "local"}, "2.pdsparse")
+    with pytest.raises(InputError, match="its scope is local, that of this training is nothing"):
+        require_same({"scope": "local"}, {}, "2.pdsparse")
+    with pytest.raises(InputError, match=r"2\.pdsparse: plan: its a\.weight is nothing, that of this training is \[4"):
+        require_same({"plan": {"b.weight": [1]}}, {"plan": {"a.weight": [4, 4], "b.weight": [1]}}, "2.pdsparse")
+
+
+def test_a_digest_is_of_the_whole_file(tmp_path):
+    (tmp_path / "a").write_bytes(b"x" * (3 << 20))
+    (tmp_path / "b").write_bytes(b"x" * (3 << 20) + b"y")
+    assert len({file_digest(tmp_path / name) for name in "ab"}) == 2

@@ -1,0 +1,269 @@
+import errno
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from helpers import Pointwise, classifier
+
+from paddle_sparse_cb import GMPPruner, InputError, SparsityCallback, last_checkpoint, saved_place
+from paddle_sparse_cb.callbacks.resume import Place
+from paddle_sparse_cb.checkpoints.state import file_digest, load_state, save_state
+from paddle_sparse_cb.checkpoints.store import Checkpoints, load_checkpoint
+from paddle_sparse_cb.errors import StepError
+
+
+def test_epochs_and_final_are_saved_whole(first_digits, tmp_path):
+    model = classifier(Pointwise())
+    model.fit(first_digits, epochs=4, batch_size=80, verbose=0, callbacks=[Checkpoints(tmp_path, every=2)])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        name + ending for name in ("1", "3", "final") for ending in (".pdparams", ".pdopt", ".pdsparse")}
+    saved = paddle.load(str(tmp_path / "final.pdparams"))
+    assert (saved["expand.weight"].numpy() == model.network.expand.weight.numpy()).all()
+
+
+def test_a_save_that_fails_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
+    model = classifier(Pointwise())
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.set_model(model)
+    checkpoints.save("final")
+    before = (tmp_path / "final.pdparams").read_bytes()
+
+    def full_disk(path):
+        with open(f"{path}.pdparams", "wb") as file:
+            file.write(before[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(model, "save", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save("final")
+    assert (tmp_path / "final.pdparams").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"final.pdparams", "final.pdsparse"} | {
+        path.name for path in tmp_path.glob("final.pdopt")}
+
+
+def pruned_fit(digits, folder, epochs, resume=None, **keywords):
+    """Fits a part of four epochs, from a checkpoint on if there is one."""
+    paddle.seed(5)
+    schedule = {"stable_epochs": 1, "pruning_epochs": 2, "tunning_epochs": 1, "pruning_steps": 7, **keywords}
+    sparsity = SparsityCallback(resume=folder / f"{resume}.pdsparse" if resume else None, **schedule)
+    with paddle.utils.unique_name.guard():  # names as in a process of its own, which Paddle's `.pdopt` goes by
+        model = classifier(Pointwise(), optimizer="Momentum")
+        model.fit(digits, epochs=epochs, batch_size=40, verbose=0, shuffle=False,
+                  callbacks=[*([] if resume else [Checkpoints(folder)]), sparsity])
+    return model, sparsity.pruner
+
+
+@pytest.mark.parametrize("saved", ["0", "1", "2"])  # dense, between two stairs, at the target
+def test_a_resumed_training_ends_bit_for_bit_as_the_whole_one(first_digits, tmp_path, saved):
+    whole, pruner = pruned_fit(first_digits, tmp_path, 4)
+    rest, resumed = pruned_fit(first_digits, tmp_path, 3 - int(saved), resume=saved)
+    assert resumed.cur_iteration == pruner.cur_iteration
+    for name, weight in whole.network.state_dict().items():
+        assert weight.numpy().tobytes() == rest.network.state_dict()[name].numpy().tobytes(), name
+    for mask, other in zip(pruner.masks.values(), resumed.masks.values()):
+        assert (mask.numpy() == other.numpy()).all()
+
+
+def test_a_state_of_another_schedule_or_checkpoint_is_refused(first_digits, tmp_path):
+    pruned_fit(first_digits, tmp_path, 4)
+    with pytest.raises(InputError, match=r"1\.pdsparse: schedule: its ratio is 0\.75, that of this training is 0\.8"):
+        pruned_fit(first_digits, tmp_path, 2, resume="1", ratio=0.8)
+    (tmp_path / "2.pdparams").replace(tmp_path / "1.pdparams")
+    with pytest.raises(InputError, match=r"1\.pdsparse: .*1\.pdparams is not the file that this state belongs to"):
+        pruned_fit(first_digits, tmp_path, 2, resume="1")
+
+
+def test_a_state_on_other_weights_is_refused(first_digits, tmp_path):
+    _, pruner = pruned_fit(first_digits, tmp_path, 4)
+    fresh = GMPPruner(Pointwise(), ratio=0.75, plan=pruner.plan, scope="local",
+                      configs={key: value for key, value in pruner.settings()["schedule"].items() if key != "ratio"})
+    with pytest.raises(InputError, match="not the state of these weights"):
+        fresh.restore(load_state(tmp_path / "2.pdsparse"))
+
+
+def test_a_save_that_fails_leaves_an_earlier_state_with_its_weights(first_digits, tmp_path, monkeypatch):
+    model, _ = pruned_fit(first_digits, tmp_path, 4)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full_disk(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(model, "save", full_disk)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.set_model(model)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save("1")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_the_state_of_an_earlier_training_does_not_outlive_its_weights(first_digits, tmp_path):
+    pruned_fit(first_digits, tmp_path, 4)
+    assert load_state(tmp_path / "1.pdsparse").masks
+    classifier(Pointwise()).fit(first_digits, epochs=2, batch_size=80, verbose=0, callbacks=[Checkpoints(tmp_path)])
+    assert not load_state(tmp_path / "1.pdsparse").masks
+
+
+@pytest.fixture(scope="module")
+def saved(first_digits, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    pruned_fit(first_digits, folder, 4)
+    return folder
+
+
+@pytest.fixture
+def copied(saved, tmp_path):
+    for file in saved.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+def test_the_newest_whole_checkpoint_is_taken_and_what_is_damaged_is_said(copied):
+    (copied / "12_7.pdparams").write_bytes(b"half")  # killed before its state was there
+    with (copied / "3.pdopt").open("r+b") as file:  # killed while a resumed training saved it again
+        file.truncate(1000)
+    said = []
+    assert last_checkpoint(copied, said.append) == copied / "2.pdsparse"
+    assert [line.partition(": ")[0] for line in said] == ["not used"] * 2
+    assert "12_7.pdsparse: no such pruning state" in said[0]
+    assert "3.pdopt is not the file that this state belongs to" in said[1]
+    assert saved_place(copied / "2.pdsparse") == Place(2, 4)
+
+
+def test_without_a_whole_checkpoint_there_is_none(copied):
+    for file in copied.glob("[0-9].pdsparse"):
+        file.write_bytes(file.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="not used: .*damaged"):
+        assert last_checkpoint(copied) is None
+    assert last_checkpoint(copied / "nowhere") is None
+    assert saved_place(None) == Place()
+
+
+def test_of_the_checkpoints_within_an_epoch_the_last_one_stays(first_digits, tmp_path):
+    class Look(paddle.callbacks.Callback):
+        seen = []
+
+        def on_train_batch_end(self, step, logs=None):
+            self.seen.append(sorted(path.name for path in tmp_path.glob("*.pdsparse")))
+
+    classifier(Pointwise()).fit(first_digits, epochs=2, batch_size=40, verbose=0,
+                                callbacks=[Checkpoints(tmp_path, every_batches=2), Look()])
+    assert Look.seen == [[], [], ["0_2.pdsparse"], ["0_2.pdsparse"], ["0.pdsparse"], ["0.pdsparse"],
+                         ["0.pdsparse", "1_2.pdsparse"], ["0.pdsparse", "1_2.pdsparse"]]
+    assert not list(tmp_path.glob("1_2.*"))
+
+
+@pytest.mark.parametrize(("make", "said"), [
+    (lambda: classifier(Pointwise(classes=7)), r"1\.pdparams: of another network: its head.weight is of shape "
+                                               r"\[32, 10\], that of this network is of shape \[32, 7\]"),
+    (lambda: classifier(paddle.nn.Linear(4, 4)), r"its weight is missing, that of this network is of shape \[4, 4\]"),
+    (lambda: classifier(Pointwise(), learning_rate=paddle.optimizer.lr.NoamDecay(10, 10)),
+     r"1\.pdopt: of another optimizer: it has no learning rate schedule, this optimizer has one"),
+])
+def test_another_network_or_optimizer_names_both_sides(saved, make, said):
+    with paddle.utils.unique_name.guard(), pytest.raises(InputError, match=said):
+        load_checkpoint(make(), saved / "1.pdsparse", 4)
+
+
+def test_momentum_is_never_lost_because_names_differ(saved):
+    with paddle.utils.unique_name.guard():
+        Pointwise()
+        with pytest.raises(InputError, match=r"1\.pdopt: of another optimizer: its [\w.]+ belongs to no parameter"):
+            load_checkpoint(classifier(Pointwise()), saved / "1.pdsparse", 4)
+
+
+def test_other_epochs_or_ranks_are_told_and_can_be_overridden(saved, copied, first_digits):
+    with paddle.utils.unique_name.guard():
+        model = classifier(Pointwise())
+    with pytest.raises(InputError, match=r"1\.pdsparse: its batches is 4, that of this training is 8"):
+        load_checkpoint(model, saved / "1.pdsparse", 8)
+    assert load_checkpoint(model, saved / "1.pdsparse", 8, changed=True).step == 16
+    state = load_state(copied / "1.pdsparse")
+    state.training["ranks"] = 2
+    save_state(state, copied / "1.pdsparse")
+    with pytest.raises(InputError, match="its ranks is 2, that of this training is 1"):
+        load_checkpoint(model, copied / "1.pdsparse", 4)
+    assert load_checkpoint(model, copied / "1.pdsparse", 4, changed=True).step == 8
+
+
+def test_another_ratio_can_be_gone_on_to(saved, copied, first_digits):
+    _, pruner = pruned_fit(first_digits, copied, 1, resume="2", ratio=0.9, resume_changed=True)
+    assert pruner.ratio == 0.9
+    assert pruner.sparsity() >= 0.9
+    before = load_state(saved / "2.pdsparse").masks
+    for layer, mask in zip(pruner.plan.pruned, pruner.masks.values()):
+        assert not (mask.numpy() & ~before[layer.name]).any()  # what was pruned stays so
+
+
+def test_another_plan_cannot_be_overridden(copied, first_digits):
+    with pytest.raises(InputError, match=r"2\.pdsparse: plan: its project\.weight is \[32, 64, 1, 1\], that of this "
+                                         "training is nothing"):
+        pruned_fit(first_digits, copied, 1, resume="2", skip=("project.*",), resume_changed=True)
+
+
+def test_a_network_that_is_not_finite_is_not_saved(copied):
+    model = classifier(Pointwise())
+    model.network.expand.weight.set_value(paddle.full([64, 16, 1, 1], np.nan))
+    checkpoints = Checkpoints(copied)
+    checkpoints.set_model(model)
+    before = {path.name: path.read_bytes() for path in copied.iterdir()}
+    with pytest.raises(StepError, match=r"3 is not saved: the training diverged: expand\.weight is not finite"):
+        checkpoints.save("3")
+    assert {path.name: path.read_bytes() for path in copied.iterdir()} == before
+
+
+FULL = """
+import sys, resource
+sys.path.insert(0, {tests!r})
+from helpers import Pointwise, classifier
+from paddle_sparse_cb import Checkpoints
+checkpoints = Checkpoints({folder!r})
+checkpoints.set_model(classifier(Pointwise()))
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+checkpoints.save("3")
+"""
+
+
+def test_where_there_is_no_room_the_earlier_checkpoint_is_intact(copied):
+    before = {path.name: path.read_bytes() for path in copied.iterdir()}
+    code = FULL.format(tests=str(Path(__file__).parent.parent), folder=str(copied))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "OSError" in done.stderr.splitlines()[-1]
+    assert {path.name: path.read_bytes() for path in copied.iterdir()} == before
+    assert last_checkpoint(copied) == copied / "3.pdsparse"
+
+
+def test_what_a_kill_left_half_written_is_cleared_away(copied, first_digits):
+    for scratch in (".saving-abc", ".4.pdsparse.abc"):
+        (copied / scratch).mkdir()
+        (copied / scratch / "4.pdparams").write_bytes(b"half")
+    pruned_fit(first_digits, copied, 4)
+    assert not list(copied.glob(".*"))
+
+
+@pytest.mark.parametrize("content", [
+    {"LR_Scheduler": {}}, {"LR_Scheduler": 5},
+    {"LR_Scheduler": {"last_epoch": 1, "last_lr": 0.1}, "master_weights": 5}])
+def test_an_optimizer_of_a_stranger_that_makes_no_sense_is_named(content, tmp_path):
+    def made():
+        network = Pointwise()
+        model = paddle.Model(network)
+        rate = paddle.optimizer.lr.StepDecay(0.1, 3)
+        model.prepare(paddle.optimizer.Momentum(rate, parameters=network.parameters()))
+        return model
+
+    model = made()
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.set_model(model)
+    checkpoints.save("0")
+    (tmp_path / "0.pdopt").write_bytes(pickle.dumps(content))
+    path = tmp_path / "0.pdsparse"
+    state = load_state(path)
+    save_state(replace(state, files={name: file_digest(tmp_path / name) for name in state.files}), path)
+    with pytest.raises(InputError, match=r"0.pdopt: this optimizer cannot go on from it: "):
+        load_checkpoint(model, path)

@@ -1,0 +1,115 @@
+import json
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import pytest
+from helpers import RECIPES
+
+from paddle_sparse_cb import InputError
+from paddle_sparse_cb.detection import config
+from paddle_sparse_cb.detection.datasets.build import ground_truth, make_loader
+from paddle_sparse_cb.detection.metric import CocoMAP
+
+# file name -> (class, difficult, x1, y1, x2, y2)
+BOXES = {"one": [("cat", 0, 10, 10, 50, 50), ("dog", 0, 60, 60, 90, 90)],
+         "two": [("dog", 0, 5, 5, 55, 55), ("dog", 1, 60, 5, 90, 35)]}
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """Two images of 100 pixels in VOC's format, whose files all have the same id."""
+    for name, boxes in BOXES.items():
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((100, 100, 3), 90, np.uint8))
+        tree = ElementTree.Element("annotation")
+        ElementTree.SubElement(tree, "id").text = "7"
+        size = ElementTree.SubElement(tree, "size")
+        for side in ("width", "height"):
+            ElementTree.SubElement(size, side).text = "100"
+        for label, difficult, *corners in boxes:
+            found = ElementTree.SubElement(tree, "object")
+            ElementTree.SubElement(found, "name").text = label
+            ElementTree.SubElement(found, "difficult").text = str(difficult)
+            box = ElementTree.SubElement(found, "bndbox")
+            for corner, value in zip(("xmin", "ymin", "xmax", "ymax"), corners):
+                ElementTree.SubElement(box, corner).text = str(value)
+        ElementTree.ElementTree(tree).write(tmp_path / f"{name}.xml")
+    lines = "".join(f"{name}.png {name}.xml\n" for name in BOXES)
+    for file in ("trainval.txt", "test.txt"):
+        (tmp_path / file).write_text(lines)
+    (tmp_path / "label_list.txt").write_text("dog\ncat\n")
+    return tmp_path
+
+
+@pytest.fixture
+def registry(voc):
+    content = config.read_with_bases(RECIPES / "picodet_s_416_voc.yml")
+    for split in ("Train", "Eval"):
+        content[f"{split}Dataset"]["dataset_dir"] = str(voc)
+        content[f"{split}Reader"]["batch_size"] = 2
+    content.update(num_classes=2, worker_num=0)
+    return config.load(content, "picodet_s_416_voc.yml")
+
+
+def as_found(boxes):
+    """An image's boxes as a perfect network would give them: class, score, corners."""
+    rows = [[["dog", "cat"].index(label), 0.9, *corners] for label, difficult, *corners in boxes if not difficult]
+    return np.array([[*rows, *[[-1] * 6] * (2 - len(rows))]], "float32")
+
+
+def test_a_batch_of_either_kind_is_made(registry):
+    images, _, _, boxes, classes, mask = next(iter(make_loader(registry, "Train")))
+    assert images.shape[:2] == [2, 3]
+    assert boxes.shape[1] == classes.shape[1] == mask.shape[1] >= 1
+    images, _, ids = next(iter(make_loader(registry, "Eval")))
+    assert images.shape == [2, 3, 416, 416]
+    assert ids.numpy().ravel().tolist() == [0, 1]
+
+
+def test_perfect_boxes_are_100_percent_and_a_difficult_object_may_be_missed(registry):
+    metric = CocoMAP(ground_truth(make_loader(registry, "Eval").dataset.source), [0, 1])
+    for number, boxes in enumerate(BOXES.values()):
+        metric.update(as_found(boxes), np.array([[number]]))
+    assert metric.accumulate() == [pytest.approx(1.0), pytest.approx(1.0)]
+
+
+def test_an_object_that_is_not_difficult_may_not_be_missed(registry):
+    metric = CocoMAP(ground_truth(make_loader(registry, "Eval").dataset.source), [0, 1])
+    metric.update(as_found(BOXES["one"]), np.array([[0]]))
+    metric.update(np.full((1, 3, 6), -1, "float32"), np.array([[1]]))
+    assert metric.accumulate()[1] == pytest.approx(0.75, abs=0.01)  # of two dogs one, and the cat
+
+
+def test_the_ground_truth_is_that_of_the_same_boxes_in_cocos_format(registry, tmp_path):
+    truth = ground_truth(make_loader(registry, "Eval").dataset.source)
+    (tmp_path / "coco.json").write_text(json.dumps(truth))
+    figures = []
+    for source in (truth, str(tmp_path / "coco.json")):
+        metric = CocoMAP(source, [0, 1])
+        for number, boxes in enumerate(BOXES.values()):
+            metric.update(as_found(boxes) + np.array([0, 0, 3, 3, 3, 3], "float32"), np.array([[number]]))
+        figures.append(metric.accumulate())
+    assert figures[0] == figures[1]
+    assert 0 < figures[0][0] < figures[0][1]
+
+
+@pytest.mark.parametrize(("file", "text", "said"), [
+    ("one.xml", "<annotation>", "/one.xml .line 1 of .*test.txt. with the classes of .*label_list.txt: ParseError"),
+    ("two.xml", "<annotation/>", "/two.xml .line 2 of .*test.txt.*: AttributeError"),
+    ("two.xml", "<annotation><size><width>9</width><height>1e9999999</height>", "/two.xml .line 2 of"),
+    ("test.txt", "", "cannot use .*test.txt with .*: AssertionError not found any voc record"),
+    ("test.txt", "one.png one.xml\none.png\n", "one.png .line 2 of .*test.txt"),
+    ("label_list.txt", "dog\n", "/one.xml .* with the classes of .*label_list.txt: KeyError 'cat'"),
+    ("label_list.txt", "dog\ncat\ncow\n", "num_classes is 2, but .*label_list.txt has 3 categories"),
+])
+def test_damaged_annotations_are_one_line_that_names_them(registry, voc, file, text, said):
+    (voc / file).write_text(text)
+    with pytest.raises(InputError, match=said) as error:
+        make_loader(registry, "Eval")
+    assert "\n" not in str(error.value)
+
+
+def test_a_data_set_without_its_boxes_cannot_be_measured(registry):
+    registry["EvalDataset"]["data_fields"] = ["image"]
+    with pytest.raises(InputError, match="data_fields: an evaluation needs 'gt_class'"):
+        ground_truth(make_loader(registry, "Eval").dataset.source)

@@ -1,0 +1,55 @@
+import paddle
+import pytest
+from helpers import RECIPES
+
+from paddle_sparse_cb.detection import config
+from paddle_sparse_cb.detection.network import make_network
+from paddle_sparse_cb.recipe import run
+from paddle_sparse_cb.recipe.schema import read_recipe
+
+SPARSE, DENSE = RECIPES / "picodet_s_416_trees_sparse75.yml", RECIPES / "picodet_s_416_trees.yml"
+NOTHING = ["pretrain_weights=null"]
+
+
+@pytest.fixture
+def backbone(tmp_path):
+    """The weights of a backbone alone, as those trained on ImageNet come."""
+    network = make_network(config.load(config.read_with_bases(DENSE), str(DENSE)))
+    path = tmp_path / "backbone.pdparams"
+    paddle.save(network.backbone.state_dict(), str(path))
+    return path
+
+
+def load(recipe, source):
+    run._load(recipe, run._build(recipe), source)
+
+
+def test_a_sparse_start_from_a_backbone_alone_warns_and_names_how_many_layers(backbone, capsys):
+    load(read_recipe(SPARSE), str(backbone))
+    said = capsys.readouterr().out
+    assert "warning: 27 of the 40 layers to prune start untrained; pruning assumes a converged model" in said
+    load(read_recipe(DENSE, options=NOTHING), str(backbone))
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_a_sparse_start_from_converged_weights_does_not_warn(capsys):
+    load(read_recipe(SPARSE), "sample:picodet_s_416_lcnet")
+    said = capsys.readouterr().out
+    assert "arrays loaded" in said
+    assert "warning" not in said
+
+
+def test_a_sparse_recipe_without_weights_warns_and_a_dense_one_does_not(capsys):
+    assert run._start_weights(read_recipe(SPARSE, options=NOTHING), run.How()) is None
+    assert "warning: starting from untrained weights" in capsys.readouterr().out
+    assert run._start_weights(read_recipe(DENSE, options=NOTHING), run.How()) is None
+    assert capsys.readouterr().out == ""
+
+
+def test_amp_and_its_companions_reach_paddles_model():
+    assert run._mixed_precision(read_recipe(SPARSE)) is None
+    options = ["amp=true", "amp_level=O2", "custom_black_list=[reduce_mean]", "init_loss_scaling=64"]
+    model = run._build(read_recipe(SPARSE, options=options)).model
+    assert model._adapter._amp_level == "O2"
+    assert model._adapter._amp_custom_lists == {"custom_black_list": ["reduce_mean"]}
+    assert model._adapter._amp_configs == {"init_loss_scaling": 64}

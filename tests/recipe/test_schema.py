@@ -1,0 +1,154 @@
+from pathlib import Path
+
+import pytest
+from helpers import RECIPES
+
+from paddle_sparse_cb import InputError
+from paddle_sparse_cb.recipe.schema import read_recipe
+
+SPARSE = RECIPES / "picodet_s_416_trees_sparse75.yml"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yml")), ids=lambda path: path.stem)
+def test_every_recipe_reads(path):
+    recipe = read_recipe(path)
+    assert recipe.name == path.stem
+    assert recipe.content["architecture"] == "PicoDet"
+    assert recipe.input_size
+
+
+def test_a_dense_recipe_has_no_sparsity_and_a_sparse_one_has():
+    assert read_recipe(RECIPES / "picodet_s_416_trees.yml").sparsity is None
+    assert read_recipe(RECIPES / "picodet_s_416_trees.yml").target_ratio == 0
+    assert read_recipe(SPARSE).target_ratio == 0.75
+
+
+def test_options_take_the_place_of_values():
+    recipe = read_recipe(SPARSE, options=["epoch=3", "Sparsity.ratio=0.85", "TrainReader.batch_size=2"])
+    assert recipe.content["epoch"] == 3
+    assert recipe.content["TrainReader"]["batch_size"] == 2
+    assert recipe.sparsity["ratio"] == 0.85
+    assert recipe.sparsity["pruning_epochs"] == 6
+
+
+def test_paddledetections_slim_block_is_read_as_it_is(tmp_path):
+    slim = tmp_path / "slim.yml"
+    slim.write_text("pretrain_weights: https://example.com/picodet.pdparams\nslim: UnstructuredPruner\n"
+                    "UnstructuredPruner:\n  stable_epochs: 0\n  pruning_epochs: 150\n  tunning_epochs: 150\n"
+                    "  pruning_steps: 300\n  ratio: 0.85\n  initial_ratio: 0.20\n  prune_params_type: conv1x1_only\n")
+    recipe = read_recipe(RECIPES / "picodet_s_416_trees.yml", str(slim))
+    assert recipe.sparsity == {"stable_epochs": 0, "pruning_epochs": 150, "tunning_epochs": 150, "pruning_steps": 300,
+                               "ratio": 0.85, "initial_ratio": 0.2, "prune_params_type": "conv1x1_only"}
+    assert recipe.content["pretrain_weights"] == "https://example.com/picodet.pdparams"
+
+
+def test_the_digest_tells_recipes_apart():
+    first = read_recipe(SPARSE)
+    assert first.digest == read_recipe(SPARSE).digest
+    assert first.digest != read_recipe(SPARSE, options=["seed=1"]).digest
+    assert first.digest != read_recipe(SPARSE, options=["Sparsity.ratio=0.8"]).digest
+
+
+@pytest.mark.parametrize("url", ["https://host/m.pdparams", f"https://host/m.pdparams#sha256={'0' * 64}"])
+def test_weights_may_lie_behind_a_url_with_a_digest(url):
+    assert read_recipe(SPARSE, options=[f"pretrain_weights={url}"]).content["pretrain_weights"] == url
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    (["Sparsity.prunning_epochs=3"], "unknown key 'prunning_epochs' in Sparsity; did you mean 'pruning_epochs'?"),
+    (["Sparsity.ratio=75"], "got 75 (did you mean 0.75?)"),
+    (["Sparsity=75"], "the sparsity block is a mapping, got 75"),
+    (["Sparsity.post_train=x"], "unknown key 'post_train'"),
+    (["epoch"], "-o epoch: an option is key=value"),
+    (["epoch=[1"], "-o epoch=[1: no valid YAML"), (["epoch=2026-13-45"], "no valid YAML"),
+    (["seed=99999999999"], "seed is less than"), (["save_dir=5"], "save_dir is a string, got 5"),
+    (["pretrain_weights=[a]"], "pretrain_weights is a string"),
+    (["metric=WiderFace"], "metric is COCO or VOC, got 'WiderFace'"), (["amp=O1"], "amp is true or false, got 'O1'"),
+    (["amp_level=O3"], "amp_level is O1 or O2, got 'O3'"),
+    (["init_loss_scaling=0"], "init_loss_scaling is a whole number"),
+    (["custom_black_list=relu"], "custom_black_list is a list of names of operators, got 'relu'"),
+    (["resume_weights=/none"], "goes on with --resume"), (["export=5"], "export is a mapping, got 5"),
+    (["export.nmss=false"], "unknown key 'nmss' in export; did you mean 'nms'?"),
+    (['export.nms="false"'], "export.nms is true or false, got 'false'"),
+    (["worker_num=100000"], "worker_num is at most 1024"),
+    ([f"Sparsity.initial_ratio=1{'0' * 400}"], "initial_ratio is a fraction"),
+    (["PicoDet={5: x}"], "the key 5 is no string"),
+])
+def test_a_bad_option_is_one_line(options, said):
+    with pytest.raises(InputError) as error:
+        read_recipe(SPARSE, options=options)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_as_everybody_writes_them_are_numbers():
+    assert read_recipe(SPARSE, options=["LearningRate.base_lr=1e-3"]).content["LearningRate"]["base_lr"] == 0.001
+
+
+def test_a_recipe_that_starts_from_itself_is_an_error(tmp_path):
+    for name, start in (("a", "b"), ("b", "a"), ("c", "c")):
+        (tmp_path / f"{name}.yml").write_text(f"_BASE_: [{SPARSE}]\npretrain_weights: recipe:{start}.yml\n")
+    for name in "ac":
+        with pytest.raises(InputError, match="which is itself or has the same output folder"):
+            read_recipe(tmp_path / f"{name}.yml")
+
+
+def test_a_digest_follows_the_recipe_that_the_weights_come_from(tmp_path):
+    (tmp_path / "sparse.yml").write_text(f"_BASE_: [{SPARSE}]\npretrain_weights: recipe:dense.yml\n")
+    digests = set()
+    for epochs in (3, 4):
+        (tmp_path / "dense.yml").write_text(f"_BASE_: [{RECIPES}/picodet_s_416_trees.yml]\nepoch: {epochs}\n")
+        digests.add(read_recipe(tmp_path / "sparse.yml").digest)
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize("option", ["TestReader.inputs_def.image_shape=[3, -1, -1]", "TestReader=5", "TestReader=null",
+                                    "TestReader.inputs_def=null", "TestReader.inputs_def.image_shape=[]",
+                                    "TestReader.inputs_def.image_shape=[3, 100, 100]",
+                                    "TestReader.inputs_def.image_shape=[3, 32, 320000]"])
+def test_an_export_size_that_is_not_fixed_is_an_error(option):
+    recipe = read_recipe(SPARSE, options=[option])
+    with pytest.raises(InputError, match="the fixed size of the exported network"):
+        recipe.input_size  # noqa: B018
+
+
+@pytest.mark.parametrize("save_dir", ["/etc", "../elsewhere", "output/../../elsewhere", ".."])
+def test_a_recipe_writes_nowhere_but_below_the_folder_it_is_run_in_unless_its_user_says_so(save_dir, tmp_path):
+    path = tmp_path / "stranger.yml"
+    path.write_text(f"_BASE_: [{SPARSE}]\nsave_dir: {save_dir}\npretrain_weights: null\n")
+    slim = tmp_path / "slim.yml"
+    slim.write_text(f"save_dir: {save_dir}\n")
+    for given in ((path,), (SPARSE, str(slim))):
+        with pytest.raises(InputError, match=r"(stranger|slim).yml: save_dir: .* leads out of the folder"):
+            read_recipe(*given)
+    assert read_recipe(path, options=[f"save_dir={save_dir}"]).output == Path(save_dir, "stranger")
+    below = tmp_path / "below.yml"
+    below.write_text(f"_BASE_: [{SPARSE}]\nsave_dir: some/where\npretrain_weights: recipe:stranger.yml\n")
+    assert read_recipe(below).dense.output == Path("some/where/stranger")
+
+
+def test_the_dense_recipe_of_a_stranger_writes_nowhere_else_either(tmp_path):
+    (tmp_path / "dense.yml").write_text(f"_BASE_: [{RECIPES}/picodet_s_416_trees.yml]\nsave_dir: /etc\n")
+    (tmp_path / "sparse.yml").write_text(f"_BASE_: [{SPARSE}]\nsave_dir: ''\npretrain_weights: recipe:dense.yml\n")
+    with pytest.raises(InputError, match=r"dense.yml: save_dir: /etc leads out"):
+        read_recipe(tmp_path / "sparse.yml")
+
+
+@pytest.mark.parametrize("name", ["...yml", "..yml"])
+def test_a_name_that_is_another_folder_is_no_name(name, tmp_path):
+    (tmp_path / name).write_text(f"_BASE_: [{SPARSE}]\npretrain_weights: null\n")
+    with pytest.raises(InputError, match="a recipe's name is that of its output folder"):
+        read_recipe(tmp_path / name)
+
+
+@pytest.mark.parametrize("source", ["https://example.com/a.tar", "http://example.com/a.pdparams.zip", "ppdet://a.tar.gz"])
+def test_what_is_fetched_is_a_file_of_weights(source):
+    with pytest.raises(InputError, match=r"pretrain_weights: a URL ends in .pdparams"):
+        read_recipe(SPARSE, options=[f"pretrain_weights={source}"])
+
+
+def test_an_error_names_the_recipe_and_the_slim_file(tmp_path):
+    slim = tmp_path / "slim.yml"
+    slim.write_text("UnstructuredPruner: {ratio: 75}\n")
+    with pytest.raises(InputError, match=r"picodet_s_416_trees.yml with .*slim.yml: ratio is a fraction"):
+        read_recipe(RECIPES / "picodet_s_416_trees.yml", str(slim))

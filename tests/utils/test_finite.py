@@ -1,0 +1,171 @@
+import numpy as np
+import paddle
+import pytest
+from helpers import Pointwise, classifier
+from paddle import nn
+
+from paddle_sparse_cb import Checkpoints, GMPPruner, SparsityCallback
+from paddle_sparse_cb.errors import StepError
+from paddle_sparse_cb.utils.finite import finiteness, require_finite, require_finite_loss
+
+CONFIGS = {"pruning_iterations": 3, "pruning_steps": 3, "initial_ratio": 0.15}
+
+
+def put(tensor, value, place=0):
+    flat = tensor.astype("float32").numpy().ravel()
+    flat[place] = value
+    tensor.set_value(paddle.to_tensor(flat.reshape(tensor.shape)).astype(tensor.dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("place", [0, 300_000])  # in the first chunk, and in the last one
+def test_one_value_among_many_is_found(dtype, place):
+    tensor = paddle.randn([300_001]).astype(dtype)
+    put(tensor, -6e4, place)  # large, and finite in each of the types
+    finite = finiteness(tensor)
+    assert finite()
+    for value in (np.nan, np.inf, -np.inf):
+        put(tensor, value, place)
+        assert not finite()
+    put(tensor, 0, place)
+    assert finite()
+
+
+def test_a_tensor_that_has_been_given_other_memory_is_looked_at_there():
+    tensor, other = paddle.ones([4]), paddle.to_tensor([1.0, 1.0, 1.0, np.nan], "float64")
+    finite = finiteness(tensor)
+    other._share_buffer_to(tensor)
+    assert not finite()
+
+
+@pytest.mark.parametrize("name", ["project.weight", "depthwise.bias", "bn._variance"])
+def test_a_network_with_nan_is_named_with_its_parameter(network, name):
+    require_finite(network, "checkpoint 7")
+    put(network.state_dict()[name], np.inf)
+    with pytest.raises(StepError, match=f"checkpoint 7: the training diverged: {name} is not finite"):
+        require_finite(network, "checkpoint 7")
+
+
+def test_integers_and_infinite_buffers_are_no_divergence():
+    network = nn.Linear(2, 2)
+    network.register_buffer("attention", paddle.to_tensor([0.0, -np.inf]))
+    network.register_buffer("count", paddle.to_tensor([3]))
+    require_finite(network, "checkpoint 7")
+
+
+@pytest.mark.parametrize("losses", [[np.nan], [0.5, np.inf], np.nan])
+def test_a_loss_that_is_not_finite_is_said_with_its_step(losses):
+    require_finite_loss([0.5, 1.5], 12)
+    require_finite_loss(None, 12)  # hapi logs none without a loss function
+    with pytest.raises(StepError, match=r"the training diverged: the loss is (0.5, )?(nan|inf) at optimizer step 12"):
+        require_finite_loss(losses, 12)
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_masks_are_not_made_of_weights_that_are_not_finite(network, scope, value):
+    pruner = GMPPruner(network, ratio=0.75, prune_params_type="conv1x1_only", scope=scope, configs=CONFIGS)
+    pruner.step()
+    masks = {name: mask.numpy().copy() for name, mask in pruner.masks.items()}
+    alive = int(np.flatnonzero(network.project.weight.numpy().ravel())[-1])
+    put(network.project.weight, value, alive)
+    with pytest.raises(StepError, match=r"the training diverged: project.weight is not finite at optimizer step 2"):
+        pruner.step()
+    assert pruner.masks.keys() == masks.keys()
+    for name, mask in masks.items():
+        np.testing.assert_array_equal(pruner.masks[name].numpy(), mask)
+
+
+def test_between_updates_nothing_is_looked_at(network):
+    pruner = GMPPruner(network, ratio=0.75, prune_params_type="conv1x1_only", configs={**CONFIGS, "pruning_steps": 1})
+    pruner.step()
+    put(network.project.weight, np.nan, int(np.flatnonzero(network.project.weight.numpy().ravel())[0]))
+    pruner.step()
+
+
+class Smooth(nn.Sequential):
+    """Has no ReLU, which makes zeros of NaN."""
+
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10))
+
+
+def diverge(data, folder, accumulate=1, at=None, network=Pointwise, **keywords):
+    """Trains until it ends; gives the model and the error."""
+    class Spoil(paddle.callbacks.Callback):
+        batches = 0
+
+        def on_train_batch_begin(self, step, logs=None):
+            self.batches += 1
+            if self.batches == at:
+                self.model._optimizer.set_lr(1e30)
+
+    model = classifier(network(), optimizer="SGD")
+    sparsity = SparsityCallback(ratio=0.75, **{"pruning_epochs": 1, "tunning_epochs": 1, **keywords})
+    with pytest.raises(StepError) as error:
+        model.fit(data, epochs=3, batch_size=16, verbose=0, shuffle=False, accumulate_grad_batches=accumulate,
+                  callbacks=[sparsity, Checkpoints(folder), Spoil()])
+    return model, sparsity, str(error.value)
+
+
+@pytest.mark.parametrize("keywords", [{}, {"stable_epochs": 1, "pruning_epochs": 1}], ids=["pruned", "not yet pruned"])
+def test_a_huge_learning_rate_ends_the_training_and_keeps_the_last_good_checkpoint(first_digits, tmp_path, keywords):
+    model, sparsity, error = diverge(first_digits, tmp_path, at=13, **keywords)
+    assert "the training diverged: " in error
+    step = int(error.split("optimizer step ")[1])
+    assert 13 <= step <= 15
+    assert sparsity.pruner.cur_iteration == step
+    assert sorted(path.name for path in tmp_path.glob("*.pdparams")) == ["0.pdparams"]
+    saved = paddle.load(str(tmp_path / "0.pdparams"))
+    assert all(bool(paddle.isfinite(tensor).all()) for tensor in saved.values())
+    assert not {"step", "minimize"} & vars(model._optimizer).keys()
+
+
+def test_a_model_whose_training_diverged_can_be_trained_on_from_its_checkpoint(first_digits, tmp_path):
+    model, _, _ = diverge(first_digits, tmp_path, at=13)
+    model.load(str(tmp_path / "0"))
+    model._optimizer.set_lr(0.01)
+    sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1, resume=tmp_path / "0.pdsparse")
+    model.fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity])
+    require_finite(model.network, "here")
+    assert sparsity.pruner.cur_iteration == 30
+    assert sparsity.pruner.sparsity() == 0.75
+
+
+def with_nan(digits):
+    """160 digits, the sixth batch of 16 with a NaN."""
+    images, labels = digits[:160]
+    images = images.clone()
+    images[85, 0, 3, 3] = np.nan
+    return paddle.io.TensorDataset([images, labels])
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_nan_in_the_data_ends_the_training_at_its_batch(digits, tmp_path, accumulate):
+    data = with_nan(digits)
+    _, _, error = diverge(data, tmp_path, accumulate, network=Smooth, prune_params_type=None, stable_epochs=1)
+    # The sixth batch is the second one of four: its gradient, which the step to come would take, is already lost.
+    done = {1: 6, 4: 1}[accumulate]
+    assert error == f"the training diverged: the loss is nan at optimizer step {done}"
+    assert not list(tmp_path.glob("*.pdparams"))
+
+
+def test_nan_in_the_data_that_a_relu_hides_from_the_loss_is_found_before_a_checkpoint(digits):
+    model = classifier(Pointwise())
+    losses = []
+
+    class Note(paddle.callbacks.Callback):
+        def on_train_batch_end(self, step, logs=None):
+            losses.append(logs["loss"])
+
+    model.fit(with_nan(digits), batch_size=16, verbose=0, shuffle=False, callbacks=[Note()])
+    assert len(losses) == 10
+    assert np.isfinite(losses).all()
+    with pytest.raises(StepError, match="is not finite"):
+        require_finite(model.network, "checkpoint 0")
+
+
+def test_a_training_that_does_not_diverge_is_left_alone(first_digits, tmp_path):
+    with pytest.raises(pytest.fail.Exception):
+        diverge(first_digits, tmp_path)
+    assert (tmp_path / "final.pdparams").is_file()

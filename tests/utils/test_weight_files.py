@@ -1,0 +1,173 @@
+import contextlib
+import os
+import pickle
+import resource
+
+import numpy as np
+import paddle
+import pytest
+
+from paddle_sparse_cb import InputError
+from paddle_sparse_cb.utils.legacy_programs import old_programs
+from paddle_sparse_cb.utils.weight_files import load_arrays, load_inference
+
+
+def test_what_paddle_saves_is_read_without_paddles_unpickler(network, tmp_path):
+    path = tmp_path / "model.pdparams"
+    paddle.save(network.state_dict(), str(path))
+    arrays = load_arrays(path)
+    assert list(arrays) == list(network.state_dict())
+    np.testing.assert_array_equal(arrays["expand.weight"], network.expand.weight.numpy())
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch pwned",)
+
+
+class Sneaky:
+    def __reduce__(self):
+        return eval, ("__import__('os').system('touch pwned')",)
+
+
+@pytest.mark.parametrize("evil", [Evil(), Sneaky()])
+def test_a_checkpoint_from_a_stranger_runs_nothing(evil, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.pdparams").write_bytes(pickle.dumps({"weight": evil}))
+    with pytest.raises(InputError, match="which no file of weights needs"):
+        load_arrays("model.pdparams")
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_damaged_file_is_an_error_or_other_numbers_but_never_a_crash(network, tmp_path):
+    path = tmp_path / "model.pdparams"
+    paddle.save(network.state_dict(), str(path))
+    whole = bytearray(path.read_bytes())
+    random = np.random.RandomState(0)
+    read = 0
+    for _ in range(500):
+        damaged = bytearray(whole)
+        for _ in range(random.randint(1, 5)):
+            damaged[random.randint(0, 600 if random.rand() < 0.7 else len(damaged))] = random.randint(0, 256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(InputError):
+            load_arrays(path)
+            read += 1
+    assert read < 500
+
+
+def test_objects_in_an_array_are_refused(tmp_path):
+    (tmp_path / "model.pdparams").write_bytes(pickle.dumps({"weight": np.array([print], dtype=object)}))
+    with pytest.raises(InputError, match=r"model.pdparams: not a file of weights"):
+        load_arrays(tmp_path / "model.pdparams")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64", "uint8", "bool"])
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_every_type_of_array_is_read(dtype, protocol, tmp_path):
+    plain = np.arange(6).reshape(2, 3).astype(dtype)
+    arrays = {"plain": plain, "fortran": np.asfortranarray(plain), "empty": np.zeros((0, 3), dtype),
+              "scalar": np.float32(3.5)}
+    (tmp_path / "model.pdparams").write_bytes(pickle.dumps(arrays, protocol=protocol))
+    for name, array in load_arrays(tmp_path / "model.pdparams").items():
+        np.testing.assert_array_equal(array, arrays[name])
+        assert array.dtype == arrays[name].dtype
+
+
+def test_a_file_cut_short_at_any_place_is_an_error_that_names_it(network, tmp_path):
+    path = tmp_path / "model.pdparams"
+    paddle.save(network.state_dict(), str(path))
+    whole = path.read_bytes()
+    for length in range(0, len(whole), len(whole) // 50):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match="model.pdparams"):
+            load_arrays(path)
+
+
+def test_what_is_no_dict_or_not_there_is_an_error(tmp_path):
+    (tmp_path / "list.pdparams").write_bytes(pickle.dumps([1, 2]))
+    with pytest.raises(InputError, match="it holds a list, not a dict"):
+        load_arrays(tmp_path / "list.pdparams")
+    with pytest.raises(InputError, match="no such file"):
+        load_arrays(tmp_path / "none.pdparams")
+
+
+def test_an_exported_model_is_read_under_structured_names(network, tmp_path):
+    network.eval()
+    prefix = tmp_path / "model"
+    with old_programs():
+        paddle.jit.save(network, str(prefix), [paddle.static.InputSpec([1, 1, 8, 8])])
+    arrays = load_inference(prefix)
+    assert arrays.keys() == network.state_dict().keys()
+    np.testing.assert_array_equal(arrays["project.weight"], network.project.weight.numpy())
+    assert paddle.in_dynamic_mode()
+
+
+def test_a_damaged_exported_model_is_an_error(network, tmp_path):
+    network.eval()
+    prefix = tmp_path / "model"
+    with old_programs():
+        paddle.jit.save(network, str(prefix), [paddle.static.InputSpec([1, 1, 8, 8])])
+    for ending in (".pdmodel", ".pdiparams"):
+        whole = prefix.with_suffix(ending).read_bytes()
+        prefix.with_suffix(ending).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(InputError, match=f"model{ending}: .*damaged"):
+            load_inference(prefix)
+        prefix.with_suffix(ending).write_bytes(b"")
+        with pytest.raises(InputError, match=f"model{ending}: "):
+            load_inference(prefix)
+        prefix.with_suffix(ending).write_bytes(whole)
+    assert paddle.in_dynamic_mode()
+
+
+def test_a_few_bytes_do_not_take_gigabytes(tmp_path):
+    """Python's unpickler makes room for as many things as the number says under which one is remembered."""
+    path = tmp_path / "bomb.pdparams"
+    path.write_bytes(b"\x80\x02}r" + (1 << 26).to_bytes(4, "little") + b".")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=r"bomb.pdparams: not a file of weights: it remembers something under the num"):
+        load_arrays(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+
+
+def test_a_dict_that_holds_itself_is_refused(tmp_path):
+    endless = {}
+    endless["again"] = endless
+    (tmp_path / "a.pdparams").write_bytes(pickle.dumps(endless))
+    with pytest.raises(InputError, match=r"a.pdparams: not a file of weights: maximum recursion"):
+        load_arrays(tmp_path / "a.pdparams")
+
+
+@pytest.fixture
+def exported(network, tmp_path):
+    """The prefix of an exported model."""
+    network.eval()
+    with old_programs():
+        paddle.jit.save(network, str(tmp_path / "model"), [paddle.static.InputSpec([1, 1, 8, 8])])
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    (None, "it has no structured name for 'conv2d"), ({}, "it has no structured name for"),
+    ({"structured_name": "depthwise.weight"}, "two variables have the same structured name"),
+])
+def test_damaged_names_of_an_exported_model_are_an_error(exported, name, said):
+    file = exported.with_suffix(".pdiparams.info")
+    names = pickle.loads(file.read_bytes())
+    first = next(variable for variable, about in names.items() if about["structured_name"] == "stem.0.weight")
+    names[first] = name
+    file.write_bytes(pickle.dumps(names))
+    with pytest.raises(InputError, match=f"model.pdiparams.info: damaged: {said}"):
+        load_inference(exported)
+
+
+def test_weights_of_another_model_are_an_error(exported):
+    file = exported.with_suffix(".pdiparams")
+    file.write_bytes(file.read_bytes() + b"more")
+    with pytest.raises(InputError, match=r"model.pdiparams: has 4 bytes more than the tensors of model.pdmodel"):
+        load_inference(exported)
+    with old_programs():
+        paddle.jit.save(paddle.nn.Linear(3, 4), str(exported.parent / "other"), [paddle.static.InputSpec([1, 3])])
+    file.write_bytes(exported.with_name("other.pdiparams").read_bytes())
+    with pytest.raises(InputError, match=r"model.pdiparams: damaged, or of another model: .* in model.pdmodel"):
+        load_inference(exported)
