@@ -10,19 +10,38 @@ from typing import Any
 from ._version import __version__
 from .callbacks.best_checkpoint import BestCheckpoint, SparseEarlyStopping
 from .callbacks.ema import EMACallback
-from .callbacks.resume import Onward, Place, Replay
+from .callbacks.resume import ResumableCallbacks, SkipBatchesLoader, TrainingPosition
 from .callbacks.sparsity import SparsityCallback
-from .checkpoints.store import Checkpoints, last_checkpoint, saved_place
+from .checkpoints.store import Checkpoints, last_checkpoint, read_position
 from .errors import InputError
 from .hooks import HookContext
-from .pruning.paddleslim_masks import adopt_masks
+from .pruning.paddleslim_masks import apply_paddleslim_masks
 from .pruning.planner import PrunePlan, make_plan
 from .pruning.schedule import GMPSchedule
 from .pruning.statistics import SparsityReport, measure_sparsity
 
-__all__ = ["BestCheckpoint", "Checkpoints", "EMACallback", "GMPPruner", "GMPSchedule", "HookContext", "InputError",
-           "Onward", "Place", "PrunePlan", "Replay", "SparseEarlyStopping", "SparsityCallback", "SparsityReport",
-           "__version__", "adopt_masks", "last_checkpoint", "make_plan", "measure_sparsity", "saved_place"]
+__all__ = [
+    "BestCheckpoint",
+    "Checkpoints",
+    "EMACallback",
+    "GMPPruner",
+    "GMPSchedule",
+    "HookContext",
+    "InputError",
+    "PrunePlan",
+    "ResumableCallbacks",
+    "SkipBatchesLoader",
+    "SparseEarlyStopping",
+    "SparsityCallback",
+    "SparsityReport",
+    "TrainingPosition",
+    "__version__",
+    "apply_paddleslim_masks",
+    "last_checkpoint",
+    "make_plan",
+    "measure_sparsity",
+    "read_position",
+]
 
 
 def __getattr__(name: str) -> Any:

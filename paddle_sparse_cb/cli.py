@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from .errors import InputError, StepError
+from .errors import InputError, PipelineError
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"paddle-sparse: {error}", file=sys.stderr)
         return 2
-    except StepError as error:
+    except PipelineError as error:
         print(f"paddle-sparse: {error}", file=sys.stderr)
         return 1
     except OSError as error:  # no room, no permission, no such folder
@@ -127,7 +127,7 @@ def _run(options: argparse.Namespace) -> None:
     elif training:
         signals = Signals()
         with signals.handled():
-            run.train(recipe, run.How(options.eval, options.resume, options.resume_changed, signals))
+            run.train(recipe, run.How(options.eval, options.resume, options.allow_config_change, signals))
     else:
         steps = {"plan": run.print_plan, "export": run.export, "optimize": run.optimize, "verify": run.check}
         steps[options.command](recipe)

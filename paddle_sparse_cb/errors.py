@@ -14,7 +14,7 @@ class InputError(ValueError):
     """
 
 
-class StepError(RuntimeError):
+class PipelineError(RuntimeError):
     """A step failed for a reason outside of the input: a tool is missing, or what came out does not hold the promise.
 
     What was made before it is kept. The command line prints the message without a traceback and exits with 1.

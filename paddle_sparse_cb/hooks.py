@@ -11,7 +11,7 @@ import paddle
 
 from .pruning.planner import PrunePlan
 from .pruning.statistics import SparsityReport
-from .utils.distributed import is_first
+from .utils.distributed import is_rank_zero
 
 
 @dataclass
@@ -45,5 +45,5 @@ Hook = Callable[[HookContext], None]
 def call_hooks(hooks: Iterable[Hook], context: HookContext) -> None:
     """Calls hooks in order: on rank 0 alone, but one with a true attribute `every_rank` on all ranks."""
     for hook in hooks:
-        if is_first() or getattr(hook, "every_rank", False):
+        if is_rank_zero() or getattr(hook, "every_rank", False):
             hook(context)

@@ -7,7 +7,7 @@ from pathlib import Path
 import paddle
 from paddle import nn
 
-from paddle_sparse_cb.utils.legacy_programs import old_programs
+from paddle_sparse_cb.utils.legacy_programs import legacy_program_format
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 PADDLE3 = paddle.__version__ >= "3"
@@ -83,7 +83,7 @@ def slim_checkpoint(network, steps=8, ratio=0.6):
 
 def run_exported(prefix, *inputs):
     """What an exported program computes for arrays, read as Paddle 2 would."""
-    with old_programs():
+    with legacy_program_format():
         paddle.enable_static()
         try:
             scope = paddle.static.Scope()

@@ -11,7 +11,7 @@ from helpers import Pointwise, classifier
 
 from paddle_sparse_cb import EMACallback, GMPPruner, SparsityCallback
 from paddle_sparse_cb.checkpoints.store import Checkpoints
-from paddle_sparse_cb.errors import StepError
+from paddle_sparse_cb.errors import PipelineError
 from paddle_sparse_cb.utils import distributed as ranks
 
 STEPS, UPDATES = 8, 4
@@ -63,7 +63,7 @@ def fit(diverges, extra):
     watch = Watch(sparsity, diverges)
     paddle.distributed.all_gather = counted
     model.fit(data, data if extra else None, batch_size=8, verbose=0,
-              callbacks=[sparsity, ranks.SharedStatistics(), *extra, watch])
+              callbacks=[sparsity, ranks.SyncBuffers(), *extra, watch])
     return {"begun": begun, "masks": watch.masks, "evaluated": watch.evaluated, "ended": state(network)}
 
 
@@ -85,14 +85,14 @@ def loop():
             parallel(paddle.rand([4, 1, 8, 8])).sum().backward()
         try:
             optimizer.step()
-        except StepError as error:
+        except PipelineError as error:
             said.append(str(error))
         optimizer.clear_grad()
         masks.append([ranks.digest(mask) for mask in pruner.masks.values()])
     in_training = gathers
     try:
-        ranks.require_same_masks(10 + rank, [], [])
-    except StepError as error:
+        ranks.check_same_masks(10 + rank, [], [])
+    except PipelineError as error:
         said.append(str(error))
     return {"masks": masks, "said": said, "in_training": in_training}
 

@@ -92,30 +92,30 @@ def run(arm, seed, output, size):
     from paddle.static import InputSpec
 
     from paddle_sparse_cb import SparsityCallback, make_plan, measure_sparsity
-    from paddle_sparse_cb.callbacks.resume import Onward
+    from paddle_sparse_cb.callbacks.resume import ResumableCallbacks
     from paddle_sparse_cb.detection import config
-    from paddle_sparse_cb.detection.datasets.build import make_loader
-    from paddle_sparse_cb.detection.depthwise import speed_up
+    from paddle_sparse_cb.detection.datasets.build import build_loader
+    from paddle_sparse_cb.detection.depthwise import use_fast_depthwise
     from paddle_sparse_cb.detection.metric import CocoMAP
-    from paddle_sparse_cb.detection.network import DetectionLoss, EpochToNetwork, make_network, make_optimizer
+    from paddle_sparse_cb.detection.network import DetectionLoss, SetEpoch, build_network, build_optimizer
     from paddle_sparse_cb.detection.weights import load_pretrained
-    from paddle_sparse_cb.utils.files import replacing, write_text
+    from paddle_sparse_cb.utils.files import atomic_write, write_text
 
     recipe = arm.recipe(size)
     for seeding in (random.seed, np.random.seed, paddle.seed):
         seeding(seed)
     registry = config.load(recipe.content, str(recipe.path))
-    network = make_network(registry)
+    network = build_network(registry)
     load_pretrained(network, recipe.content["pretrain_weights"] if arm.way == "start" else str(output / "start"))
     shapes = ([1, 3, *recipe.input_size], "float32"), ([1, 2], "float32"), ([1, 1], "int64")
     pruned = make_plan(network, [InputSpec(*shape) for shape in shapes], skip=network.prediction_layers())
-    speed_up(network)
-    train_loader, eval_loader = make_loader(registry, "Train"), make_loader(registry, "Eval")
+    use_fast_depthwise(network)
+    train_loader, eval_loader = build_loader(registry, "Train"), build_loader(registry, "Eval")
     train_loader.dataset.seed = seed
     model = paddle.Model(network, inputs=network.input_spec())
     dataset = eval_loader.dataset.source
     metric = CocoMAP(dataset.get_anno(), [int(record["im_id"][0]) for record in dataset.roidbs])
-    model.prepare(make_optimizer(network, len(train_loader)), DetectionLoss(), metric)
+    model.prepare(build_optimizer(network, len(train_loader)), DetectionLoss(), metric)
     sparsity = {**(recipe.sparsity or {}), "skip": ()}
     makers = {"gmp": lambda: [SparsityCallback(**sparsity, plan=pruned)],
               "oneshot": lambda: [SparsityCallback(**{**sparsity, **ONE_SHOT}, plan=pruned)],
@@ -125,11 +125,11 @@ def run(arm, seed, output, size):
     began = time.time()
     print(f"{arm} seed {seed}: {epochs} epochs of {len(train_loader)} steps", flush=True)
     model.fit(train_loader, epochs=epochs, verbose=2, log_freq=50,
-              callbacks=[Onward([EpochToNetwork(), *callbacks], train_loader, seed=seed)])
+              callbacks=[ResumableCallbacks([SetEpoch(), *callbacks], train_loader, seed=seed)])
     seconds = time.time() - began
     found = model.evaluate(eval_loader, verbose=0)
     if arm.way == "start":
-        with replacing(output / "start.pdparams") as scratch:
+        with atomic_write(output / "start.pdparams") as scratch:
             paddle.save(network.state_dict(), str(scratch))
     result = {"arm": str(arm), "way": arm.way, "ratio": arm.ratio, "seed": seed, "digest": recipe.digest,
               "epochs": epochs, "mAP": float(found["mAP"]), "AP50": float(found["AP50"]),

@@ -18,8 +18,8 @@ from tabulate import tabulate
 
 from paddle_sparse_cb import SparsityCallback
 from paddle_sparse_cb.detection import config
-from paddle_sparse_cb.detection.datasets.build import make_loader
-from paddle_sparse_cb.detection.network import DetectionLoss, make_network, make_optimizer
+from paddle_sparse_cb.detection.datasets.build import build_loader
+from paddle_sparse_cb.detection.network import DetectionLoss, build_network, build_optimizer
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -29,10 +29,10 @@ def picodet_s():
     content = config.read_with_bases(RECIPES / "picodet_s_416_trees.yml")
     registry = config.load(content, "picodet_s_416_trees.yml")
     registry["TrainReader"]["batch_transforms"][0]["BatchRandomResize"]["target_size"] = [256]
-    loader = make_loader(registry, "Train")
-    network = make_network(registry)
+    loader = build_loader(registry, "Train")
+    network = build_network(registry)
     model = paddle.Model(network, inputs=network.input_spec())
-    model.prepare(make_optimizer(network, len(loader)), DetectionLoss())
+    model.prepare(build_optimizer(network, len(loader)), DetectionLoss())
     return model, loader, {"pruning_iterations": 8, "tunning_iterations": 2, "stable_iterations": 0,
                            "pruning_steps": 8, "skip": network.prediction_layers()}
 

@@ -22,7 +22,7 @@ from tabulate import tabulate
 
 from paddle_sparse_cb import GMPPruner, measure_sparsity
 from paddle_sparse_cb.detection import config
-from paddle_sparse_cb.detection.network import make_network
+from paddle_sparse_cb.detection.network import build_network
 from paddle_sparse_cb.pruning.masks import keep_masks
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -45,7 +45,7 @@ def interleaved(*calls, repeats=REPEATS):
 
 def picodet_m():
     content = config.read_with_bases(RECIPES / "_base_" / "picodet_m_esnet.yml")
-    return make_network(config.load({**content, "num_classes": 80}, "picodet_m_esnet.yml"))
+    return build_network(config.load({**content, "num_classes": 80}, "picodet_m_esnet.yml"))
 
 
 def mobilenet_v1():

@@ -15,7 +15,7 @@ from paddle.static import InputSpec
 from tabulate import tabulate
 
 from paddle_sparse_cb import GMPPruner, HookContext, make_plan, measure_sparsity
-from paddle_sparse_cb.deploy import Export, OptimizeLite, QuantizeInt8, print_checks, require, verify
+from paddle_sparse_cb.deploy import Export, OptimizeLite, QuantizeInt8, print_verification, require, verify
 
 SPEC = [InputSpec([1, 3, 64, 64], "float32", "image")]
 
@@ -44,7 +44,7 @@ def main() -> None:
             fp32, int8 = context.checks["nb"], context.checks["nb_int8"]
             rows.append((name, f"{ratio:.0%}", f"{fp32['sparse_convs']} of {fp32['convs']}", fp32["dense_bytes"],
                          fp32["sparse_bytes"], int8["dense_bytes"], int8["sparse_bytes"]))
-    print_checks(context)
+    print_verification(context)
     print(tabulate(rows, headers=("", "zeros", "sparse convolutions", "dense", "sparse", "INT8 dense", "INT8 sparse"),
                    tablefmt="github", intfmt=","))
 

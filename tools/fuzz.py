@@ -61,9 +61,9 @@ def _resume(folder: Path) -> None:
 
 
 def _read_state(folder: Path) -> None:
-    from paddle_sparse_cb.checkpoints.state import load_state, require_files
+    from paddle_sparse_cb.checkpoints.state import load_state, verify_digests
 
-    require_files(load_state(folder / "0.pdsparse"), folder / "0.pdsparse")
+    verify_digests(load_state(folder / "0.pdsparse"), folder / "0.pdsparse")
 
 
 def _read_exported(folder: Path) -> None:
@@ -102,7 +102,7 @@ def _read_slim(folder: Path) -> None:
 def _read_data(folder: Path) -> None:
     """An epoch of each loader, and what an evaluation is measured against, as a run makes them."""
     from paddle_sparse_cb.detection import config
-    from paddle_sparse_cb.detection.datasets.build import ground_truth, make_loader
+    from paddle_sparse_cb.detection.datasets.build import build_loader, ground_truth
     from paddle_sparse_cb.detection.metric import CocoMAP
     from paddle_sparse_cb.recipe.schema import read_recipe
 
@@ -110,7 +110,7 @@ def _read_data(folder: Path) -> None:
     recipe = read_recipe(folder / "recipe.yml", options=options)
     with config.blaming(recipe.files):
         registry = config.load(recipe.content, recipe.files)
-        loaders = make_loader(registry, "Train"), make_loader(registry, "Eval")
+        loaders = build_loader(registry, "Train"), build_loader(registry, "Eval")
         dataset = loaders[1].dataset.source
         metric = CocoMAP(ground_truth(dataset), [int(record["im_id"][0]) for record in dataset.roidbs])
     list(loaders[0])
@@ -185,13 +185,13 @@ class Counted:
 
 def outcome_of(kind: Kind, folder: Path) -> "tuple[str, str]":
     """Reads the damaged file of a kind in a folder: what came of it, and what was said."""
-    from paddle_sparse_cb.errors import InputError, StepError
+    from paddle_sparse_cb.errors import InputError, PipelineError
 
     file = Path(kind.file).name
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             kind.read(folder)
-    except (InputError, StepError) as error:
+    except (InputError, PipelineError) as error:
         named = file in str(error) and "\n" not in str(error)
         return (REFUSED if named else UNNAMED), str(error)
     except BaseException:

@@ -22,7 +22,7 @@ from paddle_sparse_cb import GMPPruner, HookContext, PrunePlan, make_plan, measu
 from paddle_sparse_cb.deploy import Export, OptimizeLite, require, verify
 from paddle_sparse_cb.deploy.lite.optimizer import count_convolutions
 from paddle_sparse_cb.detection import config
-from paddle_sparse_cb.detection.network import make_network
+from paddle_sparse_cb.detection.network import build_network
 from paddle_sparse_cb.recipe.schema import read_recipe
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -34,8 +34,8 @@ PUBLISHED = {("m", 0.0): (30.9, 8.9, 127), ("m", 0.75): (29.4, 5.6, 80), ("m", 0
 # The published runs leave the squeeze-and-excitation block dense that ends each stage of the backbone.
 LAST_BLOCKS = tuple(f"backbone.{block}._se.*" for block in ("2_3", "3_7", "4_3"))
 # What of squeeze-and-excitation stays dense -> arguments of `make_plan`. The prediction layers stay dense in all.
-KINDS = {"all": {}, "3 blocks, as published": {"prune_squeeze": True, "skip": LAST_BLOCKS},
-         "none": {"prune_squeeze": True}}
+KINDS = {"all": {}, "3 blocks, as published": {"prune_squeeze_excite": True, "skip": LAST_BLOCKS},
+         "none": {"prune_squeeze_excite": True}}
 # What is asked of the last kind: the file's share of the dense one, and sparse convolutions but depthwise ones.
 MOST_OF_DENSE = {0.75: 0.61, 0.85: 0.44}
 LEAST_SPARSE = 100
@@ -71,11 +71,11 @@ def measure(model: str, ratio: float, squeeze: str, output: Path) -> list[Row]:
         The row of the dense file, and that of the sparse one where the ratio is not 0.
 
     Raises:
-        StepError: what came out does not hold the promise.
+        PipelineError: what came out does not hold the promise.
     """
     paddle.seed(0)
     with paddle.utils.unique_name.guard():  # names are in the files, and longer in a process that has given out many
-        network = make_network(config.load(read_recipe(RECIPES / FILES[model]).content, FILES[model]))
+        network = build_network(config.load(read_recipe(RECIPES / FILES[model]).content, FILES[model]))
     rules = dict(KINDS[squeeze])
     spec = [InputSpec([1, 3, SIZE, SIZE], "float32"), InputSpec([1, 2], "float32"), InputSpec([1, 1], "int64")]
     plan = make_plan(network, spec, skip=[*network.prediction_layers(), *rules.pop("skip", ())], **rules)
@@ -85,7 +85,7 @@ def measure(model: str, ratio: float, squeeze: str, output: Path) -> list[Row]:
     else:
         plan = PrunePlan(tuple(replace(layer, pruned=False) for layer in plan.layers))
     context = HookContext(network, output, plan, measure_sparsity(network, plan), ratio)
-    with network.exporting(SIZE, SIZE, nms=False) as (detector, specs):
+    with network.export_mode(SIZE, SIZE, nms=False) as (detector, specs):
         for hook in (Export(specs, detector), OptimizeLite(), verify, require):
             hook(context)
     convolutions = sum(isinstance(layer, nn.Conv2D) and layer._groups == 1 for layer in network.sublayers())

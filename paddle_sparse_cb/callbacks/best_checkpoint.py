@@ -13,12 +13,12 @@ from typing import Any
 
 import paddle
 
-from ..checkpoints.state import load_whole
-from ..checkpoints.store import Checkpoints, saved_place
+from ..checkpoints.state import load_verified
+from ..checkpoints.store import Checkpoints, read_position
 from ..errors import InputError
-from ..pruning.optimizer_hook import target_reached
-from ..utils.distributed import is_first
-from .resume import Place
+from ..pruning.optimizer_hook import is_target_reached
+from ..utils.distributed import is_rank_zero
+from .resume import TrainingPosition
 
 _NAME = "best_model"
 
@@ -36,8 +36,8 @@ class SparseEarlyStopping(paddle.callbacks.EarlyStopping):
 
     def on_eval_end(self, logs: Any = None) -> None:
         """Looks, if it is time to."""
-        if target_reached(self.model._optimizer):
-            if not is_first():
+        if is_target_reached(self.model._optimizer):
+            if not is_rank_zero():
                 self.save_best_model = False
             super().on_eval_end(logs)
 
@@ -56,7 +56,7 @@ class BestCheckpoint(Checkpoints):
     """
 
     def __init__(self, folder: str | os.PathLike[str], monitor: str = "acc", mode: str = "max",
-                 place: Place | None = None) -> None:
+                 place: TrainingPosition | None = None) -> None:
         super().__init__(folder, place=place)
         if mode not in ("max", "min"):
             raise InputError(f"mode is max or min, got {mode!r}")
@@ -68,10 +68,10 @@ class BestCheckpoint(Checkpoints):
         super().on_train_begin(logs)
         self._best = -math.inf
         path = self.folder / f"{_NAME}.pdsparse"
-        if self.place == Place() or not path.is_file():
+        if self.place == TrainingPosition() or not path.is_file():
             return
         try:
-            best, saved = load_whole(path).training.get("best"), saved_place(path)
+            best, saved = load_verified(path).training.get("best"), read_position(path)
         except InputError as error:  # as after a kill; what was being saved is going to be measured again
             warnings.warn(f"not the best so far: {error}", stacklevel=2)
             return
@@ -81,7 +81,7 @@ class BestCheckpoint(Checkpoints):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Saves nothing yet: the evaluation follows."""
-        self.place = Place(epoch, self.params["steps"] or 0)
+        self.place = TrainingPosition(epoch, self.params["steps"] or 0)
 
     def on_train_end(self, logs: Any = None) -> None:
         """Saves nothing more."""
@@ -94,6 +94,6 @@ class BestCheckpoint(Checkpoints):
         if not isinstance(value, (int, float)):
             raise InputError(f"monitor: the evaluation has no figure {self.monitor!r}, it has "
                              f"{', '.join(map(str, logs or {}))}")
-        if self._sign * value > self._best and target_reached(self.model._optimizer):
+        if self._sign * value > self._best and is_target_reached(self.model._optimizer):
             self._best = self._sign * value
             self.save(_NAME, best={self.monitor: float(value)})

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ..checkpoints.state import load_whole, require_same
+from ..checkpoints.state import check_same, load_verified
 from ..errors import InputError
-from ..pruning.optimizer_hook import attached_pruner
+from ..pruning.optimizer_hook import get_attached_pruner
 from ..pruning.zeroing import zeroing
 from ..utils.validation import check_fraction
 from ..utils.weight_files import load_arrays
@@ -172,11 +172,11 @@ class EMACallback(paddle.callbacks.Callback):
 
     def _restore(self, path: Path) -> None:
         assert self._average is not None
-        found, mine = load_whole(path).training.get("ema") or {}, self.settings()
+        found, mine = load_verified(path).training.get("ema") or {}, self.settings()
         progress = {key: found.get(key) for key in ("step", "shown")}
         if not all(type(value) is int and value >= 0 for value in progress.values()):
             progress = {"step": 0, "shown": 0}  # which is not the file's, and so refused
-        require_same(found, {**mine, **progress}, f"{path}: ema")
+        check_same(found, {**mine, **progress}, f"{path}: ema")
         file = path.with_suffix(".pdema")
         arrays, live = load_arrays(file), self.model.network.state_dict()
         for name in self._average.names:
@@ -211,7 +211,7 @@ class EMACallback(paddle.callbacks.Callback):
 
     @paddle.no_grad()
     def _show(self, average: WeightAverage) -> None:
-        pruner = attached_pruner(self.model._optimizer)
+        pruner = get_attached_pruner(self.model._optimizer)
         masks = pruner.masks if pruner else {}
         for name, live, value in average.values():
             self._own[name] = live, live.clone()

@@ -7,10 +7,10 @@ from typing import Any
 
 import paddle
 
-from ..utils.distributed import is_first
+from ..utils.distributed import is_rank_zero
 
 
-class TimeLeft(paddle.callbacks.Callback):
+class EtaPrinter(paddle.callbacks.Callback):
     """Prints an estimate after the first few steps.
 
     Args:
@@ -32,7 +32,7 @@ class TimeLeft(paddle.callbacks.Callback):
 
     def on_train_batch_end(self, step: int, logs: Any = None) -> None:
         """Starts the clock after the first step, and tells the estimate once."""
-        if self._told or not is_first():
+        if self._told or not is_rank_zero():
             return
         if not self._done:
             self._started = time.monotonic()

@@ -9,10 +9,10 @@ from typing import Any
 import paddle
 
 from ..errors import InputError
-from ..pruning.optimizer_hook import attached_pruner
-from ..utils.distributed import is_first
+from ..pruning.optimizer_hook import get_attached_pruner
+from ..utils.distributed import is_rank_zero
 from ..utils.files import write_text
-from .resume import Place
+from .resume import TrainingPosition
 
 
 class EvaluationLog(paddle.callbacks.Callback):
@@ -24,28 +24,28 @@ class EvaluationLog(paddle.callbacks.Callback):
         place: where the training goes on from an earlier one, whose rows up to there are kept.
     """
 
-    def __init__(self, path: Path, names: tuple[str, ...], place: Place | None = None) -> None:
+    def __init__(self, path: Path, names: tuple[str, ...], place: TrainingPosition | None = None) -> None:
         super().__init__()
-        self.path, self.names, self.place = path, names, place or Place()
+        self.path, self.names, self.place = path, names, place or TrainingPosition()
         self._rows: list[dict[str, Any]] = []
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Takes up the rows of the training that goes on."""
-        goes_on = self.place != Place() and self.path.is_file()
+        goes_on = self.place != TrainingPosition() and self.path.is_file()
         self._rows = [row for row in read_evaluations(self.path) if row["epoch"] < self.place.epoch] if goes_on else []
-        if not goes_on and is_first():
+        if not goes_on and is_rank_zero():
             self.path.unlink(missing_ok=True)  # of an earlier training
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Notes the epoch."""
-        self.place = Place(epoch)
+        self.place = TrainingPosition(epoch)
 
     def on_eval_end(self, logs: Any = None) -> None:
         """Adds a row."""
-        pruner = attached_pruner(self.model._optimizer)
+        pruner = get_attached_pruner(self.model._optimizer)
         figures = {name: float((logs or {})[name]) for name in self.names}
         self._rows.append({"epoch": self.place.epoch, "sparsity": pruner.sparsity() if pruner else 0.0, **figures})
-        if is_first():
+        if is_rank_zero():
             write_text(self.path, json.dumps(self._rows, indent=1) + "\n")
 
 

@@ -20,7 +20,7 @@ from ..errors import InputError
 
 
 @dataclass(frozen=True, order=True)
-class Place:
+class TrainingPosition:
     """Where a training is.
 
     Attributes:
@@ -32,7 +32,7 @@ class Place:
     batch: int = 0
 
 
-class Batches(Protocol):
+class EpochLoader(Protocol):
     """A loader whose next pass can be told what it is, such as `detection.loader.Loader`."""
 
     def __len__(self) -> int: ...
@@ -41,8 +41,8 @@ class Batches(Protocol):
         """Says the epoch of the next pass, and the batch that it starts from; none are left from `len` on."""
 
 
-class Replay:
-    """Any loader, for `Onward`: the batches before the place are made, and left out.
+class SkipBatchesLoader:
+    """Any loader, for `ResumableCallbacks`: the batches before the place are made, and left out.
 
     Python's and numpy's random numbers, which Paddle shuffles and most transforms draw with, are seeded anew for each
     pass.
@@ -74,7 +74,7 @@ class Replay:
             yield from itertools.islice(self.loader, self._first, None)
 
 
-class Onward(paddle.callbacks.Callback):
+class ResumableCallbacks(paddle.callbacks.Callback):
     """Hands hapi's events on to other callbacks, from a place on.
 
     Give `fit` the whole number of epochs, this callback and none of those that it holds. With hapi's `verbose` 0, a
@@ -94,9 +94,9 @@ class Onward(paddle.callbacks.Callback):
 
     Example:
         >>> import paddle, tempfile
-        >>> from paddle_sparse_cb import Checkpoints, Onward, Replay, SparsityCallback, last_checkpoint, saved_place
+        >>> from paddle_sparse_cb import Checkpoints, ResumableCallbacks, SkipBatchesLoader, SparsityCallback, last_checkpoint, read_position
         >>> images, labels = paddle.rand([32, 8]), paddle.randint(0, 4, [32, 1])
-        >>> loader = Replay(paddle.io.DataLoader(paddle.io.TensorDataset([images, labels]), batch_size=8, shuffle=True))
+        >>> loader = SkipBatchesLoader(paddle.io.DataLoader(paddle.io.TensorDataset([images, labels]), batch_size=8, shuffle=True))
         >>> def train(folder, epochs):
         ...     with paddle.utils.unique_name.guard():  # the same names in each of these trainings of one process
         ...         network = paddle.nn.Linear(8, 4)
@@ -107,21 +107,21 @@ class Onward(paddle.callbacks.Callback):
         ...         sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1, prune_params_type=None,
         ...                                     resume=checkpoint)
         ...         model.fit(loader, epochs=epochs, verbose=0, callbacks=[
-        ...             Onward([sparsity, Checkpoints(folder)], loader, place=saved_place(checkpoint))])
+        ...             ResumableCallbacks([sparsity, Checkpoints(folder)], loader, place=read_position(checkpoint))])
         ...     return sparsity.pruner.cur_iteration
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     train(folder, 2), train(folder, 4)  # the second one trains the last two epochs
         (8, 16)
     """
 
-    def __init__(self, callbacks: Sequence[paddle.callbacks.Callback], train: Batches,
-                 evaluation: Batches | None = None, every: int = 1, place: Place | None = None, seed: int = 0) -> None:
+    def __init__(self, callbacks: Sequence[paddle.callbacks.Callback], train: EpochLoader,
+                 evaluation: EpochLoader | None = None, every: int = 1, place: TrainingPosition | None = None, seed: int = 0) -> None:
         super().__init__()
         for name, loader in (("train", train), ("evaluation", evaluation)):
             if loader is not None and not hasattr(loader, "begin"):
-                raise InputError(f"{name} is a loader with a method begin(), such as Replay(loader), got {loader!r}")
+                raise InputError(f"{name} is a loader with a method begin(), such as SkipBatchesLoader(loader), got {loader!r}")
         self.callbacks, self.train, self.evaluation = list(callbacks), train, evaluation
-        self.every, self.place, self.seed = every, place or Place(), seed
+        self.every, self.place, self.seed = every, place or TrainingPosition(), seed
         self._epoch, self._first, self._evaluates = 0, 0, False
 
     def _tell(self, event: str, *values: Any) -> None:

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, Callable
 import paddle
 
 from ..checkpoints.store import load_checkpoint
-from ..errors import InputError, StepError
+from ..errors import InputError, PipelineError
 from ..hooks import Hook, HookContext, call_hooks
 from ..pruning.distribution import check_scope
 from ..pruning.masks import check_block
-from ..pruning.min_sparsity import least_sparsity
-from ..pruning.optimizer_hook import attached_average
+from ..pruning.min_sparsity import min_sparsity
+from ..pruning.optimizer_hook import get_attached_ema
 from ..pruning.planner import PRUNE_PARAMS_TYPES, PrunePlan, make_plan
 from ..pruning.schedule import GMPSchedule
 from ..pruning.statistics import measure_sparsity
-from ..utils.distributed import is_first
-from ..utils.finite import require_finite_loss
+from ..utils.distributed import is_rank_zero
+from ..utils.finite import check_finite_loss
 from ..utils.validation import check_count
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class SparsityCallback(paddle.callbacks.Callback):
         stable_iterations, pruning_iterations, tunning_iterations: the same in optimizer steps; one that is given
             takes the place of its twin in epochs.
         prune_params_type: `conv1x1_only`, or None for all convolutions and linear layers.
-        prune_squeeze: see `make_plan`.
+        prune_squeeze_excite: see `make_plan`.
         skip_params_func: PaddleSlim's own, see `make_plan`.
         local_sparsity: each layer gets the ratio; otherwise one ranking over all layers decides.
         scope: `local` or `global`, which `local_sparsity` says too, or `erk`: layers with few weights stay denser.
@@ -61,8 +61,8 @@ class SparsityCallback(paddle.callbacks.Callback):
         save_dir: the output folder of the post-train hooks.
         resume: a `.pdsparse` file that `Checkpoints` wrote (`last_checkpoint` finds the newest), to go on from:
             network, optimizer, learning rate and masks are loaded. The epochs that are left are for `fit` to train, or
-            for `Onward` to tell from those that are done.
-        resume_changed: the training that goes on may have another ratio, schedule, number of steps in an epoch or of
+            for `ResumableCallbacks` to tell from those that are done.
+        allow_config_change: the training that goes on may have another ratio, schedule, number of steps in an epoch or of
             processes than the one that was saved.
         post_train: hooks, called in order with a `HookContext` when the training has ended. One that has a method
             `before_training(plan, least)` is asked at train begin whether it will do with what is planned.
@@ -93,8 +93,8 @@ class SparsityCallback(paddle.callbacks.Callback):
                  sparse_block: Sequence[int] = (1, 1), skip: Sequence[str] = (), plan: PrunePlan | None = None,
                  log_dir: str | os.PathLike[str] | None = None, log_freq: int = 20, per_layer: bool = False,
                  save_dir: str | os.PathLike[str] | None = None,
-                 resume: str | os.PathLike[str] | None = None, resume_changed: bool = False,
-                 post_train: Sequence[Hook] = (), prune_squeeze: bool = False) -> None:
+                 resume: str | os.PathLike[str] | None = None, allow_config_change: bool = False,
+                 post_train: Sequence[Hook] = (), prune_squeeze_excite: bool = False) -> None:
         super().__init__()
         # The schedule checks these; the lengths follow at train begin, when the steps of an epoch are known.
         GMPSchedule(ratio=ratio, initial_ratio=initial_ratio, pruning_steps=pruning_steps, curve=curve)
@@ -114,7 +114,7 @@ class SparsityCallback(paddle.callbacks.Callback):
         if plan is not None and not isinstance(plan, PrunePlan):
             raise InputError(f"plan is what make_plan gives, got {plan!r}")
         for name, value in {"local_sparsity": local_sparsity, "regrow": regrow, "per_layer": per_layer,
-                            "prune_squeeze": prune_squeeze, "resume_changed": resume_changed}.items():
+                            "prune_squeeze_excite": prune_squeeze_excite, "allow_config_change": allow_config_change}.items():
             if not isinstance(value, bool):
                 raise InputError(f"{name} is True or False, got {value!r}")
         if post_train and save_dir is None:
@@ -122,12 +122,12 @@ class SparsityCallback(paddle.callbacks.Callback):
         if not isinstance(post_train, (list, tuple)) or not all(callable(hook) for hook in post_train):
             raise InputError(f"post_train is a list of callables, got {post_train!r}")
         self.prune_params_type, self.skip_params_func, self.skip = prune_params_type, skip_params_func, tuple(skip)
-        self.prune_squeeze = prune_squeeze
+        self.prune_squeeze_excite = prune_squeeze_excite
         self.local_sparsity, self.scope, self.regrow = local_sparsity, check_scope(scope), regrow
         self.sparse_block, self.plan = check_block(sparse_block), plan
         self.log_dir, self.log_freq, self.per_layer = log_dir, check_count("log_freq", log_freq, least=1), per_layer
         self.save_dir, self.post_train = save_dir, tuple(post_train)
-        self.resume, self.resume_changed = None if resume is None else Path(resume), resume_changed
+        self.resume, self.allow_config_change = None if resume is None else Path(resume), allow_config_change
         self._averaged = False  # the training that goes on
         self.pruner: GMPPruner | None = None
         self._writer: SparsityWriter | None = None
@@ -141,7 +141,7 @@ class SparsityCallback(paddle.callbacks.Callback):
 
         state = None
         if self.resume is not None:
-            state = load_checkpoint(self.model, self.resume, self.params.get("steps"), self.resume_changed)
+            state = load_checkpoint(self.model, self.resume, self.params.get("steps"), self.allow_config_change)
             self._averaged = state.training.get("ema") is not None
         per_epoch, planned = self._steps()
         if state and planned is not None:
@@ -149,32 +149,32 @@ class SparsityCallback(paddle.callbacks.Callback):
         schedule = self.schedule(per_epoch, planned)
         plan = self.plan or make_plan(self.model.network, self._input_spec(), skip=self.skip,
                                       prune_params_type=self.prune_params_type,
-                                      skip_params_func=self.skip_params_func, prune_squeeze=self.prune_squeeze)
+                                      skip_params_func=self.skip_params_func, prune_squeeze_excite=self.prune_squeeze_excite)
         configs = asdict(schedule)
         self.pruner = GMPPruner(self.model.network, ratio=configs.pop("ratio"), local_sparsity=self.local_sparsity,
                                 scope=self.scope, regrow=self.regrow, sparse_block=self.sparse_block,
                                 configs=configs, plan=plan)
         if state:
-            self.pruner.restore(state, str(self.resume), self.resume_changed)
-        least = self.least_sparsity(plan)
+            self.pruner.restore(state, str(self.resume), self.allow_config_change)
+        least = self.min_sparsity(plan)
         for hook in self.post_train:
             if hasattr(hook, "before_training"):
                 hook.before_training(plan, least)
         self.pruner.attach(self.model._optimizer)
         self._logged = self.pruner.cur_iteration
-        if self.log_dir is not None and is_first():
+        if self.log_dir is not None and is_rank_zero():
             from .tensorboard import SparsityWriter  # here, because tensorboardX takes time to import
 
             self._writer = SparsityWriter(self.log_dir, self.pruner.cur_iteration + 1 if state else None)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Makes sure that a training whose weights were averaged goes on so: its own ones are in the average's file."""
-        if self._averaged and attached_average(self.model) is None:
+        if self._averaged and get_attached_ema(self.model) is None:
             raise InputError(f"{self.resume}: the training that it is of has an EMACallback, and this one has none")
 
-    def least_sparsity(self, plan: PrunePlan) -> dict[str, float]:
+    def min_sparsity(self, plan: PrunePlan) -> dict[str, float]:
         """The share of each planned weight that is zero at the target, whatever the weights."""
-        return least_sparsity(plan, self.ratio, self.scope or ("local" if self.local_sparsity else "global"),
+        return min_sparsity(plan, self.ratio, self.scope or ("local" if self.local_sparsity else "global"),
                               self.sparse_block)
 
     def schedule(self, per_epoch: int | None, planned: int | None) -> GMPSchedule:
@@ -240,8 +240,8 @@ class SparsityCallback(paddle.callbacks.Callback):
         scaler = getattr(self.model, "_scaler", None)
         if done > self._begun or scaler is None or not scaler.is_enable():
             try:
-                require_finite_loss((logs or {}).get("loss"), done)
-            except StepError:
+                check_finite_loss((logs or {}).get("loss"), done)
+            except PipelineError:
                 self.pruner.detach(self.model._optimizer)  # on_train_end will not be called
                 raise
         if self._writer and done % self.log_freq == 0:

@@ -12,7 +12,7 @@ from typing import Any
 import paddle
 
 from ..checkpoints.store import Checkpoints
-from ..utils.distributed import is_first
+from ..utils.distributed import is_rank_zero
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -101,6 +101,6 @@ class StopOnSignal(paddle.callbacks.Callback):
 
     def _stop(self) -> None:
         number = self.signals.number
-        if number is None or not is_first():
+        if number is None or not is_rank_zero():
             return
         raise Interrupted(number, self.checkpoints.save_place())

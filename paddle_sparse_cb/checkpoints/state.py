@@ -20,7 +20,7 @@ import paddle
 
 from .._version import __version__
 from ..errors import InputError
-from ..utils.files import replacing
+from ..utils.files import atomic_write
 
 _VERSIONS = {"paddle": paddle.__version__, "paddle_sparse_cb": __version__}
 _MAGIC = b"paddle_sparse_cb pruning state 1\n"
@@ -66,7 +66,7 @@ def save_state(state: PruningState, path: str | os.PathLike[str]) -> None:
     text = json.dumps(header, allow_nan=False).encode()
     packed = [np.packbits(mask.reshape(-1)).tobytes() for mask in state.masks.values()]
     body = b"".join([len(text).to_bytes(8, "little"), text, *packed])
-    with replacing(path) as scratch:
+    with atomic_write(path) as scratch:
         scratch.write_bytes(_MAGIC + hashlib.sha256(body).digest() + body)
 
 
@@ -118,7 +118,7 @@ def _parsed(body: bytes) -> PruningState:
     return PruningState(step, settings, masks, training, files, versions)
 
 
-def require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str | Path) -> None:
+def check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str | Path) -> None:
     """Compares settings of a state with those of the training that is to go on.
 
     Args:
@@ -132,7 +132,7 @@ def require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str
     for key in [*wanted, *(key for key in found if key not in wanted)]:
         theirs, mine = found.get(key, "nothing"), wanted.get(key, "nothing")
         if isinstance(theirs, Mapping) and isinstance(mine, Mapping):
-            require_same(theirs, mine, f"{where}: {key}")
+            check_same(theirs, mine, f"{where}: {key}")
         elif theirs != mine:
             raise InputError(f"{where}: its {key} is {_short(theirs)}, that of this training is {_short(mine)}")
 
@@ -151,19 +151,19 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def load_whole(path: str | os.PathLike[str]) -> PruningState:
+def load_verified(path: str | os.PathLike[str]) -> PruningState:
     """Reads a state whose checkpoint is whole.
 
     Raises:
-        InputError: as `load_state` and `require_files` do.
+        InputError: as `load_state` and `verify_digests` do.
     """
     path = Path(path)
     state = load_state(path)
-    require_files(state, path)
+    verify_digests(state, path)
     return state
 
 
-def require_files(state: PruningState, path: Path) -> None:
+def verify_digests(state: PruningState, path: Path) -> None:
     """Makes sure that the files a state belongs to lie beside it as they were saved.
 
     Raises:

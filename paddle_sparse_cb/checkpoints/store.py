@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ..callbacks.resume import Place
+from ..callbacks.resume import TrainingPosition
 from ..errors import InputError
-from ..pruning.optimizer_hook import attached_average, attached_pruner
-from ..utils.distributed import is_first
-from ..utils.files import put_in_place
-from ..utils.finite import require_finite
+from ..pruning.optimizer_hook import get_attached_ema, get_attached_pruner
+from ..utils.distributed import is_rank_zero
+from ..utils.files import atomic_replace
+from ..utils.finite import check_finite
 from ..utils.weight_files import load_arrays
-from .state import PruningState, file_digest, load_state, load_whole, require_same, save_state
+from .state import PruningState, check_same, file_digest, load_state, load_verified, save_state
 
 _SCRATCH = ".saving-"
 _EPOCH = re.compile(r"(\d+)(?:_(\d+))?\.pd(?:sparse|params)")  # of an epoch, or of so many batches of one
@@ -47,21 +47,21 @@ class Checkpoints(paddle.callbacks.Callback):
     """
 
     def __init__(self, folder: str | os.PathLike[str], every: int = 1, every_batches: int | None = None,
-                 training: dict[str, Any] | None = None, place: Place | None = None) -> None:
+                 training: dict[str, Any] | None = None, place: TrainingPosition | None = None) -> None:
         super().__init__()
         self.folder = Path(folder)
         self.every, self.every_batches = every, every_batches
-        self.training, self.place = training or {}, place or Place()
+        self.training, self.place = training or {}, place or TrainingPosition()
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Clears away what a kill left half written."""
-        if is_first():
+        if is_rank_zero():
             for scratch in [*self.folder.glob(f"{_SCRATCH}*"), *self.folder.glob(".*.pdsparse.*")]:
                 shutil.rmtree(scratch)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Notes the epoch."""
-        self.place = Place(epoch)
+        self.place = TrainingPosition(epoch)
 
     def on_train_batch_begin(self, step: int, logs: Any = None) -> None:
         """Saves what the batch before has left, if it is time: here the learning rate has moved on too."""
@@ -71,7 +71,7 @@ class Checkpoints(paddle.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Saves the epoch, if it is one to save."""
-        self.place = Place(epoch, self.params["steps"] or 0)
+        self.place = TrainingPosition(epoch, self.params["steps"] or 0)
         if (epoch + 1) % self.every == 0 or epoch + 1 == self.params["epochs"]:
             self.save_place()
 
@@ -93,7 +93,7 @@ class Checkpoints(paddle.callbacks.Callback):
         return self.folder / f"{name}.pdsparse"
 
     def _remove_within_epochs(self, but: str = "") -> None:
-        if is_first():
+        if is_rank_zero():
             for file in self.folder.glob("*_*.pd*"):
                 if _EPOCH.fullmatch(f"{file.stem}.pdsparse") and file.stem != but:
                     file.unlink()
@@ -106,12 +106,12 @@ class Checkpoints(paddle.callbacks.Callback):
             more: plain values to keep in the state.
 
         Raises:
-            StepError: the network is not finite; the checkpoints before stay.
+            PipelineError: the network is not finite; the checkpoints before stay.
             OSError: there is no room, for example; they stay too.
         """
-        if not is_first():
+        if not is_rank_zero():
             return
-        require_finite(self.model.network, f"{self.folder / name} is not saved")
+        check_finite(self.model.network, f"{self.folder / name} is not saved")
         try:
             self._write(name, more)
         except OSError as error:
@@ -120,7 +120,7 @@ class Checkpoints(paddle.callbacks.Callback):
 
     def _write(self, name: str, more: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        average = attached_average(self.model)
+        average = get_attached_ema(self.model)
         with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self.folder) as scratch:
             self.model.save(str(Path(scratch, name)))
             _complete(self.model._optimizer, Path(scratch, f"{name}.pdopt"))
@@ -129,11 +129,11 @@ class Checkpoints(paddle.callbacks.Callback):
             files = sorted(Path(scratch).iterdir())
             digests = {file.name: file_digest(file) for file in files}
             for file in files:  # the others before .pdparams: with it, all is there
-                put_in_place(file, self.folder / file.name)
+                atomic_replace(file, self.folder / file.name)
         training = {**self.training, "epoch": self.place.epoch, "batch": self.place.batch, "batches":
                     (getattr(self, "params", None) or {}).get("steps"), "ranks": paddle.distributed.get_world_size(),
                     "ema": average.settings() if average else None, **more}
-        pruner = attached_pruner(self.model._optimizer) if self.model._optimizer else None
+        pruner = get_attached_pruner(self.model._optimizer) if self.model._optimizer else None
         state = replace(pruner.state() if pruner else PruningState(0, {}, {}), training=training, files=digests)
         save_state(state, self.folder / f"{name}.pdsparse")  # last: it says what the others have to be
 
@@ -160,14 +160,14 @@ def last_checkpoint(folder: str | os.PathLike[str], say: Callable[[str], Any] = 
     for name in sorted(places, key=places.__getitem__, reverse=True):
         path = Path(folder, f"{name}.pdsparse")
         try:
-            load_whole(path)
+            load_verified(path)
             return path
         except InputError as error:
-            say(f"not used: {error}")
+            rank_zero_info(f"not used: {error}")
     return None
 
 
-def saved_place(path: str | os.PathLike[str] | None) -> Place:
+def read_position(path: str | os.PathLike[str] | None) -> TrainingPosition:
     """Where a training was when a checkpoint was saved.
 
     Args:
@@ -177,12 +177,12 @@ def saved_place(path: str | os.PathLike[str] | None) -> Place:
         InputError: it is missing or damaged, or does not say.
     """
     if path is None:
-        return Place()
+        return TrainingPosition()
     training = load_state(path).training
     epoch, batch = training.get("epoch"), training.get("batch")
     if type(epoch) is not int or type(batch) is not int or min(epoch, batch) < 0:
         raise InputError(f"{path}: does not say where its training was")
-    return Place(epoch, batch)
+    return TrainingPosition(epoch, batch)
 
 
 def load_checkpoint(model: paddle.Model, path: str | os.PathLike[str], batches: int | None = None,
@@ -204,10 +204,10 @@ def load_checkpoint(model: paddle.Model, path: str | os.PathLike[str], batches: 
         InputError: a file is missing, damaged or of another time, or is of another network, optimizer or training.
     """
     path = Path(path)
-    state = load_whole(path)
+    state = load_verified(path)
     before, ranks = state.training.get("batches"), paddle.distributed.get_world_size()
     if not changed:
-        require_same({key: state.training.get(key) for key in ("batches", "ranks")},
+        check_same({key: state.training.get(key) for key in ("batches", "ranks")},
                      {"batches": batches, "ranks": ranks}, path)
     _load_network(model.network, path.with_suffix(".pdparams"))
     if f"{path.stem}.pdopt" in state.files and model._optimizer is not None:

@@ -13,12 +13,12 @@ from typing import Any
 import paddle
 from paddle.jit.dy2static.program_translator import ProgramTranslator
 
-from ..errors import StepError
+from ..errors import PipelineError
 from ..hooks import HookContext
-from ..utils.layers import evaluating
-from ..utils.legacy_programs import old_programs
+from ..utils.layers import eval_mode
+from ..utils.legacy_programs import legacy_program_format
 from .lite.constraints import check_input
-from .program import mend
+from .program import patch_for_lite
 
 
 def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) -> Path:
@@ -38,14 +38,14 @@ def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) ->
 
     Raises:
         InputError: a shape is not fixed, or the batch is not 1.
-        StepError: Paddle 3 cannot write what Paddle-Lite reads for a function of this network.
+        PipelineError: Paddle 3 cannot write what Paddle-Lite reads for a function of this network.
     """
     for spec in _flat(input_spec):
         check_input(f"export: input {spec.name!r}", list(spec.shape))
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    with evaluating(network), tempfile.TemporaryDirectory(prefix=".", dir=prefix.parent) as scratch:
+    with eval_mode(network), tempfile.TemporaryDirectory(prefix=".", dir=prefix.parent) as scratch:
         _save(network, Path(scratch, prefix.name), list(input_spec))
-        mend(Path(scratch, f"{prefix.name}.pdmodel"))
+        patch_for_lite(Path(scratch, f"{prefix.name}.pdmodel"))
         for file in sorted(Path(scratch).iterdir()):
             os.replace(file, prefix.parent / file.name)
     return prefix
@@ -55,14 +55,14 @@ def _save(network: paddle.nn.Layer, prefix: Path, input_spec: list[Any]) -> None
     _forget_failed()
     try:
         # Names that do not depend on what the process did before: the same weights are the same files.
-        with old_programs(), paddle.utils.unique_name.guard():
+        with legacy_program_format(), paddle.utils.unique_name.guard():
             paddle.jit.save(network, str(prefix), input_spec=input_spec)
     except (TypeError, ValueError) as error:
-        # What `old_programs` has no operator for: Paddle 3's own complaint, at the end of a translated traceback.
+        # What `legacy_program_format` has no operator for: Paddle 3's own complaint, at the end of a translated traceback.
         unknown = re.search(r"(\w+)\(\): argument .* must be Value, but got", str(error))
         if unknown is None:
             raise
-        raise StepError(f"export: Paddle {paddle.__version__} cannot put {unknown[1]}() into a program for "
+        raise PipelineError(f"export: Paddle {paddle.__version__} cannot put {unknown[1]}() into a program for "
                         "Paddle-Lite; load the checkpoint with paddlepaddle 2.6.2 and export there") from None
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from paddle.base.proto import framework_pb2
 
 from ..errors import InputError
-from ..utils.files import replacing
-from ..utils.weight_files import TENSOR, load_names, parse_program, tensor_details
+from ..utils.files import atomic_write
+from ..utils.weight_files import TENSOR, load_structured_names, parse_program, tensor_details
 
 # What Paddle leaves out of an exported program, and Paddle-Lite's optimizer aborts or crashes without: attributes with
 # the only value that they have in Paddle, and outputs that only a training reads.
@@ -68,7 +68,7 @@ def read_program(prefix: Path) -> Program:
     Raises:
         InputError: a file is missing or damaged.
     """
-    block, names = parse_program(prefix).blocks[0], load_names(prefix)
+    block, names = parse_program(prefix).blocks[0], load_structured_names(prefix)
     try:
         return _read(block, names, prefix)
     # Whole as a message, but not what it says: variables, sizes or attributes that an operator has to have.
@@ -96,7 +96,7 @@ def _read(block: Any, names: dict[str, str], prefix: Path) -> Program:
     return Program({name: shapes[name] for name in feeds}, Counter(op.type for op in block.ops), found)
 
 
-def mend(pdmodel: Path) -> None:
+def patch_for_lite(pdmodel: Path) -> None:
     """Changes an exported program so that Paddle-Lite's optimizer takes it; it computes the same.
 
     Paddle writes beside each operator where in which files it was called; that is left out, and with it the paths of
@@ -111,7 +111,7 @@ def mend(pdmodel: Path) -> None:
         _leave_out_calls(block)
         _add_left_out(block)
         _part_convolutions(block)
-    with replacing(pdmodel) as scratch:
+    with atomic_write(pdmodel) as scratch:
         scratch.write_bytes(program.SerializeToString())
 
 

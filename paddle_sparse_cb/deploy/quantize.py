@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from ..errors import InputError, StepError
+from ..errors import InputError, PipelineError
 from ..hooks import HookContext
 from .lite.constraints import INT8_THRESHOLD, check_int8
-from .program import mend, read_program
+from .program import patch_for_lite, read_program
 
 
 def quantize(prefix: Path, output: Path, samples: Sequence[Mapping[str, np.ndarray]]) -> Path:
@@ -36,10 +36,10 @@ def quantize(prefix: Path, output: Path, samples: Sequence[Mapping[str, np.ndarr
 
     Raises:
         InputError: there is no sample, or one does not have the model's inputs.
-        StepError: Paddle 3, which has no quantisation for Paddle-Lite.
+        PipelineError: Paddle 3, which has no quantisation for Paddle-Lite.
     """
     if hasattr(paddle.pir_utils, "OldIrGuard"):
-        raise StepError(f"INT8: Paddle {paddle.__version__} quantises no model for Paddle-Lite; use paddlepaddle 2.6.2 "
+        raise PipelineError(f"INT8: Paddle {paddle.__version__} quantises no model for Paddle-Lite; use paddlepaddle 2.6.2 "
                         "for this step")
     inputs = read_program(prefix).inputs
     if not len(samples):
@@ -52,7 +52,7 @@ def quantize(prefix: Path, output: Path, samples: Sequence[Mapping[str, np.ndarr
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=output.parent) as scratch:
         _quantize(prefix, Path(scratch), samples)
-        mend(Path(scratch, "model.pdmodel"))
+        patch_for_lite(Path(scratch, "model.pdmodel"))
         shutil.copy(f"{prefix}.pdiparams.info", Path(scratch, "model.pdiparams.info"))  # the names are the same
         for ending in (".pdmodel", ".pdiparams", ".pdiparams.info"):
             Path(scratch, f"model{ending}").replace(f"{output}{ending}")

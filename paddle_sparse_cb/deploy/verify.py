@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from ..errors import StepError
+from ..errors import PipelineError
 from ..hooks import HookContext
 from ..utils.layers import named_weights
 from ..utils.weight_files import load_arrays, load_inference
@@ -118,7 +118,7 @@ def verify(context: HookContext) -> None:
 
 
 def require(context: HookContext) -> None:
-    """Post-train hook: raises StepError if a check did not hold."""
+    """Post-train hook: raises PipelineError if a check did not hold."""
     for name, check in context.checks.items():
         if check["ok"]:
             continue
@@ -126,9 +126,9 @@ def require(context: HookContext) -> None:
         if name.startswith("nb"):
             dense = f"; dense: {_first(check['dense_layers'])}" if check["dense_layers"] else ""
             file, run_sparse = context.artefacts[f"{name}_sparse"], check["planned"] - len(check["dense_layers"])
-            raise StepError(f"{file}: {run_sparse} of {check['planned']} planned layers run sparse; "
+            raise PipelineError(f"{file}: {run_sparse} of {check['planned']} planned layers run sparse; "
                             f"{check['sparse_bytes']:,} bytes, dense {check['dense_bytes']:,}{dense}{wrong}")
-        raise StepError(f"{name}: {check['sparsity']:.4%} zeros in the weights to prune, target "
+        raise PipelineError(f"{name}: {check['sparsity']:.4%} zeros in the weights to prune, target "
                         f"{check['target']:.4%}{wrong}")
 
 
@@ -161,7 +161,7 @@ def layer_table(context: HookContext) -> str:
     return tabulate(rows, headers=headers, intfmt=",", missingval="-")
 
 
-def print_checks(context: HookContext) -> None:
+def print_verification(context: HookContext) -> None:
     """Post-train hook: prints the zeros of each layer in each file, and a line for each check."""
     print(layer_table(context))
     for name, check in context.checks.items():

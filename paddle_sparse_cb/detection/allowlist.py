@@ -27,12 +27,12 @@ TAGS = frozenset(f"!{name}" for name in (*_DATASETS, "ImageFolder", "CosineDecay
                                          "PiecewiseDecay"))
 
 
-def known_module(name: str, schema: Any) -> bool:
+def is_allowed_module(name: str, schema: Any) -> bool:
     """Whether a recipe can name a module of ppdet's registry."""
     return schema.pymodule.__name__.startswith(_FILES) and name not in _UNSAFE_MODULES
 
 
-def narrow() -> None:
+def install_allowlist() -> None:
     """Puts what a recipe can name in place of the modules in which ppdet looks up transforms and data sets."""
     import ppdet.data.reader as reader
     import ppdet.data.source as source

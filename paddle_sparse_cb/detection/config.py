@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import InputError, StepError, did_you_mean
+from ..errors import InputError, PipelineError, did_you_mean
 from . import allowlist as vocabulary
 
 # Scalars of PaddleDetection's own files that no registered module claims. Those that only its trainer or its C++
@@ -47,9 +47,9 @@ def _pristine() -> dict[str, Any]:
         if name.startswith("ppdet"):  # each has a level of its own; INFO is a line for every array not loaded
             logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("reader").setLevel(logging.ERROR)  # ppdet's: the stack of an error that is raised as well
-    vocabulary.narrow()
+    vocabulary.install_allowlist()
     return _copy({name: schema for name, schema in workspace.global_config.items()
-                  if isinstance(schema, workspace.SchemaDict) and vocabulary.known_module(name, schema)})
+                  if isinstance(schema, workspace.SchemaDict) and vocabulary.is_allowed_module(name, schema)})
 
 
 @functools.lru_cache(maxsize=1)
@@ -223,7 +223,7 @@ def blaming(block: str) -> Iterator[None]:
     """Turns what ppdet raises on bad values into an InputError that names the block they stand in."""
     try:
         yield
-    except (InputError, StepError):
+    except (InputError, PipelineError):
         raise
     except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, NameError, RuntimeError,
             TypeError, ValueError) as error:

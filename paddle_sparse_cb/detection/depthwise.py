@@ -15,7 +15,7 @@ from numba import njit
 from paddle import nn
 
 
-def speed_up(network: nn.Layer) -> int:
+def use_fast_depthwise(network: nn.Layer) -> int:
     """Has a network's depthwise convolutions computed here; names, weights and hooks stay what they are.
 
     Args:

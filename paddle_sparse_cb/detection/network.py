@@ -42,7 +42,7 @@ class DetectionNetwork(nn.Layer):
             self.add_sublayer(name, child)
         # Past nn.Layer's registry: as a sublayer it would double every parameter's name.
         object.__setattr__(self, "detector", detector)
-        self.epoch = 0  # PicoHeadV2 changes its label assigner at an epoch; EpochToNetwork keeps this right
+        self.epoch = 0  # PicoHeadV2 changes its label assigner at an epoch; SetEpoch keeps this right
         self.max_boxes = int(self.head.nms.keep_top_k)
 
     def input_spec(self) -> list[InputSpec]:
@@ -53,7 +53,7 @@ class DetectionNetwork(nn.Layer):
         return [InputSpec(shapes[name], dtypes.get(name, "float32"), name) for name in TRAIN_FIELDS]
 
     @contextlib.contextmanager
-    def exporting(self, height: int, width: int, *, post_process: bool = True,
+    def export_mode(self, height: int, width: int, *, post_process: bool = True,
                   nms: bool = True) -> Iterator[tuple[nn.Layer, list[dict[str, InputSpec | None]]]]:
         """Gives the detector as it is to be exported, and its inputs: one image of a fixed size, as a phone gives it.
 
@@ -141,7 +141,7 @@ class DetectionLoss:
         return [paddle.full([1], float("nan"))]
 
 
-class EpochToNetwork(paddle.callbacks.Callback):
+class SetEpoch(paddle.callbacks.Callback):
     """Tells a `DetectionNetwork` the epoch, as ppdet's trainer does."""
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -159,7 +159,7 @@ class _SyncBatchNorm(nn.SyncBatchNorm):
                                         data_format=self._data_format)
 
 
-def normalizing_together(detector: nn.Layer) -> nn.Layer:
+def convert_sync_batch_norm(detector: nn.Layer) -> nn.Layer:
     """Has a detector's batch norms take their statistics from the batches of all ranks; the names stay."""
     detector = nn.SyncBatchNorm.convert_sync_batchnorm(detector)
     for layer in detector.sublayers():
@@ -168,7 +168,7 @@ def normalizing_together(detector: nn.Layer) -> nn.Layer:
     return detector
 
 
-def make_network(registry: Any) -> DetectionNetwork:
+def build_network(registry: Any) -> DetectionNetwork:
     """Makes the network that a loaded configuration describes (see `detection.config.load`).
 
     With `norm_type: sync_bn` ranks on GPUs normalize their batches as one.
@@ -183,7 +183,7 @@ def make_network(registry: Any) -> DetectionNetwork:
     # As ppdet's trainer does; on a CPU there is no such kernel.
     several_gpus = paddle.distributed.get_world_size() > 1 and paddle.get_device().startswith("gpu")
     if registry.get("norm_type") == "sync_bn" and several_gpus:
-        detector = normalizing_together(detector)
+        detector = convert_sync_batch_norm(detector)
     return DetectionNetwork(detector)
 
 
@@ -206,7 +206,7 @@ def _bounded() -> Iterator[None]:
         nn.Layer.create_parameter = make
 
 
-def make_optimizer(network: DetectionNetwork, steps_per_epoch: int) -> paddle.optimizer.Optimizer:
+def build_optimizer(network: DetectionNetwork, steps_per_epoch: int) -> paddle.optimizer.Optimizer:
     """Makes the optimizer and its learning-rate schedule from the loaded `LearningRate` and `OptimizerBuilder`."""
     with blaming("OptimizerBuilder or LearningRate"):
         rate = create("LearningRate")

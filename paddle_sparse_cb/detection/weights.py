@@ -9,14 +9,14 @@ import numpy as np
 import paddle
 
 from ..errors import InputError
-from ..pruning.paddleslim_masks import adopt_masks
+from ..pruning.paddleslim_masks import apply_paddleslim_masks
 from ..utils.fetch import fetch
 from ..utils.weight_files import load_arrays, load_inference
 from .datasets import samples
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedWeights:
     """What a file of weights gave a network.
 
     Attributes:
@@ -38,11 +38,11 @@ class Loaded:
         return f"weights of {self.source}: {self.loaded} arrays loaded{masked}{left}"
 
 
-def load_pretrained(network: paddle.nn.Layer, source: str) -> Loaded:
+def load_pretrained(network: paddle.nn.Layer, source: str) -> LoadedWeights:
     """Loads what fits by name and shape; a backbone's own weights find their place by the end of the name.
 
     Zeros of a sparse file are kept from the first step of a training with `SparsityCallback` on, where a layer is one
-    that it prunes; so are those of PaddleSlim's masks (`adopt_masks`).
+    that it prunes; so are those of PaddleSlim's masks (`apply_paddleslim_masks`).
 
     Args:
         network: any layer.
@@ -56,7 +56,7 @@ def load_pretrained(network: paddle.nn.Layer, source: str) -> Loaded:
     arrays = _read(source)
     own = network.state_dict()
     try:
-        arrays, masked = adopt_masks(arrays)
+        arrays, masked = apply_paddleslim_masks(arrays)
         matched = match_state_dict(own, arrays)
     except ValueError as error:
         raise InputError(f"{source}: {error}") from None
@@ -64,7 +64,7 @@ def load_pretrained(network: paddle.nn.Layer, source: str) -> Loaded:
         raise InputError(f"{source}: none of its {len(arrays)} arrays fits the network by name and shape")
     network.set_state_dict({name: value.astype(_numpy_dtype(own[name])) for name, value in matched.items()})
     layers = {name.rpartition(".")[0] for name in masked}
-    return Loaded(source, len(matched), tuple(name for name in own if name not in matched), len(layers))
+    return LoadedWeights(source, len(matched), tuple(name for name in own if name not in matched), len(layers))
 
 
 def _numpy_dtype(tensor: paddle.Tensor) -> str:

@@ -12,7 +12,7 @@ import paddle
 from paddle import nn
 from paddle.jit.dy2static.program_translator import ProgramTranslator
 
-from ..utils.layers import evaluating, named_weights
+from ..utils.layers import eval_mode, named_weights
 from .layer_rules import CONVOLUTIONS_AND_LINEAR, pair
 
 
@@ -31,7 +31,7 @@ class Use:
     macs: int = 0
 
 
-class Trace:
+class ForwardProfile:
     """A network's forward, as it is in evaluation; the network is left as it was.
 
     Args:
@@ -47,7 +47,7 @@ class Trace:
         hooks = [layer.register_forward_post_hook(self._watch) for layer in network.sublayers(include_self=True)
                  if isinstance(layer, CONVOLUTIONS_AND_LINEAR)]
         try:
-            with paddle.no_grad(), evaluating(network), _not_compiled():
+            with paddle.no_grad(), eval_mode(network), _not_compiled():
                 network(*inputs)
         finally:
             for hook in hooks:

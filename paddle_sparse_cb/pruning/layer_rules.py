@@ -14,7 +14,7 @@ CONVOLUTIONS_AND_LINEAR = (nn.Conv1D, nn.Conv2D, nn.Conv3D, nn.Conv1DTranspose, 
                            nn.Conv3DTranspose, nn.Linear)
 
 
-def why_not_any(layer: nn.Layer, weight: paddle.Tensor) -> str:
+def why_not_prunable(layer: nn.Layer, weight: paddle.Tensor) -> str:
     """Why a weight is none of a convolution or linear layer, depthwise ones left out; empty if it is."""
     if not isinstance(layer, CONVOLUTIONS_AND_LINEAR):
         return f"no convolution or linear layer ({type(layer).__name__})"

@@ -16,7 +16,7 @@ import paddle
 import paddle.nn.functional as F
 
 from ..errors import InputError
-from ..utils.float_bits import host_bits, in_chunks, magnitude_bits, magnitudes, on_host
+from ..utils.float_bits import host_bits, is_on_host, magnitude_bits, magnitudes, split_chunks
 from ..utils.validation import check_count
 from .topk import Scores, drop_smallest, drop_smallest_on_device
 
@@ -73,7 +73,7 @@ def keep_masks(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int,
         >>> keep_masks([paddle.to_tensor([[0.1, -3.0], [2.0, 0.2]])], 0.5)[0].numpy().tolist()
         [[False, True], [True, False]]
     """
-    if all(on_host(weight) for weight in weights):
+    if all(is_on_host(weight) for weight in weights):
         return _keep_on_host(weights, ratio, block, monotone, out)
     return _keep_on_device(weights, ratio, block, monotone)
 
@@ -100,7 +100,7 @@ def _keep_on_host(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[i
     count, zeros_up_to = _count(ratio, sum(units), len(units))
     for guard in (lambda layer: layer, _guarded):
         drop_smallest([chunk for layer in layers for chunk in guard(layer)],
-                      [part for keep in keeps for part in in_chunks(keep)], count, zeros_up_to if monotone else 0)
+                      [part for keep in keeps for part in split_chunks(keep)], count, zeros_up_to if monotone else 0)
         if len(keeps) == 1 or all(keep.any() for keep in keeps):
             break
     if block == (1, 1):
@@ -112,8 +112,8 @@ def _scores(weight: paddle.Tensor, block: tuple[int, int], alone: bool) -> list[
     """The scores of a layer in chunks, made anew for each pass unless it is but one chunk."""
     if block != (1, 1):
         scores = host_bits(block_scores(weight, block))
-        return [functools.partial(np.copy, chunk) for chunk in in_chunks(scores)]
-    chunks = in_chunks(host_bits(weight))
+        return [functools.partial(np.copy, chunk) for chunk in split_chunks(scores)]
+    chunks = split_chunks(host_bits(weight))
     if alone and len(chunks) == 1:
         only = magnitudes(chunks[0])
         return [lambda: only]

@@ -10,7 +10,7 @@ from .masks import count_units, prune_count
 from .plan import PrunePlan
 
 
-def least_sparsity(plan: PrunePlan, ratio: float, scope: str = "local",
+def min_sparsity(plan: PrunePlan, ratio: float, scope: str = "local",
                    block: tuple[int, int] = (1, 1)) -> dict[str, float]:
     """The share of each planned weight that is zero at the target, whatever the weights.
 
@@ -27,7 +27,7 @@ def least_sparsity(plan: PrunePlan, ratio: float, scope: str = "local",
     Example:
         >>> from paddle import nn
         >>> from paddle_sparse_cb import make_plan
-        >>> least_sparsity(make_plan(nn.Conv2D(8, 12, 1)), 0.75, block=(8, 1))
+        >>> min_sparsity(make_plan(nn.Conv2D(8, 12, 1)), 0.75, block=(8, 1))
         {'weight': 0.6666666666666666}
     """
     ratios = layer_ratios([layer.shape for layer in plan.pruned], ratio, scope)

@@ -21,7 +21,7 @@ _PARAMETER = re.compile(r"_([wb]_\d+)_mask$")  # how Paddle calls parameters tha
 _OWN = {"w_0": "weight", "b_0": "bias"}
 
 
-def adopt_masks(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def apply_paddleslim_masks(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Makes a sparse checkpoint of PaddleSlim's one like any other: zeros where its masks prune, and no masks.
 
     Args:
@@ -36,7 +36,7 @@ def adopt_masks(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, .
 
     Example:
         >>> weight, mask = np.float32([[0.5, 2.0]]), np.array([[False, True]])
-        >>> arrays, masked = adopt_masks({"conv.weight": weight, "conv.conv2d_0_w_0_mask": mask})
+        >>> arrays, masked = apply_paddleslim_masks({"conv.weight": weight, "conv.conv2d_0_w_0_mask": mask})
         >>> arrays["conv.weight"].tolist(), masked
         ([[0.0, 2.0]], ('conv.weight',))
     """

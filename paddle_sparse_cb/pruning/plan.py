@@ -19,7 +19,7 @@ class PlannedLayer:
         shape: of the weight.
         pruned: whether it is to be pruned.
         reason: if not, why.
-        dense_in_lite: why Paddle-Lite would keep the layer dense whatever its zeros; empty where nothing is known
+        lite_dense_reason: why Paddle-Lite would keep the layer dense whatever its zeros; empty where nothing is known
             against it.
         maps: the sizes of the layer's output maps in pixels, each once, such as `((40, 40),)`; `((),)` of a linear
             layer on vectors; nothing where no forward has shown them.
@@ -30,7 +30,7 @@ class PlannedLayer:
     shape: tuple[int, ...]
     pruned: bool
     reason: str = ""
-    dense_in_lite: str = ""
+    lite_dense_reason: str = ""
     maps: tuple[tuple[int, ...], ...] = ()
     macs: int | None = None
 

@@ -15,8 +15,8 @@ from paddle import nn
 
 from ..errors import InputError
 from ..utils.layers import named_weights
-from .forward_profile import Trace, Use
-from .layer_rules import pair, why_not_any, why_not_conv1x1
+from .forward_profile import ForwardProfile, Use
+from .layer_rules import pair, why_not_conv1x1, why_not_prunable
 from .plan import PlannedLayer, PrunePlan
 
 PRUNE_PARAMS_TYPES = ("conv1x1_only", None)
@@ -25,7 +25,7 @@ PRUNE_PARAMS_TYPES = ("conv1x1_only", None)
 def make_plan(network: nn.Layer, input_spec: Sequence[Any] | None = None, *,
               prune_params_type: str | None = "conv1x1_only", skip: Sequence[str] = (),
               skip_params_func: Callable[[nn.Layer], set[str]] | None = None,
-              prune_squeeze: bool = False) -> PrunePlan:
+              prune_squeeze_excite: bool = False) -> PrunePlan:
     """Decides for every weight of a network whether it is pruned.
 
     Args:
@@ -38,7 +38,7 @@ def make_plan(network: nn.Layer, input_spec: Sequence[Any] | None = None, *,
         skip: shell patterns over structured names, such as `head.*`; each must match a weight.
         skip_params_func: PaddleSlim's own: takes the network, returns the parameter names (`parameter.name`) to
             skip; as there, it replaces the rule of `prune_params_type`.
-        prune_squeeze: prune the convolutions on a 1x1 map too, as in squeeze-and-excitation: nothing gets faster,
+        prune_squeeze_excite: prune the convolutions on a 1x1 map too, as in squeeze-and-excitation: nothing gets faster,
             but the file smaller.
 
     Returns:
@@ -61,20 +61,20 @@ def make_plan(network: nn.Layer, input_spec: Sequence[Any] | None = None, *,
     for pattern in skip:
         if not any(fnmatchcase(name, pattern) for name, _, _ in weights):
             raise InputError(f"skip: the pattern {pattern!r} matches no weight of the network")
-    trace = Trace(network, input_spec) if input_spec is not None else None
+    trace = ForwardProfile(network, input_spec) if input_spec is not None else None
     pooled = set() if trace else _beside_pooling(network)
     by_function = set(skip_params_func(network)) if skip_params_func else set()
 
-    def reason(name: str, layer: nn.Layer, weight: paddle.Tensor, use: Use | None, dense_in_lite: str) -> str:
+    def reason(name: str, layer: nn.Layer, weight: paddle.Tensor, use: Use | None, lite_dense_reason: str) -> str:
         if weight.stop_gradient:
             why = "frozen"
         elif skip_params_func:
             why = "skipped by skip_params_func" if by_function & {weight.name, layer.full_name()} else ""
         elif prune_params_type is None:
-            why = why_not_any(layer, weight)
+            why = why_not_prunable(layer, weight)
         else:
             squeeze = id(layer) in pooled if use is None else use.maps == [(1, 1)]
-            why = dense_in_lite or ("on a 1x1 map" if squeeze and not prune_squeeze else "")
+            why = lite_dense_reason or ("on a 1x1 map" if squeeze and not prune_squeeze_excite else "")
         if why:
             return why
         pattern = next((pattern for pattern in skip if fnmatchcase(name, pattern)), None)
@@ -82,10 +82,10 @@ def make_plan(network: nn.Layer, input_spec: Sequence[Any] | None = None, *,
 
     def planned(name: str, layer: nn.Layer, weight: paddle.Tensor) -> PlannedLayer:
         use = trace.use(weight) if trace else None
-        dense_in_lite = why_not_conv1x1(layer, weight) or _why_not_used_so(use)
-        why = reason(name, layer, weight, use, dense_in_lite)
+        lite_dense_reason = why_not_conv1x1(layer, weight) or _why_not_used_so(use)
+        why = reason(name, layer, weight, use, lite_dense_reason)
         maps, macs = (tuple(use.maps), use.macs) if use else ((), None)
-        return PlannedLayer(name, tuple(weight.shape), not why, why, dense_in_lite, maps, macs)
+        return PlannedLayer(name, tuple(weight.shape), not why, why, lite_dense_reason, maps, macs)
 
     return PrunePlan(tuple(planned(name, layer, weight) for name, layer, weight in weights))
 

@@ -10,10 +10,10 @@ from typing import Any
 import paddle
 from paddleslim import GMPUnstructuredPruner
 
-from ..checkpoints.state import PruningState, require_same
-from ..errors import InputError, StepError
+from ..checkpoints.state import PruningState, check_same
+from ..errors import InputError, PipelineError
 from ..utils import distributed as ranks
-from ..utils.finite import finiteness
+from ..utils.finite import make_finite_check
 from ..utils.float_bits import magnitude_bits
 from ..utils.layers import named_weights
 from ..utils.validation import check_count
@@ -150,7 +150,7 @@ class GMPPruner(GMPUnstructuredPruner):
         """Counts one optimizer step: renews the masks when the ratio rises, and zeroes the pruned weights.
 
         Raises:
-            StepError: the training diverged, or the ranks have parted.
+            PipelineError: the training diverged, or the ranks have parted.
         """
         ratio = self.schedule.at(self.cur_iteration)
         self.cur_iteration += 1
@@ -167,10 +167,10 @@ class GMPPruner(GMPUnstructuredPruner):
 
     def _require_finite(self, when: str) -> None:
         if self._finite is None:
-            self._finite = [finiteness(weight) for weight in self._weights]
+            self._finite = [make_finite_check(weight) for weight in self._weights]
         for layer, finite in zip(self.plan.pruned, self._finite):
             if not finite():
-                raise StepError(f"the training diverged: {layer.name} is not finite {when}")
+                raise PipelineError(f"the training diverged: {layer.name} is not finite {when}")
 
     @paddle.no_grad()
     def _update_masks(self) -> None:
@@ -189,8 +189,8 @@ class GMPPruner(GMPUnstructuredPruner):
 
     def _compare_ranks(self) -> None:
         """Makes sure that all ranks of a distributed training have the same masks; costs nothing in one process."""
-        if self.masks and ranks.several():
-            ranks.require_same_masks(self.cur_iteration, [layer.name for layer in self.plan.pruned],
+        if self.masks and ranks.is_distributed():
+            ranks.check_same_masks(self.cur_iteration, [layer.name for layer in self.plan.pruned],
                                      [self.masks[weight.name] for weight in self._weights])
 
     @paddle.no_grad()
@@ -240,7 +240,7 @@ class GMPPruner(GMPUnstructuredPruner):
                         started, self._zeroings = True, None
                     try:
                         self.step()
-                    except StepError:  # it ends the training; the next one of this optimizer is its own
+                    except PipelineError:  # it ends the training; the next one of this optimizer is its own
                         self.detach(optimizer)
                         raise
                 return result
@@ -282,7 +282,7 @@ class GMPPruner(GMPUnstructuredPruner):
         """
         mine = self.settings()
         theirs = {**mine, "plan": state.settings.get("plan")} if changed else state.settings
-        require_same(theirs, mine, where)
+        check_same(theirs, mine, where)
         made = {}
         for layer, weight in zip(self.plan.pruned, self._weights):
             if layer.name not in state.masks:
@@ -308,7 +308,7 @@ class GMPPruner(GMPUnstructuredPruner):
         """Zeroes the pruned weights once more and counts what is really there.
 
         Raises:
-            StepError: the training diverged.
+            PipelineError: the training diverged.
             RuntimeError: a weight that the masks prune is not zero.
         """
         self.update_params()

@@ -9,7 +9,7 @@ import paddle
 from tabulate import tabulate
 
 from ..errors import InputError
-from ..utils.float_bits import count_zeros_in, host_bits, magnitude_bits, on_host
+from ..utils.float_bits import count_zero_bits, host_bits, is_on_host, magnitude_bits
 from ..utils.layers import named_weights
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def _ratio(layers: Any) -> float:
 
 def count_zeros(weights: list[paddle.Tensor]) -> list[int]:
     """Exact zeros of each tensor; from a device they are fetched in one transfer."""
-    if all(on_host(weight) for weight in weights):
-        return [count_zeros_in(host_bits(weight)) for weight in weights]
+    if all(is_on_host(weight) for weight in weights):
+        return [count_zero_bits(host_bits(weight)) for weight in weights]
     return paddle.stack([(magnitude_bits(weight) == 0).astype("int64").sum() for weight in weights]).numpy().tolist()
 
 

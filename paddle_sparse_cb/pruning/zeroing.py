@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import paddle
 
-from ..utils.float_bits import host_bits, on_host
+from ..utils.float_bits import host_bits, is_on_host
 
 
 def zeroing(tensor: paddle.Tensor, mask: paddle.Tensor) -> Callable[[], None]:
@@ -21,7 +21,7 @@ def zeroing(tensor: paddle.Tensor, mask: paddle.Tensor) -> Callable[[], None]:
         A call without arguments, to be made under `paddle.no_grad`. On the host what it writes is +0.0, whatever was
         there, NaN included.
     """
-    return _on_host(tensor, mask) if on_host(tensor) and on_host(mask) else _on_device(tensor, mask)
+    return _on_host(tensor, mask) if is_on_host(tensor) and is_on_host(mask) else _on_device(tensor, mask)
 
 
 def _on_host(tensor: paddle.Tensor, mask: paddle.Tensor) -> Callable[[], None]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..callbacks.resume import Place
-from ..checkpoints.state import PruningState, load_state, require_same
-from ..checkpoints.store import last_checkpoint, saved_place
+from ..callbacks.resume import TrainingPosition
+from ..checkpoints.state import PruningState, check_same, load_state
+from ..checkpoints.store import last_checkpoint, read_position
 from ..errors import InputError
-from ..utils.distributed import is_first, say
+from ..utils.distributed import is_rank_zero, rank_zero_info
 from .schema import Recipe
 
 LAST = "last"
@@ -40,7 +40,7 @@ class Checkpoint:
         """What was measured before the pruning."""
         return dict(self.state.training.get("dense") or {})
 
-    def place(self, batches: int, changed: bool = False) -> Place:
+    def place(self, batches: int, changed: bool = False) -> TrainingPosition:
         """The place to go on from.
 
         Args:
@@ -50,14 +50,14 @@ class Checkpoint:
         Raises:
             InputError: they have, and the checkpoint is not of an epoch's end.
         """
-        place, before = saved_place(self.path), self.state.training.get("batches")
+        place, before = read_position(self.path), self.state.training.get("batches")
         if batches == before or not changed:  # where it is an error, the loading says so
             return place
         if place.batch != before:
             raise InputError(f"{self.path}: it was saved after {place.batch} of {before} batches of epoch "
                              f"{place.epoch}, and this training has {batches} in an epoch: go on from a checkpoint of "
                              "an epoch's end")
-        return Place(place.epoch, batches)
+        return TrainingPosition(place.epoch, batches)
 
 
 def folder(recipe: Recipe) -> Path:
@@ -65,7 +65,7 @@ def folder(recipe: Recipe) -> Path:
     return recipe.weights.parent
 
 
-def to_keep(recipe: Recipe, dense: dict[str, float]) -> dict[str, Any]:
+def checkpoint_metadata(recipe: Recipe, dense: dict[str, float]) -> dict[str, Any]:
     """What a recipe's checkpoints have to say: the recipe, to be compared, and what was measured before the pruning."""
     return {"recipe": _plain(recipe), "dense": dense}
 
@@ -94,13 +94,13 @@ def find(recipe: Recipe, resume: str | None, changed: bool = False) -> Checkpoin
         return None
     path = last_checkpoint(folder(recipe), say) if resume == LAST else _named(resume)
     if path is None:
-        say(f"no whole checkpoint in {folder(recipe)}: from the begin")
+        rank_zero_info(f"no whole checkpoint in {folder(recipe)}: from the begin")
         return None
     found = Checkpoint(path, load_state(path))
     if not changed:
-        require_same(found.state.training.get("recipe") or {}, _plain(recipe), path)
+        check_same(found.state.training.get("recipe") or {}, _plain(recipe), path)
     training = found.state.training
-    say(f"going on from {path}: {training.get('batch')} of {training.get('batches')} batches of epoch "
+    rank_zero_info(f"going on from {path}: {training.get('batch')} of {training.get('batches')} batches of epoch "
         f"{training.get('epoch')} are done")
     return found
 
@@ -120,13 +120,13 @@ def _named(resume: str) -> Path:
     return path
 
 
-def make_way(recipe: Recipe) -> None:
+def archive_previous(recipe: Recipe) -> None:
     """Sets the checkpoints of an earlier training aside, on rank 0: a kill must not make one training out of two."""
     checkpoints = folder(recipe)
-    if is_first() and checkpoints.is_dir():
+    if is_rank_zero() and checkpoints.is_dir():
         earlier = checkpoints.with_name("checkpoints.earlier")
         if earlier.exists():
             shutil.rmtree(earlier)
         os.rename(checkpoints, earlier)
         if not (earlier / "final.pdparams").is_file():
-            say(f"{earlier} has the checkpoints of a training that was interrupted; --resume {earlier} goes on with it")
+            rank_zero_info(f"{earlier} has the checkpoints of a training that was interrupted; --resume {earlier} goes on with it")

@@ -19,27 +19,27 @@ from paddle.static import InputSpec
 
 from ..callbacks.best_checkpoint import BestCheckpoint
 from ..callbacks.ema import EMACallback
-from ..callbacks.eta import TimeLeft
+from ..callbacks.eta import EtaPrinter
 from ..callbacks.evaluation_log import EvaluationLog
-from ..callbacks.resume import Onward, Place
+from ..callbacks.resume import ResumableCallbacks, TrainingPosition
 from ..callbacks.sparsity import SparsityCallback
 from ..callbacks.stop_on_signal import Signals, StopOnSignal
 from ..checkpoints.store import Checkpoints, load_checkpoint
 from ..deploy.export import Export
 from ..deploy.lite.optimizer import OptimizeLite, find_optimizer
-from ..deploy.lite.prediction import dense_layers, require_sparse
-from ..deploy.verify import print_checks, require, verify
+from ..deploy.lite.prediction import check_runs_sparse, dense_layers
+from ..deploy.verify import print_verification, require, verify
 from ..detection import config
-from ..detection.datasets.build import ground_truth, make_loader
+from ..detection.datasets.build import build_loader, ground_truth
 from ..detection.metric import CocoMAP
-from ..detection.network import DetectionLoss, DetectionNetwork, EpochToNetwork, make_network, make_optimizer
+from ..detection.network import DetectionLoss, DetectionNetwork, SetEpoch, build_network, build_optimizer
 from ..detection.weights import load_pretrained
-from ..errors import InputError, StepError
+from ..errors import InputError, PipelineError
 from ..hooks import Hook, HookContext, call_hooks
 from ..pruning.planner import PrunePlan, make_plan
 from ..pruning.statistics import measure_sparsity
 from ..report.report import WriteReport, read_report, table
-from ..utils.distributed import SharedStatistics, is_first, say
+from ..utils.distributed import SyncBuffers, is_rank_zero, rank_zero_info
 from . import resume as resumption
 from .resume import Checkpoint
 from .schema import Recipe
@@ -74,8 +74,8 @@ class Run:
 
     def evaluate(self) -> dict[str, float]:
         """`mAP` and `AP50` of the network as it is; all ranks take part."""
-        say(f"evaluating on {len(self.eval_loader.dataset)} images ...")
-        result = self.model.evaluate(self.eval_loader, verbose=0, callbacks=[SharedStatistics()])
+        rank_zero_info(f"evaluating on {len(self.eval_loader.dataset)} images ...")
+        result = self.model.evaluate(self.eval_loader, verbose=0, callbacks=[SyncBuffers()])
         return {name: float(result[name]) for name in ("mAP", "AP50")}
 
     def context(self) -> HookContext:
@@ -108,7 +108,7 @@ class _ExportDetector:
     def __call__(self, context: HookContext) -> None:
         options = self.run.recipe.content.get("export") or {}
         behind_heads = {key: options[key] for key in ("post_process", "nms") if key in options}
-        with self.run.network.exporting(*self.run.recipe.input_size, **behind_heads) as (detector, specs):
+        with self.run.network.export_mode(*self.run.recipe.input_size, **behind_heads) as (detector, specs):
             Export(specs, detector)(context)
 
 
@@ -155,7 +155,7 @@ def train(recipe: Recipe, how: How | None = None) -> None:
 
     Raises:
         InputError: the recipe, its data, its weights or the checkpoint cannot be used.
-        StepError: a step after the training failed, or what came out does not hold the promise.
+        PipelineError: a step after the training failed, or what came out does not hold the promise.
         KeyboardInterrupt: a signal ended the training; `Interrupted` if a checkpoint was saved.
     """
     how = how or How()
@@ -176,20 +176,20 @@ def train(recipe: Recipe, how: How | None = None) -> None:
             call_hooks([_Evaluate(run), run.report, _print_table], run.context())
             return
         run.report.dense = checkpoint.dense if checkpoint else _measure_dense(run)
-        if is_first() and not checkpoint:
+        if is_rank_zero() and not checkpoint:
             # Curves of two runs in one plot help nobody.
             shutil.rmtree(recipe.output / "tensorboard", ignore_errors=True)
         # The report is written before Lite too, in case its optimizer is missing.
         hooks: list[Hook] = [_Evaluate(run), _note_weights, _ExportDetector(run), run.report, *_after_export(run)]
         _fit(run, [SparsityCallback(**{**recipe.sparsity, "skip": ()}, plan=run.plan, save_dir=recipe.output,
                                     log_dir=recipe.output / "tensorboard", post_train=hooks,
-                                    resume=checkpoint.path if checkpoint else None, resume_changed=how.changed)],
+                                    resume=checkpoint.path if checkpoint else None, allow_config_change=how.changed)],
              how, checkpoint)
 
 
 def _measure_dense(run: Run) -> dict[str, float]:
     found = {**run.evaluate(), "sparsity": measure_sparsity(run.network, run.plan).ratio}
-    say(f"before pruning: mAP {found['mAP']:.4f}, AP50 {found['AP50']:.4f}")
+    rank_zero_info(f"before pruning: mAP {found['mAP']:.4f}, AP50 {found['AP50']:.4f}")
     return found
 
 
@@ -201,12 +201,12 @@ def _check(recipe: Recipe) -> None:
         raise InputError(f"save_dir: {recipe.output} cannot be made: {folder} is no folder that can be written to")
     _averaging(recipe)
     if recipe.content.get("amp", False) and paddle.get_device() == "cpu":
-        say("warning: amp: on a CPU Paddle trains in float32 all the same")
-    if recipe.sparsity is not None and is_first():
+        rank_zero_info("warning: amp: on a CPU Paddle trains in float32 all the same")
+    if recipe.sparsity is not None and is_rank_zero():
         try:
             find_optimizer()
-        except StepError as error:
-            say(f"warning: {error}")
+        except PipelineError as error:
+            rank_zero_info(f"warning: {error}")
 
 
 @_naming_its_files
@@ -228,7 +228,7 @@ def _require_sparse(recipe: Recipe, plan: PrunePlan) -> None:
         if layer.shape[0] % rows or layer.shape[1] % columns:
             raise InputError(f"{recipe.files}: Sparsity.sparse_block {[rows, columns]} does not divide {layer.name} "
                              f"{list(layer.shape)}, which would end below its ratio")
-    require_sparse(plan, SparsityCallback(**recipe.sparsity).least_sparsity(plan))
+    check_runs_sparse(plan, SparsityCallback(**recipe.sparsity).min_sparsity(plan))
 
 
 def _after_export(run: Run) -> list[Hook]:
@@ -238,20 +238,20 @@ def _after_export(run: Run) -> list[Hook]:
 def _fit(run: Run, callbacks: list[paddle.callbacks.Callback], how: How, checkpoint: Checkpoint | None) -> None:
     recipe, content = run.recipe, run.recipe.content
     every = content.get("snapshot_epoch", 1)
-    place = checkpoint.place(len(run.train_loader), how.changed) if checkpoint else Place()
+    place = checkpoint.place(len(run.train_loader), how.changed) if checkpoint else TrainingPosition()
     folder = resumption.folder(recipe)
     if not checkpoint:
-        resumption.make_way(recipe)
-    kept = resumption.to_keep(recipe, run.report.dense)
+        resumption.archive_previous(recipe)
+    kept = resumption.checkpoint_metadata(recipe, run.report.dense)
     saving = Checkpoints(folder, every, content.get("snapshot_iter"), kept, place)
-    common = [EpochToNetwork(), TimeLeft(recipe.name), SharedStatistics(), *_averaging(recipe, checkpoint), saving,
+    common = [SetEpoch(), EtaPrinter(recipe.name), SyncBuffers(), *_averaging(recipe, checkpoint), saving,
               StopOnSignal(how.signals, saving), BestCheckpoint(folder, "mAP", place=place),
               EvaluationLog(recipe.evaluations, ("mAP", "AP50"), place), *callbacks]
-    if is_first():
+    if is_rank_zero():
         common.append(ProgBarLogger(content.get("log_iter", 20), verbose=1 if sys.stdout.isatty() else 2))
     measured = run.eval_loader if how.evaluating else None
     run.model.fit(run.train_loader, measured, epochs=content["epoch"], verbose=0,
-                  callbacks=[Onward(common, run.train_loader, measured, every, place, recipe.seed)])
+                  callbacks=[ResumableCallbacks(common, run.train_loader, measured, every, place, recipe.seed)])
 
 
 def _averaging(recipe: Recipe, checkpoint: Checkpoint | None = None) -> list[EMACallback]:
@@ -278,13 +278,13 @@ def _start_weights(recipe: Recipe, how: How) -> str | None:
     if dense is None:
         source = recipe.content.get("pretrain_weights")
         if not source and recipe.sparsity is not None:
-            say("warning: starting from untrained weights; pruning assumes a converged model")
+            rank_zero_info("warning: starting from untrained weights; pruning assumes a converged model")
         return source
     report = dense.output / "report.json"
     if dense.weights.is_file() and report.is_file() and read_report(dense.output)["digest"] == dense.digest:
-        say(f"using the dense model of {dense.path} in {dense.output}")
+        rank_zero_info(f"using the dense model of {dense.path} in {dense.output}")
     else:
-        say(f"training the dense model first: {dense.path}")
+        rank_zero_info(f"training the dense model first: {dense.path}")
         train(dense, replace(how, resume=how.resume and resumption.LAST))
         if paddle.distributed.get_world_size() > 1:
             paddle.distributed.barrier()  # rank 0 has written what all read
@@ -301,13 +301,13 @@ def _build(recipe: Recipe) -> Run:
         write_annotations(recipe)
     with config.blaming(recipe.files):
         registry = config.load(recipe.content, recipe.files)
-        network = make_network(registry)
-        loaders = make_loader(registry, "Train"), make_loader(registry, "Eval")
+        network = build_network(registry)
+        loaders = build_loader(registry, "Train"), build_loader(registry, "Eval")
         plan = _plan(recipe, network)
         if paddle.get_device() == "cpu":
-            from ..detection.depthwise import speed_up  # here, because numba is not for Paddle 3
+            from ..detection.depthwise import use_fast_depthwise  # here, because numba is not for Paddle 3
 
-            speed_up(network)
+            use_fast_depthwise(network)
         report = WriteReport(recipe.name, recipe.seed, recipe.model, recipe.input_size, recipe.digest)
         return Run(recipe, network, _prepare(recipe, network, *loaders), *loaders, plan, report)
 
@@ -316,10 +316,10 @@ def _build(recipe: Recipe) -> Run:
 def _load(recipe: Recipe, run: Run, source: str) -> None:
     """Puts weights into the network, and says what came of it."""
     loaded = load_pretrained(run.network, source)
-    say(str(loaded))
+    rank_zero_info(str(loaded))
     untrained = len({layer.name for layer in run.plan.pruned} & set(loaded.left))
     if untrained:
-        say(f"warning: {untrained} of the {len(run.plan.pruned)} layers to prune start untrained; pruning assumes a "
+        rank_zero_info(f"warning: {untrained} of the {len(run.plan.pruned)} layers to prune start untrained; pruning assumes a "
             "converged model")
 
 
@@ -329,7 +329,7 @@ def _prepare(recipe: Recipe, network: DetectionNetwork, train_loader: paddle.io.
         model = paddle.Model(network, inputs=network.input_spec())
     image_ids = [int(record["im_id"][0]) for record in eval_loader.dataset.source.roidbs]
     metric = CocoMAP(ground_truth(eval_loader.dataset.source), image_ids)
-    model.prepare(make_optimizer(network, len(train_loader)), DetectionLoss(), metric, _mixed_precision(recipe))
+    model.prepare(build_optimizer(network, len(train_loader)), DetectionLoss(), metric, _mixed_precision(recipe))
     return model
 
 
@@ -365,7 +365,7 @@ def _plan(recipe: Recipe, network: DetectionNetwork) -> PrunePlan:
     rules = recipe.sparsity or {}
     plan = make_plan(network, spec, skip=[*network.prediction_layers(), *rules.get("skip", ())],
                      prune_params_type=rules.get("prune_params_type", "conv1x1_only"),
-                     prune_squeeze=rules.get("prune_squeeze", False))
+                     prune_squeeze_excite=rules.get("prune_squeeze_excite", False))
     if recipe.sparsity is not None:
         return plan
     return PrunePlan(tuple(replace(layer, pruned=False, reason=layer.reason or "dense recipe")
@@ -380,11 +380,11 @@ def print_plan(recipe: Recipe) -> None:
         InputError: a planned layer would end below its ratio, or dense in Paddle-Lite.
     """
     with config.blaming(recipe.files):
-        plan = _plan(recipe, make_network(config.load(recipe.content, recipe.files)))
+        plan = _plan(recipe, build_network(config.load(recipe.content, recipe.files)))
     print(plan)
     if recipe.sparsity is None:
         return
-    least = SparsityCallback(**recipe.sparsity).least_sparsity(plan)
+    least = SparsityCallback(**recipe.sparsity).min_sparsity(plan)
     for name, reason in dense_layers(plan, least).items():
         print(f"dense in Paddle-Lite: {name}: {reason}")
     _require_sparse(recipe, plan)
@@ -408,7 +408,7 @@ def optimize(recipe: Recipe) -> None:
 
     Raises:
         InputError: the recipe has not been trained or exported.
-        StepError: the optimizer is missing or failed, or the result does not hold the promise.
+        PipelineError: the optimizer is missing or failed, or the result does not hold the promise.
     """
     run = _trained(recipe)
     context = run.context()
@@ -417,7 +417,7 @@ def optimize(recipe: Recipe) -> None:
     report = read_report(recipe.output)
     run.report.digest = report["digest"]  # of what was trained, which the file may have left behind
     if report["digest"] != recipe.digest:
-        say(f"warning: {recipe.path} has changed since it was trained")
+        rank_zero_info(f"warning: {recipe.path} has changed since it was trained")
     for row in report["rows"]:
         metrics = {"mAP": row["map"], "AP50": row["ap50"], "sparsity": row["sparsity"]}
         if row["name"] == "dense":
@@ -432,9 +432,9 @@ def check(recipe: Recipe) -> None:
 
     Raises:
         InputError: the recipe has not been trained.
-        StepError: a file does not hold the promise.
+        PipelineError: a file does not hold the promise.
     """
-    call_hooks([verify, print_checks, require], _trained(recipe).context())
+    call_hooks([verify, print_verification, require], _trained(recipe).context())
 
 
 def _trained(recipe: Recipe) -> Run:

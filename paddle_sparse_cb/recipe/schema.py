@@ -27,7 +27,7 @@ from ..utils.validation import check_count
 
 # Arguments that a recipe cannot give: objects, and what follows from the recipe itself.
 _NOT_IN_A_RECIPE = {"self", "plan", "skip_params_func", "post_train", "log_dir", "save_dir", "resume",
-                    "resume_changed"}
+                    "allow_config_change"}
 _PARAMETERS = inspect.signature(SparsityCallback.__init__).parameters
 _SPARSITY_KEYS = frozenset(_PARAMETERS) - _NOT_IN_A_RECIPE
 _DEFAULT_RATIO = _PARAMETERS["ratio"].default

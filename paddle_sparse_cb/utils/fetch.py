@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import InputError
-from .files import cache_dir, made_once
+from .files import build_once, cache_dir
 
 TIMEOUT = 30  # seconds without a sign of the host
 _HUB = "https://paddledet.bj.bcebos.com/"  # what PaddleDetection calls ppdet://
@@ -45,7 +45,7 @@ def fetch(url: str) -> Path:
     if not address.startswith(("https://", "http://")) or not name:
         raise InputError(f"pretrain_weights: {url}: a URL is https://, http:// or ppdet:// and names a file")
     folder = cache_dir() / "weights" / hashlib.sha256(f"{address}#{fragment}".encode()).hexdigest()[:16]
-    made_once(folder, lambda scratch: _download(address, scratch, name, digest[1] if digest else ""))
+    build_once(folder, lambda scratch: _download(address, scratch, name, digest[1] if digest else ""))
     return folder / name
 
 

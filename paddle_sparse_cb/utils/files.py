@@ -18,7 +18,7 @@ def cache_dir() -> Path:
 
 
 @contextlib.contextmanager
-def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a scratch path to write a file to; it takes the target's place when the block ends well.
 
     The scratch path lies beside the target, so that the last step is a rename within one file system. When the block
@@ -35,10 +35,10 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch_dir:
         scratch = Path(scratch_dir, target.name)
         yield scratch
-        put_in_place(scratch, target)
+        atomic_replace(scratch, target)
 
 
-def put_in_place(scratch: Path, target: Path) -> None:
+def atomic_replace(scratch: Path, target: Path) -> None:
     """Renames a finished file to its name, after its content is on the disk: a power cut leaves the old or the new."""
     with scratch.open("rb") as file:
         os.fsync(file.fileno())
@@ -47,11 +47,11 @@ def put_in_place(scratch: Path, target: Path) -> None:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a UTF-8 text file whole or not at all."""
-    with replacing(path) as scratch:
+    with atomic_write(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
 
 
-def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+def build_once(folder: Path, make: Callable[[Path], None]) -> Path:
     """Gives a folder of the cache, and makes it if it is not there.
 
     Args:

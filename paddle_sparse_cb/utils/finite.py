@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ..errors import StepError
-from .float_bits import host_bits, in_chunks, magnitudes, on_host
+from ..errors import PipelineError
+from .float_bits import host_bits, is_on_host, magnitudes, split_chunks
 
 _INFINITY = {paddle.float16: 0x7C00, paddle.bfloat16: 0x7F80}  # the bits; NaN is above
 _FLOATS = {paddle.float32: np.float32, paddle.float64: np.float64}
 
 
-def finiteness(tensor: paddle.Tensor) -> Callable[[], bool]:
+def make_finite_check(tensor: paddle.Tensor) -> Callable[[], bool]:
     """Looks up once what it takes to tell whether a tensor is finite, and returns the call that does.
 
     Args:
         tensor: any shape, of a floating-point type.
     """
-    if not on_host(tensor):
+    if not is_on_host(tensor):
         return lambda: bool(paddle.isfinite(tensor).all())
     address, dtype = tensor.data_ptr(), tensor.dtype
     chunks, known = _to_look_at(tensor)
@@ -41,13 +41,13 @@ def finiteness(tensor: paddle.Tensor) -> Callable[[], bool]:
 
 def _to_look_at(tensor: paddle.Tensor) -> tuple[list[np.ndarray], Callable[[np.ndarray], Any]]:
     """A tensor's memory in chunks, and what tells whether all of a chunk is finite."""
-    chunks = in_chunks(host_bits(tensor))
+    chunks = split_chunks(host_bits(tensor))
     if tensor.dtype in _FLOATS:
         return [chunk.view(_FLOATS[tensor.dtype]) for chunk in chunks], lambda chunk: np.isfinite(chunk).all()
     return chunks, lambda chunk: magnitudes(chunk).max() < _INFINITY[tensor.dtype]
 
 
-def require_finite(network: paddle.nn.Layer, where: str) -> None:
+def check_finite(network: paddle.nn.Layer, where: str) -> None:
     """Makes sure that a network is worth keeping: its parameters, the running statistics of batch norms among them.
 
     Args:
@@ -55,17 +55,17 @@ def require_finite(network: paddle.nn.Layer, where: str) -> None:
         where: what was about to be done with it, for the message: `checkpoint 7`.
 
     Raises:
-        StepError: names the first parameter that is not finite.
+        PipelineError: names the first parameter that is not finite.
 
     Example:
-        >>> require_finite(paddle.nn.Linear(2, 2), "checkpoint 7")
+        >>> check_finite(paddle.nn.Linear(2, 2), "checkpoint 7")
     """
     for name, parameter in network.named_parameters():
-        if paddle.is_floating_point(parameter) and parameter.size and not finiteness(parameter)():
-            raise StepError(f"{where}: the training diverged: {name} is not finite")
+        if paddle.is_floating_point(parameter) and parameter.size and not make_finite_check(parameter)():
+            raise PipelineError(f"{where}: the training diverged: {name} is not finite")
 
 
-def require_finite_loss(losses: Any, step: int) -> None:
+def check_finite_loss(losses: Any, step: int) -> None:
     """Makes sure that a batch had a loss.
 
     Args:
@@ -73,11 +73,11 @@ def require_finite_loss(losses: Any, step: int) -> None:
         step: optimizer steps done.
 
     Raises:
-        StepError: one of them is not finite.
+        PipelineError: one of them is not finite.
 
     Example:
-        >>> require_finite_loss([0.7, 1.2], 30)
+        >>> check_finite_loss([0.7, 1.2], 30)
     """
     values = losses if isinstance(losses, (list, tuple)) else [losses]
     if not all(math.isfinite(value) for value in values if value is not None):
-        raise StepError(f"the training diverged: the loss is {', '.join(map(str, values))} at optimizer step {step}")
+        raise PipelineError(f"the training diverged: the loss is {', '.join(map(str, values))} at optimizer step {step}")

@@ -34,7 +34,7 @@ def magnitude_bits(values: paddle.Tensor) -> paddle.Tensor:
     return values.abs().view(_INTEGERS[values.dtype])
 
 
-def on_host(values: paddle.Tensor) -> bool:
+def is_on_host(values: paddle.Tensor) -> bool:
     """Whether numpy can look at a tensor where it is."""
     return bool(values.place.is_cpu_place()) and bool(values.is_contiguous())
 
@@ -55,7 +55,7 @@ def host_bits(values: paddle.Tensor) -> np.ndarray:
     small that this was most of the time.
 
     Args:
-        values: `on_host`.
+        values: `is_on_host`.
 
     Returns:
         [n], of use while the tensor keeps its `data_ptr()`.
@@ -63,7 +63,7 @@ def host_bits(values: paddle.Tensor) -> np.ndarray:
     return np.asarray(_Memory(values))
 
 
-def in_chunks(array: np.ndarray) -> list[np.ndarray]:
+def split_chunks(array: np.ndarray) -> list[np.ndarray]:
     """Views of an array [n], each small enough for the cache."""
     return [array[start:start + _CHUNK] for start in range(0, len(array), _CHUNK)]
 
@@ -88,6 +88,6 @@ def magnitudes(bits: np.ndarray) -> np.ndarray:
     return np.bitwise_and(bits, _NO_SIGN[bits.dtype], out=scratch)  # without the sign: -0.0 is a zero
 
 
-def count_zeros_in(bits: np.ndarray) -> int:
+def count_zero_bits(bits: np.ndarray) -> int:
     """How many of the floats that `host_bits` shows as integers are zero."""
-    return len(bits) - sum(int(np.count_nonzero(magnitudes(chunk) > 0)) for chunk in in_chunks(bits))
+    return len(bits) - sum(int(np.count_nonzero(magnitudes(chunk) > 0)) for chunk in split_chunks(bits))

@@ -10,7 +10,7 @@ from paddle import nn
 
 
 @contextlib.contextmanager
-def evaluating(network: nn.Layer) -> Iterator[None]:
+def eval_mode(network: nn.Layer) -> Iterator[None]:
     """Evaluation mode, and afterwards each layer's own mode again (a frozen batch norm stays frozen)."""
     modes = [(layer, layer.training) for layer in network.sublayers(include_self=True)]
     network.eval()

@@ -26,7 +26,7 @@ _TRUTH = frozenset({"logical_not", "greater_than", "logical_and", "logical_or", 
 
 
 @contextlib.contextmanager
-def old_programs() -> Iterator[None]:
+def legacy_program_format() -> Iterator[None]:
     """Has Paddle 3 build and read programs in Paddle 2's format; does nothing in Paddle 2."""
     if not hasattr(paddle.pir_utils, "OldIrGuard"):
         yield

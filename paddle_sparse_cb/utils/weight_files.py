@@ -153,14 +153,14 @@ def load_inference(prefix: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     Raises:
         InputError: a file is missing or damaged, or is not of the same model as the others.
     """
-    names = load_names(prefix)
+    names = load_structured_names(prefix)
     shapes = {var.name: tuple(tensor_details(var).dims) for block in parse_program(prefix).blocks for var in block.vars
               if var.persistable and var.type.type == TENSOR}
     arrays = read_tensors(Path(f"{prefix}.pdiparams"), sorted(shapes.items()))
     return {names[variable]: array for variable, array in arrays.items() if variable in names}
 
 
-def load_names(prefix: str | os.PathLike[str]) -> dict[str, str]:
+def load_structured_names(prefix: str | os.PathLike[str]) -> dict[str, str]:
     """The structured names of an exported model's weights, by their variables in the program.
 
     Raises:

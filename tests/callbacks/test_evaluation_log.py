@@ -5,7 +5,7 @@ from helpers import Pointwise, classifier
 
 from paddle_sparse_cb import InputError, SparsityCallback
 from paddle_sparse_cb.callbacks.evaluation_log import EvaluationLog, best_by_sparsity, read_evaluations
-from paddle_sparse_cb.callbacks.resume import Place
+from paddle_sparse_cb.callbacks.resume import TrainingPosition
 
 
 def fit(digits, path, place=None):
@@ -25,7 +25,7 @@ def test_each_evaluation_is_kept_with_its_sparsity(first_digits, tmp_path):
 def test_a_training_that_goes_on_keeps_what_came_before(first_digits, tmp_path):
     path = tmp_path / "evaluations.json"
     path.write_text(json.dumps([{"epoch": epoch, "sparsity": 0.5, "acc": 2.0} for epoch in range(3)]))
-    fit(first_digits, path, Place(2, 1))
+    fit(first_digits, path, TrainingPosition(2, 1))
     assert [row["acc"] == 2 for row in read_evaluations(path)][:3] == [True, True, False]
     fit(first_digits, path)
     assert all(row["acc"] != 2 for row in read_evaluations(path))

@@ -10,12 +10,12 @@ from paddle_sparse_cb import (
     Checkpoints,
     EMACallback,
     InputError,
-    Onward,
-    Place,
-    Replay,
+    ResumableCallbacks,
+    SkipBatchesLoader,
     SparsityCallback,
+    TrainingPosition,
     last_checkpoint,
-    saved_place,
+    read_position,
 )
 from paddle_sparse_cb.utils.weight_files import load_arrays
 
@@ -78,7 +78,7 @@ class Stop(paddle.callbacks.Callback):
 
 def train(digits, folder, checkpoint=None, stop=None, workers=0, epochs=EPOCHS):
     """Trains, or goes on; every fit begins with other weights and names as in a process of its own."""
-    loader = Replay(paddle.io.DataLoader(digits, batch_size=40, shuffle=True, num_workers=workers), seed=3)
+    loader = SkipBatchesLoader(paddle.io.DataLoader(digits, batch_size=40, shuffle=True, num_workers=workers), seed=3)
     losses = Losses()
     sparsity = SparsityCallback(ratio=0.75, stable_epochs=1, pruning_epochs=2, tunning_epochs=1, pruning_steps=5,
                                 resume=checkpoint)
@@ -90,7 +90,7 @@ def train(digits, folder, checkpoint=None, stop=None, workers=0, epochs=EPOCHS):
                      *([Stop(*stop)] if stop else [])]
         try:
             model.fit(loader, epochs=epochs, verbose=0,
-                      callbacks=[Onward(callbacks, loader, place=saved_place(checkpoint), seed=3)])
+                      callbacks=[ResumableCallbacks(callbacks, loader, place=read_position(checkpoint), seed=3)])
         except InterruptedError:
             return None, losses.seen
     return sparsity.pruner, losses.seen
@@ -149,41 +149,41 @@ def test_a_training_that_was_done_is_only_finished(whole, first_digits, tmp_path
 
 
 @pytest.mark.parametrize(("place", "every", "expected"), [
-    (Place(), 1, "epoch 0,batch 0,batch 1,end 0,evaluation,evaluated True,"
+    (TrainingPosition(), 1, "epoch 0,batch 0,batch 1,end 0,evaluation,evaluated True,"
                  "epoch 1,batch 0,batch 1,end 1,evaluation,evaluated True,"
                  "epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True"),
-    (Place(), 2, "epoch 0,batch 0,batch 1,end 0,epoch 1,batch 0,batch 1,end 1,evaluation,evaluated True,"
+    (TrainingPosition(), 2, "epoch 0,batch 0,batch 1,end 0,epoch 1,batch 0,batch 1,end 1,evaluation,evaluated True,"
                  "epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True"),
-    (Place(1, 1), 1, "epoch 1,batch 1,end 1,evaluation,evaluated True,"
+    (TrainingPosition(1, 1), 1, "epoch 1,batch 1,end 1,evaluation,evaluated True,"
                      "epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True"),
-    (Place(1, 2), 1, "evaluation,evaluated True,epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True"),
-    (Place(0, 2), 2, "epoch 1,batch 0,batch 1,end 1,evaluation,evaluated True,"
+    (TrainingPosition(1, 2), 1, "evaluation,evaluated True,epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True"),
+    (TrainingPosition(0, 2), 2, "epoch 1,batch 0,batch 1,end 1,evaluation,evaluated True,"
                      "epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True"),
-    (Place(2, 2), 1, "evaluation,evaluated True"),
+    (TrainingPosition(2, 2), 1, "evaluation,evaluated True"),
 ])
 def test_callbacks_see_what_is_left(first_digits, place, every, expected):
-    loader, evaluation = (Replay(paddle.io.DataLoader(first_digits, batch_size=80)) for _ in range(2))
+    loader, evaluation = (SkipBatchesLoader(paddle.io.DataLoader(first_digits, batch_size=80)) for _ in range(2))
     events = Events()
     classifier(Dropping()).fit(loader, evaluation, epochs=3, verbose=0,
-                               callbacks=[Onward([events], loader, evaluation, every, place)])
+                               callbacks=[ResumableCallbacks([events], loader, evaluation, every, place)])
     assert ",".join(events.seen) == expected
 
 
 def test_a_loader_that_cannot_be_told_is_an_error(first_digits):
-    with pytest.raises(InputError, match=r"train is a loader with a method begin\(\), such as Replay"):
-        Onward([], paddle.io.DataLoader(first_digits))
+    with pytest.raises(InputError, match=r"train is a loader with a method begin\(\), such as SkipBatchesLoader"):
+        ResumableCallbacks([], paddle.io.DataLoader(first_digits))
 
 
 def test_averages_must_go_on_as_such(whole, first_digits):
     checkpoint = whole[0] / "1.pdsparse"
-    loader = Replay(paddle.io.DataLoader(first_digits, batch_size=40))
+    loader = SkipBatchesLoader(paddle.io.DataLoader(first_digits, batch_size=40))
     sparsity = SparsityCallback(ratio=0.75, stable_epochs=1, pruning_epochs=2, tunning_epochs=1, pruning_steps=5,
                                 resume=checkpoint)
     with paddle.utils.unique_name.guard():
         rate = paddle.optimizer.lr.CosineAnnealingDecay(0.05, EPOCHS * BATCHES)
         model = classifier(Dropping(), learning_rate=rate)
         with pytest.raises(InputError, match=r"1\.pdsparse: the training that it is of has an EMACallback"):
-            model.fit(loader, epochs=4, verbose=0, callbacks=[Onward([sparsity], loader, place=Place(1, 4))])
+            model.fit(loader, epochs=4, verbose=0, callbacks=[ResumableCallbacks([sparsity], loader, place=TrainingPosition(1, 4))])
 
 
 @pytest.mark.parametrize(("keywords", "said"), [

@@ -111,7 +111,7 @@ def test_what_would_stay_dense_in_paddle_lite_is_an_error_before_training(first_
 
 def test_squeeze_and_excitation_is_pruned_where_asked_for(first_digits):
     network = Pointwise()
-    sparsity = SparsityCallback(pruning_epochs=1, tunning_epochs=1, pruning_steps=4, prune_squeeze=True)
+    sparsity = SparsityCallback(pruning_epochs=1, tunning_epochs=1, pruning_steps=4, prune_squeeze_excite=True)
     classifier(network).fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity])
     assert float((network.squeeze[1].weight == 0).astype("float32").mean()) == 0.75
 
@@ -212,7 +212,7 @@ def test_a_loader_without_length_needs_iterations(digits):
     ({"skip_params_func": "f"}, "skip_params_func"), ({"skip": "head.*"}, "skip is a list"),
     ({"skip": 3}, "skip is a list"), ({"skip": {"a": 1}}, "skip is a list"), ({"per_layer": "maybe"}, "per_layer is"),
     ({"local_sparsity": 1}, "local_sparsity is True or False"), ({"plan": "x"}, "plan is what make_plan gives"),
-    ({"prune_squeeze": 1}, "prune_squeeze is True or False"),
+    ({"prune_squeeze_excite": 1}, "prune_squeeze_excite is True or False"),
     ({"scope": "uniform"}, "scope is one of"), ({"curve": "square"}, "curve is one of"),
     ({"sparse_block": (0, 1)}, "sparse_block"), ({"log_freq": 0}, "log_freq"),
     ({"post_train": [print]}, "post_train hooks need save_dir"),

@@ -5,10 +5,10 @@ import threading
 import pytest
 from helpers import Pointwise, classifier
 
-from paddle_sparse_cb.callbacks.resume import Place
+from paddle_sparse_cb.callbacks.resume import TrainingPosition
 from paddle_sparse_cb.callbacks.stop_on_signal import Interrupted, Signals, StopOnSignal
-from paddle_sparse_cb.checkpoints.store import Checkpoints, last_checkpoint, saved_place
-from paddle_sparse_cb.utils.distributed import say
+from paddle_sparse_cb.checkpoints.store import Checkpoints, last_checkpoint, read_position
+from paddle_sparse_cb.utils.distributed import rank_zero_info
 
 
 def fit(digits, folder, signals, when, number):
@@ -31,8 +31,8 @@ def fit(digits, folder, signals, when, number):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("when", "place"), [
-    (("on_train_batch_end", 1), Place(0, 2)), (("on_epoch_end", 0), Place(0, 4)),
-    (("on_eval_batch_begin", 2), Place(0, 4)), (("on_epoch_begin", 1), Place(1, 1)), (("on_train_end", 0), Place(1, 4)),
+    (("on_train_batch_end", 1), TrainingPosition(0, 2)), (("on_epoch_end", 0), TrainingPosition(0, 4)),
+    (("on_eval_batch_begin", 2), TrainingPosition(0, 4)), (("on_epoch_begin", 1), TrainingPosition(1, 1)), (("on_train_end", 0), TrainingPosition(1, 4)),
 ])
 def test_a_signal_saves_where_the_training_is(first_digits, tmp_path, number, when, place):
     signals = Signals()
@@ -42,7 +42,7 @@ def test_a_signal_saves_where_the_training_is(first_digits, tmp_path, number, wh
     assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
     newest = last_checkpoint(tmp_path)
     assert str(stopped.value) == f"{signal.Signals(number).name}: saved {newest}"
-    assert saved_place(newest) == place
+    assert read_position(newest) == place
 
 
 def test_a_second_ctrl_c_does_not_wait():
@@ -72,7 +72,7 @@ def test_what_is_no_training_ends_at_once():
 def test_a_thread_handles_nothing():
     def run():
         with Signals().handled():
-            say("nothing is handled here")
+            rank_zero_info("nothing is handled here")
 
     before = signal.getsignal(signal.SIGTERM)
     thread = threading.Thread(target=run)

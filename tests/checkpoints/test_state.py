@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddle_sparse_cb import InputError
-from paddle_sparse_cb.checkpoints.state import PruningState, file_digest, load_state, require_same, save_state
+from paddle_sparse_cb.checkpoints.state import PruningState, check_same, file_digest, load_state, save_state
 
 STATE = PruningState(12, {"ratio": 0.75, "plan": ["a.weight"]},
                      {"a.weight": np.arange(35).reshape(5, 7, 1, 1) % 3 == 0, "b.weight": np.zeros((3, 1), bool)},
@@ -90,13 +90,13 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_a_difference_names_both_sides():
-    require_same({"ratio": 0.75}, {"ratio": 0.75}, "2.pdsparse")
+    check_same({"ratio": 0.75}, {"ratio": 0.75}, "2.pdsparse")
     with pytest.raises(InputError, match=r"2\.pdsparse: its ratio is 0\.75, that of this training is 0\.85"):
-        require_same({"ratio": 0.75, "scope": "local"}, {"ratio": 0.85, "scope": "local"}, "2.pdsparse")
+        check_same({"ratio": 0.75, "scope": "local"}, {"ratio": 0.85, "scope": "local"}, "2.pdsparse")
     with pytest.raises(InputError, match="its scope is local, that of this training is nothing"):
-        require_same({"scope": "local"}, {}, "2.pdsparse")
+        check_same({"scope": "local"}, {}, "2.pdsparse")
     with pytest.raises(InputError, match=r"2\.pdsparse: plan: its a\.weight is nothing, that of this training is \[4"):
-        require_same({"plan": {"b.weight": [1]}}, {"plan": {"a.weight": [4, 4], "b.weight": [1]}}, "2.pdsparse")
+        check_same({"plan": {"b.weight": [1]}}, {"plan": {"a.weight": [4, 4], "b.weight": [1]}}, "2.pdsparse")
 
 
 def test_a_digest_is_of_the_whole_file(tmp_path):

@@ -10,11 +10,11 @@ import paddle
 import pytest
 from helpers import Pointwise, classifier
 
-from paddle_sparse_cb import GMPPruner, InputError, SparsityCallback, last_checkpoint, saved_place
-from paddle_sparse_cb.callbacks.resume import Place
+from paddle_sparse_cb import GMPPruner, InputError, SparsityCallback, last_checkpoint, read_position
+from paddle_sparse_cb.callbacks.resume import TrainingPosition
 from paddle_sparse_cb.checkpoints.state import file_digest, load_state, save_state
 from paddle_sparse_cb.checkpoints.store import Checkpoints, load_checkpoint
-from paddle_sparse_cb.errors import StepError
+from paddle_sparse_cb.errors import PipelineError
 
 
 def test_epochs_and_final_are_saved_whole(first_digits, tmp_path):
@@ -131,7 +131,7 @@ def test_the_newest_whole_checkpoint_is_taken_and_what_is_damaged_is_said(copied
     assert [line.partition(": ")[0] for line in said] == ["not used"] * 2
     assert "12_7.pdsparse: no such pruning state" in said[0]
     assert "3.pdopt is not the file that this state belongs to" in said[1]
-    assert saved_place(copied / "2.pdsparse") == Place(2, 4)
+    assert read_position(copied / "2.pdsparse") == TrainingPosition(2, 4)
 
 
 def test_without_a_whole_checkpoint_there_is_none(copied):
@@ -140,7 +140,7 @@ def test_without_a_whole_checkpoint_there_is_none(copied):
     with pytest.warns(UserWarning, match="not used: .*damaged"):
         assert last_checkpoint(copied) is None
     assert last_checkpoint(copied / "nowhere") is None
-    assert saved_place(None) == Place()
+    assert read_position(None) == TrainingPosition()
 
 
 def test_of_the_checkpoints_within_an_epoch_the_last_one_stays(first_digits, tmp_path):
@@ -191,7 +191,7 @@ def test_other_epochs_or_ranks_are_told_and_can_be_overridden(saved, copied, fir
 
 
 def test_another_ratio_can_be_gone_on_to(saved, copied, first_digits):
-    _, pruner = pruned_fit(first_digits, copied, 1, resume="2", ratio=0.9, resume_changed=True)
+    _, pruner = pruned_fit(first_digits, copied, 1, resume="2", ratio=0.9, allow_config_change=True)
     assert pruner.ratio == 0.9
     assert pruner.sparsity() >= 0.9
     before = load_state(saved / "2.pdsparse").masks
@@ -202,7 +202,7 @@ def test_another_ratio_can_be_gone_on_to(saved, copied, first_digits):
 def test_another_plan_cannot_be_overridden(copied, first_digits):
     with pytest.raises(InputError, match=r"2\.pdsparse: plan: its project\.weight is \[32, 64, 1, 1\], that of this "
                                          "training is nothing"):
-        pruned_fit(first_digits, copied, 1, resume="2", skip=("project.*",), resume_changed=True)
+        pruned_fit(first_digits, copied, 1, resume="2", skip=("project.*",), allow_config_change=True)
 
 
 def test_a_network_that_is_not_finite_is_not_saved(copied):
@@ -211,7 +211,7 @@ def test_a_network_that_is_not_finite_is_not_saved(copied):
     checkpoints = Checkpoints(copied)
     checkpoints.set_model(model)
     before = {path.name: path.read_bytes() for path in copied.iterdir()}
-    with pytest.raises(StepError, match=r"3 is not saved: the training diverged: expand\.weight is not finite"):
+    with pytest.raises(PipelineError, match=r"3 is not saved: the training diverged: expand\.weight is not finite"):
         checkpoints.save("3")
     assert {path.name: path.read_bytes() for path in copied.iterdir()} == before
 

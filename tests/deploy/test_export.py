@@ -10,7 +10,7 @@ from paddle.static import InputSpec
 
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.deploy.export import export
-from paddle_sparse_cb.utils.legacy_programs import old_programs
+from paddle_sparse_cb.utils.legacy_programs import legacy_program_format
 
 SPEC = [InputSpec([1, 1, 8, 8], "float32", "x")]
 
@@ -64,7 +64,7 @@ def test_an_export_that_fails_leaves_the_earlier_one(network, tmp_path):
 def test_an_export_that_failed_leaves_nothing_to_a_later_one(network, tmp_path):
     """Paddle would give its parameters to a later program that happens to lie at the same address."""
     notes = ProgramTranslator.get_instance()._params_recorder.params_dict
-    with pytest.raises(Exception, match="."), old_programs():
+    with pytest.raises(Exception, match="."), legacy_program_format():
         paddle.jit.save(nn.Conv2D(1, 2, 1), str(tmp_path / "failed"), [InputSpec([1, 1, 8], "float32", "x")])
     assert notes  # if this fails, Paddle has mended it
     export(network, tmp_path / "model", SPEC)

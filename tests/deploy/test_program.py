@@ -12,8 +12,8 @@ from paddle_sparse_cb.deploy.export import export
 from paddle_sparse_cb.deploy.lite.nb import read_nb
 from paddle_sparse_cb.deploy.lite.optimizer import count_convolutions, optimize
 from paddle_sparse_cb.deploy.program import read_program
-from paddle_sparse_cb.errors import StepError
-from paddle_sparse_cb.utils.legacy_programs import old_programs
+from paddle_sparse_cb.errors import PipelineError
+from paddle_sparse_cb.utils.legacy_programs import legacy_program_format
 
 SPEC = [InputSpec([1, 3, 8, 8], "float32", "x")]
 ON_16 = [InputSpec([1, 16, 8, 8], "float32", "x")]
@@ -41,10 +41,10 @@ def test_what_paddle_lite_misses_is_added_and_the_outputs_are_the_same(kind, tmp
 
 @pytest.mark.parametrize("kind", TRAPS)
 def test_as_paddle_exports_it_the_optimizer_fails(kind, tmp_path):
-    """If this fails, `mend` has become needless for that operator."""
-    with old_programs():
+    """If this fails, `patch_for_lite` has become needless for that operator."""
+    with legacy_program_format():
         paddle.jit.save(between_convolutions(TRAPS[kind]()), str(tmp_path / "model"), SPEC)
-    with pytest.raises(StepError, match="Paddle-Lite's optimizer failed"):
+    with pytest.raises(PipelineError, match="Paddle-Lite's optimizer failed"):
         optimize(tmp_path / "model", tmp_path / "model.nb", sparse=False)
 
 
@@ -90,14 +90,14 @@ def test_convolutions_side_by_side_are_kept_apart_and_the_outputs_are_the_same(w
 
 @pytest.mark.parametrize("what", PAIRS)
 def test_as_paddle_exports_them_they_are_merged_or_the_optimizer_fails(what, tmp_path):
-    """If this fails, `mend` has become needless there."""
+    """If this fails, `patch_for_lite` has become needless there."""
     make, becomes = PAIRS[what]
-    with old_programs():
+    with legacy_program_format():
         paddle.jit.save(Pairs(*make()), str(tmp_path / "model"), ON_16)
     if isinstance(becomes, int):
         assert count_convolutions(optimize(tmp_path / "model", tmp_path / "model.nb", sparse=False)).total == becomes
     else:
-        with pytest.raises(StepError, match=f"Check failed: .{becomes}"):
+        with pytest.raises(PipelineError, match=f"Check failed: .{becomes}"):
             optimize(tmp_path / "model", tmp_path / "model.nb", sparse=False)
 
 
@@ -110,7 +110,7 @@ def test_as_paddle_exports_them_they_are_merged_or_the_optimizer_fails(what, tmp
 def test_nothing_is_put_where_paddle_lite_would_not_merge(make, puts, tmp_path):
     network = make()
     network.eval()
-    with old_programs():
+    with legacy_program_format():
         paddle.jit.save(network, str(tmp_path / "paddle"), ON_16)
     before, after = read_program(tmp_path / "paddle"), read_program(export(network, tmp_path / "model", ON_16))
     assert after.kinds - before.kinds == ({"scale": 1} if puts else {})

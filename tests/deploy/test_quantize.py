@@ -10,7 +10,7 @@ from paddle_sparse_cb.deploy import Export, OptimizeLite, QuantizeInt8, require,
 from paddle_sparse_cb.deploy.export import export
 from paddle_sparse_cb.deploy.lite.nb import read_nb
 from paddle_sparse_cb.deploy.quantize import quantize
-from paddle_sparse_cb.errors import StepError
+from paddle_sparse_cb.errors import PipelineError
 from paddle_sparse_cb.utils.weight_files import load_inference
 
 SPEC = [InputSpec([1, 3, 32, 32], "float32", "image")]
@@ -106,5 +106,5 @@ def test_samples_that_do_not_fit_are_named(tmp_path):
 @pytest.mark.skipif(not PADDLE3, reason="Paddle 2 can")
 def test_on_paddle_3_the_error_says_where_to_go(tmp_path):
     prefix = export(with_activation(nn.ReLU()), tmp_path / "model", SPEC)
-    with pytest.raises(StepError, match=f"Paddle {paddle.__version__} quantises no model for Paddle-Lite; .*2.6.2"):
+    with pytest.raises(PipelineError, match=f"Paddle {paddle.__version__} quantises no model for Paddle-Lite; .*2.6.2"):
         quantize(prefix, tmp_path / "int8" / "model", samples())

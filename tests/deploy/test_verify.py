@@ -10,9 +10,9 @@ from paddle.static import InputSpec
 from paddle_sparse_cb import GMPPruner, HookContext, InputError, PrunePlan, make_plan, measure_sparsity
 from paddle_sparse_cb.deploy.export import Export
 from paddle_sparse_cb.deploy.lite.optimizer import OptimizeLite
-from paddle_sparse_cb.deploy.verify import check_arrays, print_checks, require, verify
-from paddle_sparse_cb.errors import StepError
-from paddle_sparse_cb.utils.legacy_programs import old_programs
+from paddle_sparse_cb.deploy.verify import check_arrays, print_verification, require, verify
+from paddle_sparse_cb.errors import PipelineError
+from paddle_sparse_cb.utils.legacy_programs import legacy_program_format
 
 SPEC = [InputSpec([1, 1, 8, 8], "float32", "x")]
 
@@ -51,7 +51,7 @@ def test_each_layer_of_the_file_is_listed_with_its_zeros_and_its_kernel(context,
         ("stem.0.weight", 0, "dense"), ("depthwise.weight", 0, "dense"), ("expand.weight", 768, "sparse"),
         ("squeeze.1.weight", 0, "dense"), ("squeeze.3.weight", 0, "dense"), ("project.weight", 1536, "sparse"),
         ("strided.weight", 0, "dense")]
-    print_checks(context)
+    print_verification(context)
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("project.weight"))
     assert row.split() == ["project.weight", "32x64x1x1", "1,536", "1,536", "1,536", "1,536", "sparse", "pruned"]
 
@@ -61,12 +61,12 @@ def test_layers_that_lite_merges_are_told_from_dense_ones(tmp_path):
     context = prepared(network, tmp_path)
     context.artefacts["inference"] = tmp_path / "inference" / "model"
     network.eval()
-    with old_programs():
+    with legacy_program_format():
         paddle.jit.save(network, str(context.artefacts["inference"]), SPEC)  # as `Export` would not
     OptimizeLite()(context)
     verify(context)
     assert [layer["kernel"] for layer in context.checks["nb"]["layers"]] == ["dense", "merged", "merged", "sparse"]
-    with pytest.raises(StepError, match="1 of 3 planned layers run sparse; .*; dense: 2.weight, 3.weight$"):
+    with pytest.raises(PipelineError, match="1 of 3 planned layers run sparse; .*; dense: 2.weight, 3.weight$"):
         require(context)
 
 
@@ -76,7 +76,7 @@ def test_a_layer_that_runs_dense_is_named_although_its_zeros_are_right(context):
     context.plan = PrunePlan((*context.plan.pruned, replace(project, pruned=True)))
     verify(context)
     assert context.checks["nb"]["dense_layers"] == ["strided.weight"]
-    with pytest.raises(StepError, match=r"2 of 3 planned layers run sparse; .*; dense: strided.weight$"):
+    with pytest.raises(PipelineError, match=r"2 of 3 planned layers run sparse; .*; dense: strided.weight$"):
         require(context)
 
 
@@ -84,7 +84,7 @@ def test_a_dense_file_in_the_place_of_the_sparse_one_does_not_pass(context):
     made(context)
     context.artefacts["nb_sparse"] = context.artefacts["nb_dense"]
     verify(context)
-    with pytest.raises(StepError, match=r"model_dense.nb: 0 of 2 planned layers run sparse; (\S+) bytes, dense \1;"):
+    with pytest.raises(PipelineError, match=r"model_dense.nb: 0 of 2 planned layers run sparse; (\S+) bytes, dense \1;"):
         require(context)
 
 
@@ -100,7 +100,7 @@ def test_a_file_of_other_weights_does_not_pass(context, file):
     context.artefacts[file] = other.artefacts[file]
     verify(context)
     assert context.checks["nb"]["sparse_convs"] == 2
-    with pytest.raises(StepError, match="other weights than the network's in expand.weight"):
+    with pytest.raises(PipelineError, match="other weights than the network's in expand.weight"):
         require(context)
 
 
@@ -119,7 +119,7 @@ def test_a_checkpoint_with_one_zero_too_few_does_not_pass(context):
     paddle.save(state, str(context.artefacts["pdparams"]))
     verify(context)
     assert context.checks["pdparams"]["wrong"] == ["expand.weight"]
-    with pytest.raises(StepError, match=r"pdparams: 74.9674% zeros .* other weights than .* in expand.weight"):
+    with pytest.raises(PipelineError, match=r"pdparams: 74.9674% zeros .* other weights than .* in expand.weight"):
         require(context)
 
 
@@ -141,7 +141,7 @@ def test_a_layer_that_runs_dense_does_not_pass(context):
     assert context.checks["pdiparams"]["sparsity"] < 0.75
     assert context.checks["nb"]["sparse_convs"] == 1
     del context.checks["pdiparams"]
-    with pytest.raises(StepError, match=r"model_sparse.nb: 1 of 2 planned layers run sparse"):
+    with pytest.raises(PipelineError, match=r"model_sparse.nb: 1 of 2 planned layers run sparse"):
         require(context)
 
 

@@ -9,7 +9,7 @@ from helpers import RECIPES
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.detection import allowlist as vocabulary
 from paddle_sparse_cb.detection import config
-from paddle_sparse_cb.detection.network import make_network, make_optimizer
+from paddle_sparse_cb.detection.network import build_network, build_optimizer
 
 WRITES = "open('pwned', 'w')"
 
@@ -17,7 +17,7 @@ WRITES = "open('pwned', 'w')"
 def make(content):
     """Makes all that a recipe describes but its data."""
     registry = config.load(content, "evil.yml")
-    make_optimizer(make_network(registry), 2)
+    build_optimizer(build_network(registry), 2)
     for split in ("Train", "Eval"):
         config.create(f"{split}Reader")
         config.create(f"{split}Dataset")

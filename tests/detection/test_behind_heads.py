@@ -9,7 +9,7 @@ from paddle.static import InputSpec
 from paddle_sparse_cb import GMPPruner, HookContext, make_plan, measure_sparsity
 from paddle_sparse_cb.deploy import Export, OptimizeLite, verify
 from paddle_sparse_cb.deploy.program import read_program
-from paddle_sparse_cb.detection.network import make_network
+from paddle_sparse_cb.detection.network import build_network
 
 SIZE = 128
 SPEC = [InputSpec([1, 3, SIZE, SIZE], "float32"), InputSpec([1, 2], "float32"), InputSpec([1, 1], "int64")]
@@ -19,12 +19,12 @@ MODES = {"nms": {}, "no nms": {"nms": False}, "raw heads": {"post_process": Fals
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_whatever_follows_the_heads_the_same_layers_run_sparse(mode, registry, tmp_path):
-    network = make_network(registry)
+    network = build_network(registry)
     plan = make_plan(network, SPEC, skip=network.prediction_layers())
     GMPPruner(network, ratio=0.75, local_sparsity=True, plan=plan,
               configs={"initial_ratio": 0.75, "pruning_steps": 1}).step()
     context = HookContext(network, tmp_path, plan, measure_sparsity(network, plan), 0.75)
-    with network.exporting(SIZE, SIZE, **MODES[mode]) as (detector, specs):
+    with network.export_mode(SIZE, SIZE, **MODES[mode]) as (detector, specs):
         Export(specs, detector)(context)
     assert (network.detector.export_post_process, network.detector.export_nms) == (True, True)
     for hook in (OptimizeLite(), verify):

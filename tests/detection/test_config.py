@@ -3,7 +3,7 @@ from helpers import RECIPES
 
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.detection import config
-from paddle_sparse_cb.errors import StepError
+from paddle_sparse_cb.errors import PipelineError
 
 
 def write(path, text):
@@ -68,10 +68,10 @@ def test_a_second_recipe_does_not_see_the_first():
 
 def test_a_second_network_is_built_like_the_first():
     """ppdet's LCPAN changes its own default argument; without a reset the second one has a level more."""
-    from paddle_sparse_cb.detection.network import make_network
+    from paddle_sparse_cb.detection.network import build_network
 
     content = config.read_with_bases(RECIPES / "picodet_s_416_trees.yml")
-    first, second = (list(make_network(config.load(content, "r.yml")).state_dict()) for _ in range(2))
+    first, second = (list(build_network(config.load(content, "r.yml")).state_dict()) for _ in range(2))
     assert first == second
 
 
@@ -93,5 +93,5 @@ def test_what_ppdet_raises_on_bad_values_names_the_block_and_the_failure_of_a_st
         with pytest.raises(InputError, match="PicoDet: cannot be made from the recipe: .*Error: x"), \
                 config.blaming("PicoDet"):
             raise error
-    with pytest.raises(StepError, match="missing"), config.blaming("PicoDet"):
-        raise StepError("missing")
+    with pytest.raises(PipelineError, match="missing"), config.blaming("PicoDet"):
+        raise PipelineError("missing")

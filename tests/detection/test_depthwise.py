@@ -5,8 +5,8 @@ import paddle
 import pytest
 from paddle import nn
 
-from paddle_sparse_cb.detection.depthwise import speed_up
-from paddle_sparse_cb.detection.network import make_network
+from paddle_sparse_cb.detection.depthwise import use_fast_depthwise
+from paddle_sparse_cb.detection.network import build_network
 
 
 def results(network, image):
@@ -24,7 +24,7 @@ def test_output_and_gradients_are_those_of_paddle(size, kernel, stride, padding)
     image = np.random.randn(3, 6, *size).astype("float32")
     theirs = results(network, image)
     network[0].weight.clear_grad()
-    assert speed_up(network) == 1
+    assert use_fast_depthwise(network) == 1
     for ours, their in zip(results(network, image), theirs):
         np.testing.assert_allclose(ours, their, rtol=1e-5, atol=1e-5)
 
@@ -34,15 +34,15 @@ def test_what_is_no_plain_depthwise_convolution_is_left_to_paddle():
               nn.Conv2D(4, 4, 3, groups=4), nn.Conv2D(4, 4, 3, groups=4, dilation=2, bias_attr=False),
               nn.Conv2D(4, 4, 3, groups=4, padding="SAME", bias_attr=False),
               nn.Conv2D(4, 4, 3, groups=4, padding=1, padding_mode="reflect", bias_attr=False)]
-    assert speed_up(nn.LayerList(others)) == 0
+    assert use_fast_depthwise(nn.LayerList(others)) == 0
 
 
 def test_a_detector_keeps_its_outputs_and_names(registry):
-    network = make_network(registry)
+    network = build_network(registry)
     network.eval()
     names = list(network.state_dict())
     fast = copy.deepcopy(network)
-    assert speed_up(fast) == 33
+    assert use_fast_depthwise(fast) == 33
     assert list(fast.state_dict()) == names
     image = paddle.randn([1, 3, 64, 64])
     maps = [each.neck(each.backbone({"image": image})) for each in (fast, network)]

@@ -11,14 +11,14 @@ from paddle_sparse_cb.deploy.export import export
 from paddle_sparse_cb.deploy.program import read_program
 from paddle_sparse_cb.detection import config
 from paddle_sparse_cb.detection import network as networks
-from paddle_sparse_cb.detection.network import DetectionLoss, DetectionNetwork, EpochToNetwork
+from paddle_sparse_cb.detection.network import DetectionLoss, DetectionNetwork, SetEpoch
 
 SPEC = [InputSpec([1, 3, 256, 256], "float32"), InputSpec([1, 2], "float32"), InputSpec([1, 1], "int64")]
 
 
 @pytest.fixture
 def picodet(registry):
-    return networks.make_network(registry)
+    return networks.build_network(registry)
 
 
 def batch(images=2, size=256):
@@ -66,7 +66,7 @@ def test_the_prediction_layers_and_the_squeeze_blocks_stay_dense(picodet):
 
 
 def test_the_network_learns_the_epoch_that_changes_its_label_assigner(picodet):
-    callback = EpochToNetwork()
+    callback = SetEpoch()
     callback.set_model(paddle.Model(picodet, inputs=picodet.input_spec()))
     callback.on_epoch_begin(101)
     assert picodet.epoch == 101
@@ -74,7 +74,7 @@ def test_the_network_learns_the_epoch_that_changes_its_label_assigner(picodet):
 
 
 def test_the_optimizer_is_the_recipes(picodet):
-    optimizer = networks.make_optimizer(picodet, steps_per_epoch=10)
+    optimizer = networks.build_optimizer(picodet, steps_per_epoch=10)
     assert type(optimizer).__name__ == "AdamW"
     assert optimizer.get_lr() == pytest.approx(1e-4)  # 0.001, warmed up from a tenth
 
@@ -87,7 +87,7 @@ def test_a_network_that_would_fill_the_machine_is_an_error_before_it_does(conten
     content = config.merge(content, config.read_with_bases(RECIPES / "picodet_s_416_trees.yml"))
     make = paddle.nn.Layer.create_parameter
     with pytest.raises(InputError, match="PicoDet: the recipe asks for more than 100,000,000 weights"):
-        networks.make_network(config.load(content, "r.yml"))
+        networks.build_network(config.load(content, "r.yml"))
     assert paddle.nn.Layer.create_parameter is make
 
 
@@ -98,16 +98,16 @@ def test_a_network_that_would_fill_the_machine_is_an_error_before_it_does(conten
 def test_a_learning_rate_of_more_steps_than_fit_into_memory_is_an_error(schedule):
     content = config.read_with_bases(RECIPES / "picodet_s_416_trees.yml")
     content["LearningRate"]["schedulers"][1] = config.parse_yaml(schedule)
-    picodet = networks.make_network(config.load(content, "r.yml"))
+    picodet = networks.build_network(config.load(content, "r.yml"))
     with pytest.raises(InputError, match="LearningRate: .* goes over .* steps"):
-        networks.make_optimizer(picodet, 10)
+        networks.build_optimizer(picodet, 10)
 
 
 def test_sync_bn_of_several_ranks_on_a_cpu_is_what_a_cpu_can_compute(registry, monkeypatch):
     monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
     monkeypatch.setattr("paddle.distributed.parallel._global_parallel_env", None)  # so that it is read again
     registry["norm_type"] = "sync_bn"
-    network = networks.make_network(registry)
+    network = networks.build_network(registry)
     assert paddle.distributed.get_world_size() == 2
     assert not any(isinstance(layer, nn.SyncBatchNorm) for layer in network.sublayers())
 
@@ -118,12 +118,12 @@ def test_sync_bn_of_several_gpus_is_a_batch_norm_in_evaluation_and_export(regist
     image, names = paddle.rand([1, 3, 64, 64]), list(detector.state_dict())
     before = [level.numpy() for level in detector.backbone({"image": image})]
     norms = sum(isinstance(layer, nn.BatchNorm2D) for layer in detector.sublayers())
-    converted = networks.normalizing_together(detector)
+    converted = networks.convert_sync_batch_norm(detector)
     assert sum(isinstance(layer, nn.SyncBatchNorm) for layer in converted.sublayers()) == norms
     assert list(converted.state_dict()) == names
     converted.eval()
     for level, expected in zip(converted.backbone({"image": image}), before):
         np.testing.assert_array_equal(level.numpy(), expected)
-    with DetectionNetwork(converted).exporting(64, 64) as (exported, specs):
+    with DetectionNetwork(converted).export_mode(64, 64) as (exported, specs):
         kinds = read_program(export(exported, tmp_path / "model", specs)).kinds
     assert kinds["batch_norm"] >= norms

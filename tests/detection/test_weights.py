@@ -3,13 +3,13 @@ import paddle
 import pytest
 from helpers import Pointwise, classifier, slim_checkpoint
 
-from paddle_sparse_cb import InputError, SparsityCallback, adopt_masks, make_plan, measure_sparsity
-from paddle_sparse_cb.detection.network import make_network
+from paddle_sparse_cb import InputError, SparsityCallback, apply_paddleslim_masks, make_plan, measure_sparsity
+from paddle_sparse_cb.detection.network import build_network
 from paddle_sparse_cb.detection.weights import load_pretrained
 
 
 def test_the_coco_weights_all_load_but_the_classes(registry):
-    network = make_network(registry)
+    network = build_network(registry)
     before = float(network.backbone.conv1.conv.weight.sum())
     loaded = load_pretrained(network, "sample:picodet_s_416_lcnet")
     assert float(network.backbone.conv1.conv.weight.sum()) != before
@@ -47,7 +47,7 @@ def test_a_source_that_is_not_there_is_named(network, source):
 def sparse_file(folder, kind):
     """A sparse `.pdparams` without state, and where it is zero: PaddleSlim's masks and all, or zeros alone."""
     _, saved = slim_checkpoint(Pointwise())
-    arrays, _ = adopt_masks(saved)
+    arrays, _ = apply_paddleslim_masks(saved)
     paddle.save(saved if kind == "masks" else arrays, str(folder / "model.pdparams"))
     return {name: array == 0 for name, array in arrays.items()}
 
@@ -68,7 +68,7 @@ def test_training_on_a_sparse_file_of_others_loses_none_of_its_zeros(tmp_path, f
     load_pretrained(network, str(tmp_path / "model"))
     for name, parameter in network.named_parameters():
         assert not parameter.numpy()[zeros[name]].any()
-    plan = make_plan(network, prune_squeeze=True)
+    plan = make_plan(network, prune_squeeze_excite=True)
     names = [layer.name for layer in plan.pruned]
     begun = measure_sparsity(network, plan).ratio
     assert begun > 0.55

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from helpers import PADDLE3, Pointwise, slim_checkpoint
 
-from paddle_sparse_cb import InputError, adopt_masks
+from paddle_sparse_cb import InputError, apply_paddleslim_masks
 
 PRUNED = {"expand.weight", "squeeze.1.weight", "squeeze.3.weight", "project.weight", "strided.weight"}
 
@@ -14,7 +14,7 @@ def test_the_masks_of_paddleslim_are_applied_and_gone():
     pruner, saved = slim_checkpoint(network)
     assert len(saved) > len(names)
     assert (saved["expand.weight"] == 0).mean() < 0.05  # dense where the masks say zero
-    arrays, masked = adopt_masks(saved)
+    arrays, masked = apply_paddleslim_masks(saved)
     assert list(arrays) == names
     assert set(masked) == PRUNED
     for name, parameter in network.named_parameters():
@@ -41,7 +41,7 @@ def test_masks_that_an_average_has_averaged_are_applied():
     mask = next(values for name, values in saved.items() if name.startswith("expand") and "w_0_mask" in name)
     assert mask.dtype == np.float32
     assert ((mask > 0) & (mask < 0.5)).any()
-    arrays, masked = adopt_masks(saved)
+    arrays, masked = apply_paddleslim_masks(saved)
     assert set(masked) == PRUNED
     held = pruner.masks[network.expand.weight.name].numpy().astype(bool)
     np.testing.assert_array_equal(arrays["expand.weight"] == 0, ~held)
@@ -49,7 +49,7 @@ def test_masks_that_an_average_has_averaged_are_applied():
 
 def test_a_checkpoint_without_masks_is_given_back(network):
     saved = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    arrays, masked = adopt_masks(saved)
+    arrays, masked = apply_paddleslim_masks(saved)
     assert masked == ()
     assert arrays.keys() == saved.keys()
     assert all(arrays[name] is saved[name] for name in saved)
@@ -57,7 +57,7 @@ def test_a_checkpoint_without_masks_is_given_back(network):
 
 def test_masks_of_ones_are_left_out_and_no_layer_counts():
     weight = np.ones((2, 3), "float32")
-    assert adopt_masks({"a.weight": weight, "a.linear_0_w_0_mask": np.ones((2, 3), "float32")})[1] == ()
+    assert apply_paddleslim_masks({"a.weight": weight, "a.linear_0_w_0_mask": np.ones((2, 3), "float32")})[1] == ()
 
 
 def test_what_is_no_mask_of_paddleslim_stays():
@@ -65,7 +65,7 @@ def test_what_is_no_mask_of_paddleslim_stays():
               "a.linear_0_w_0_mask": np.array([[0, 5.0], [1, 1]], "float32"),  # no zeros and ones
               "b.linear_1_w_0_mask": np.zeros((2, 2), "float32"),  # without a weight
               "a.count_mask": 3}
-    arrays, masked = adopt_masks(others)
+    arrays, masked = apply_paddleslim_masks(others)
     assert arrays.keys() == others.keys()
     assert masked == ()
 
@@ -73,15 +73,15 @@ def test_what_is_no_mask_of_paddleslim_stays():
 def test_of_arrays_of_one_shape_the_name_tells_which():
     saved = {"bn.weight": np.float32([1, 2]), "bn.bias": np.float32([3, 4]), "bn._mean": np.float32([5, 6]),
              "bn.batch_norm2d_0_w_0_mask": np.float32([1, 1]), "bn.batch_norm2d_0_b_0_mask": np.float32([0, 1])}
-    arrays, masked = adopt_masks(saved)
+    arrays, masked = apply_paddleslim_masks(saved)
     assert masked == ("bn.bias",)
     assert arrays["bn.bias"].tolist() == [0, 4]
     assert arrays["bn.weight"].tolist() == [1, 2]
     with pytest.raises(InputError, match=r"scale_mask: a mask that prunes, but of which of bn.weight, .* bn._mean\?"):
-        adopt_masks({**saved, "bn.scale_mask": np.array([False, True])})
+        apply_paddleslim_masks({**saved, "bn.scale_mask": np.array([False, True])})
 
 
 def test_masks_of_the_root_layer_are_applied():
-    arrays, masked = adopt_masks({"weight": np.float32([[1, 2]]), "linear_0_w_0_mask": np.float32([[0, 1]])})
+    arrays, masked = apply_paddleslim_masks({"weight": np.float32([[1, 2]]), "linear_0_w_0_mask": np.float32([[0, 1]])})
     assert arrays["weight"].tolist() == [[0, 2]]
     assert masked == ("weight",)

@@ -38,7 +38,7 @@ def test_what_comes_before_a_sequences_pooling_is_no_squeeze():
 
 @pytest.mark.parametrize("spec", [None, SPEC])
 def test_squeeze_and_excitation_is_planned_where_asked_for(network, spec):
-    pruned = {layer.name for layer in make_plan(network, spec, prune_squeeze=True).pruned}
+    pruned = {layer.name for layer in make_plan(network, spec, prune_squeeze_excite=True).pruned}
     assert pruned == {"expand.weight", "squeeze.1.weight", "squeeze.3.weight", "project.weight"}
 
 

@@ -5,7 +5,7 @@ from paddle import nn
 from paddleslim import GMPUnstructuredPruner
 
 from paddle_sparse_cb import GMPPruner, InputError, make_plan
-from paddle_sparse_cb.errors import StepError
+from paddle_sparse_cb.errors import PipelineError
 from paddle_sparse_cb.pruning.masks import prune_count
 
 CONFIGS = {"stable_iterations": 0, "pruning_iterations": 20, "tunning_iterations": 20, "pruning_steps": 1,
@@ -307,7 +307,7 @@ def test_a_training_that_diverged_is_an_error_that_says_so(network):
     pruner = make_pruner(network)
     pruner.step()
     network.project.weight.set_value(network.project.weight * float("nan"))
-    with pytest.raises(StepError, match=r"the training diverged: project.weight is not finite after 1 steps"):
+    with pytest.raises(PipelineError, match=r"the training diverged: project.weight is not finite after 1 steps"):
         pruner.finalize()
 
 

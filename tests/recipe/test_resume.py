@@ -2,7 +2,7 @@ import pytest
 from helpers import RECIPES
 
 from paddle_sparse_cb import InputError
-from paddle_sparse_cb.callbacks.resume import Place
+from paddle_sparse_cb.callbacks.resume import TrainingPosition
 from paddle_sparse_cb.checkpoints.state import PruningState, save_state
 from paddle_sparse_cb.recipe import resume as resumption
 from paddle_sparse_cb.recipe.schema import read_recipe
@@ -17,7 +17,7 @@ def saved(tmp_path, monkeypatch):
     """A checkpoint after two of four batches of the second epoch."""
     monkeypatch.chdir(tmp_path)
     folder = resumption.folder(recipe())
-    training = {**resumption.to_keep(recipe(), {"mAP": 0.5}), "epoch": 1, "batch": 2, "batches": 4}
+    training = {**resumption.checkpoint_metadata(recipe(), {"mAP": 0.5}), "epoch": 1, "batch": 2, "batches": 4}
     folder.mkdir(parents=True)
     save_state(PruningState(6, {}, {}, training), folder / "1_2.pdsparse")
     return folder
@@ -26,7 +26,7 @@ def saved(tmp_path, monkeypatch):
 def test_the_newest_one_is_found_and_said(saved, capsys):
     found = resumption.find(recipe(), resumption.LAST)
     assert found.path == saved / "1_2.pdsparse"
-    assert found.place(4) == Place(1, 2)
+    assert found.place(4) == TrainingPosition(1, 2)
     assert found.dense == {"mAP": 0.5}
     assert capsys.readouterr().out == f"going on from {found.path}: 2 of 4 batches of epoch 1 are done\n"
 
@@ -73,15 +73,15 @@ def test_within_an_epoch_of_another_length_there_is_no_place(saved):
         found.place(8, changed=True)
     found.state.training["batch"] = 4
     save_state(found.state, found.path)
-    assert found.place(8, changed=True) == Place(1, 8)
+    assert found.place(8, changed=True) == TrainingPosition(1, 8)
 
 
 def test_a_new_training_sets_the_earlier_ones_checkpoints_aside(saved, capsys):
-    resumption.make_way(recipe())
+    resumption.archive_previous(recipe())
     earlier = saved.with_name("checkpoints.earlier")
     assert [path.name for path in earlier.iterdir()] == ["1_2.pdsparse"]
     assert not saved.exists()
     assert f"--resume {earlier} goes on with it" in capsys.readouterr().out
     saved.mkdir()
-    resumption.make_way(recipe())
+    resumption.archive_previous(recipe())
     assert not list(earlier.iterdir())

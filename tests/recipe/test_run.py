@@ -3,7 +3,7 @@ import pytest
 from helpers import RECIPES
 
 from paddle_sparse_cb.detection import config
-from paddle_sparse_cb.detection.network import make_network
+from paddle_sparse_cb.detection.network import build_network
 from paddle_sparse_cb.recipe import run
 from paddle_sparse_cb.recipe.schema import read_recipe
 
@@ -14,7 +14,7 @@ NOTHING = ["pretrain_weights=null"]
 @pytest.fixture
 def backbone(tmp_path):
     """The weights of a backbone alone, as those trained on ImageNet come."""
-    network = make_network(config.load(config.read_with_bases(DENSE), str(DENSE)))
+    network = build_network(config.load(config.read_with_bases(DENSE), str(DENSE)))
     path = tmp_path / "backbone.pdparams"
     paddle.save(network.backbone.state_dict(), str(path))
     return path

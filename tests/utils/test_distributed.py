@@ -100,7 +100,7 @@ def test_a_rank_that_parts_stops_all_with_the_layers_name(tmp_path, run):
     codes, said = run("diverge", tmp_path)
     assert all(code != 0 for code in codes)
     for text in said:
-        assert re.search(r"StepError: the ranks have parted: at optimizer step 4 rank 1 has another mask of "
+        assert re.search(r"PipelineError: the ranks have parted: at optimizer step 4 rank 1 has another mask of "
                          r"project\.weight than rank 0", text), text
     assert len(said) == 2
     assert not list(tmp_path.glob("*.json"))
@@ -123,11 +123,11 @@ def test_one_process_compares_nothing(first_digits, monkeypatch):
     def unwanted(*_):
         raise AssertionError("compared")
 
-    for name in ("require_same_masks", "digest"):
+    for name in ("check_same_masks", "digest"):
         monkeypatch.setattr(ranks, name, unwanted)
     sparsity = SparsityCallback(ratio=0.75, pruning_iterations=4, pruning_steps=4)
     classifier(Pointwise()).fit(first_digits, first_digits, batch_size=16, verbose=0,
-                                callbacks=[sparsity, ranks.SharedStatistics()])
+                                callbacks=[sparsity, ranks.SyncBuffers()])
     assert sparsity.pruner.ratio == 0.75
 
 

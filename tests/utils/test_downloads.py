@@ -3,9 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from paddle_sparse_cb.errors import StepError
+from paddle_sparse_cb.errors import PipelineError
 from paddle_sparse_cb.utils import downloads as packages
-from paddle_sparse_cb.utils.downloads import DebianPackage, Wheel, unpack, unpack_debian
+from paddle_sparse_cb.utils.downloads import DebianPackage, Wheel, fetch_debian_package, fetch_wheel
 
 FASHION = DebianPackage("dataset-fashion-mnist", "0.0~git20200523.55506a9-1",
                         "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0", 31)
@@ -19,38 +19,38 @@ def cache(monkeypatch, tmp_path):
 
 
 def test_a_wheel_is_fetched_once_and_unpacked(monkeypatch):
-    folder = unpack(SMALL)
+    folder = fetch_wheel(SMALL)
     assert (folder / "six.py").is_file()
     monkeypatch.setattr(packages, "_install", lambda *arguments: pytest.fail("fetched twice"))
-    assert unpack(SMALL) == folder
+    assert fetch_wheel(SMALL) == folder
 
 
 def test_another_digest_is_refused_and_nothing_is_kept(cache):
-    with pytest.raises(StepError, match="cannot fetch the package six==1.16.0: ERROR") as error:
-        unpack(Wheel("six", "1.16.0", "0" * 64, 1))
+    with pytest.raises(PipelineError, match="cannot fetch the package six==1.16.0: ERROR") as error:
+        fetch_wheel(Wheel("six", "1.16.0", "0" * 64, 1))
     assert "\n" not in str(error.value)
     assert not list((cache / "packages").iterdir())
 
 
 def test_without_pip_the_error_says_so(monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *args, **kw: subprocess.CompletedProcess([], 1, "", "No module pip"))
-    with pytest.raises(StepError, match="pip ended with 1"):
-        unpack(SMALL)
+    with pytest.raises(PipelineError, match="pip ended with 1"):
+        fetch_wheel(SMALL)
 
 
 def test_a_debian_package_with_another_digest_is_refused_and_nothing_is_kept(cache):
-    with pytest.raises(StepError, match=r"dataset-fashion-mnist=\S+: its digest is 39e172fe"):
-        unpack_debian(replace(FASHION, sha256="0" * 64))
+    with pytest.raises(PipelineError, match=r"dataset-fashion-mnist=\S+: its digest is 39e172fe"):
+        fetch_debian_package(replace(FASHION, sha256="0" * 64))
     assert not list((cache / "packages").iterdir())
 
 
 def test_a_debian_package_that_is_not_there_is_one_line(cache):
-    with pytest.raises(StepError, match="cannot fetch the package dataset-fashion-mnist=0: E: Version '0'") as error:
-        unpack_debian(replace(FASHION, version="0"))
+    with pytest.raises(PipelineError, match="cannot fetch the package dataset-fashion-mnist=0: E: Version '0'") as error:
+        fetch_debian_package(replace(FASHION, version="0"))
     assert "\n" not in str(error.value)
 
 
 def test_a_machine_without_apt_is_told_so(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(StepError, match="this machine has no apt-get"):
-        unpack_debian(FASHION)
+    with pytest.raises(PipelineError, match="this machine has no apt-get"):
+        fetch_debian_package(FASHION)

@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from paddle_sparse_cb.utils.files import cache_dir, made_once, replacing, write_text
+from paddle_sparse_cb.utils.files import atomic_write, build_once, cache_dir, write_text
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "report.json"
     write_text(path, "old")
-    with pytest.raises(RuntimeError), replacing(path) as scratch:
+    with pytest.raises(RuntimeError), atomic_write(path) as scratch:
         scratch.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
@@ -19,7 +19,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
 
 def test_what_was_not_made_takes_nobodys_place(tmp_path):
     (tmp_path / "precious").mkdir()
-    with pytest.raises(FileNotFoundError), replacing(tmp_path / "precious"):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "precious"):
         pass
     assert (tmp_path / "precious").is_dir()
 
@@ -47,10 +47,10 @@ def test_a_folder_of_the_cache_is_made_once_and_never_changed(tmp_path):
         return fill
 
     def slower(folder):  # another process ends while this one is still at it
-        made_once(tmp_path / "tiles", make("first"))
+        build_once(tmp_path / "tiles", make("first"))
         make("second")(folder)
 
     for fill in (slower, make("third")):
-        made_once(tmp_path / "tiles", fill)
+        build_once(tmp_path / "tiles", fill)
         assert [path.name for path in (tmp_path / "tiles").iterdir()] == ["first"]
     assert len(list(tmp_path.iterdir())) == 1

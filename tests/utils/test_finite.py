@@ -5,8 +5,8 @@ from helpers import Pointwise, classifier
 from paddle import nn
 
 from paddle_sparse_cb import Checkpoints, GMPPruner, SparsityCallback
-from paddle_sparse_cb.errors import StepError
-from paddle_sparse_cb.utils.finite import finiteness, require_finite, require_finite_loss
+from paddle_sparse_cb.errors import PipelineError
+from paddle_sparse_cb.utils.finite import check_finite, check_finite_loss, make_finite_check
 
 CONFIGS = {"pruning_iterations": 3, "pruning_steps": 3, "initial_ratio": 0.15}
 
@@ -22,7 +22,7 @@ def put(tensor, value, place=0):
 def test_one_value_among_many_is_found(dtype, place):
     tensor = paddle.randn([300_001]).astype(dtype)
     put(tensor, -6e4, place)  # large, and finite in each of the types
-    finite = finiteness(tensor)
+    finite = make_finite_check(tensor)
     assert finite()
     for value in (np.nan, np.inf, -np.inf):
         put(tensor, value, place)
@@ -33,32 +33,32 @@ def test_one_value_among_many_is_found(dtype, place):
 
 def test_a_tensor_that_has_been_given_other_memory_is_looked_at_there():
     tensor, other = paddle.ones([4]), paddle.to_tensor([1.0, 1.0, 1.0, np.nan], "float64")
-    finite = finiteness(tensor)
+    finite = make_finite_check(tensor)
     other._share_buffer_to(tensor)
     assert not finite()
 
 
 @pytest.mark.parametrize("name", ["project.weight", "depthwise.bias", "bn._variance"])
 def test_a_network_with_nan_is_named_with_its_parameter(network, name):
-    require_finite(network, "checkpoint 7")
+    check_finite(network, "checkpoint 7")
     put(network.state_dict()[name], np.inf)
-    with pytest.raises(StepError, match=f"checkpoint 7: the training diverged: {name} is not finite"):
-        require_finite(network, "checkpoint 7")
+    with pytest.raises(PipelineError, match=f"checkpoint 7: the training diverged: {name} is not finite"):
+        check_finite(network, "checkpoint 7")
 
 
 def test_integers_and_infinite_buffers_are_no_divergence():
     network = nn.Linear(2, 2)
     network.register_buffer("attention", paddle.to_tensor([0.0, -np.inf]))
     network.register_buffer("count", paddle.to_tensor([3]))
-    require_finite(network, "checkpoint 7")
+    check_finite(network, "checkpoint 7")
 
 
 @pytest.mark.parametrize("losses", [[np.nan], [0.5, np.inf], np.nan])
 def test_a_loss_that_is_not_finite_is_said_with_its_step(losses):
-    require_finite_loss([0.5, 1.5], 12)
-    require_finite_loss(None, 12)  # hapi logs none without a loss function
-    with pytest.raises(StepError, match=r"the training diverged: the loss is (0.5, )?(nan|inf) at optimizer step 12"):
-        require_finite_loss(losses, 12)
+    check_finite_loss([0.5, 1.5], 12)
+    check_finite_loss(None, 12)  # hapi logs none without a loss function
+    with pytest.raises(PipelineError, match=r"the training diverged: the loss is (0.5, )?(nan|inf) at optimizer step 12"):
+        check_finite_loss(losses, 12)
 
 
 @pytest.mark.parametrize("scope", ["local", "global"])
@@ -69,7 +69,7 @@ def test_masks_are_not_made_of_weights_that_are_not_finite(network, scope, value
     masks = {name: mask.numpy().copy() for name, mask in pruner.masks.items()}
     alive = int(np.flatnonzero(network.project.weight.numpy().ravel())[-1])
     put(network.project.weight, value, alive)
-    with pytest.raises(StepError, match=r"the training diverged: project.weight is not finite at optimizer step 2"):
+    with pytest.raises(PipelineError, match=r"the training diverged: project.weight is not finite at optimizer step 2"):
         pruner.step()
     assert pruner.masks.keys() == masks.keys()
     for name, mask in masks.items():
@@ -102,7 +102,7 @@ def diverge(data, folder, accumulate=1, at=None, network=Pointwise, **keywords):
 
     model = classifier(network(), optimizer="SGD")
     sparsity = SparsityCallback(ratio=0.75, **{"pruning_epochs": 1, "tunning_epochs": 1, **keywords})
-    with pytest.raises(StepError) as error:
+    with pytest.raises(PipelineError) as error:
         model.fit(data, epochs=3, batch_size=16, verbose=0, shuffle=False, accumulate_grad_batches=accumulate,
                   callbacks=[sparsity, Checkpoints(folder), Spoil()])
     return model, sparsity, str(error.value)
@@ -127,7 +127,7 @@ def test_a_model_whose_training_diverged_can_be_trained_on_from_its_checkpoint(f
     model._optimizer.set_lr(0.01)
     sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1, resume=tmp_path / "0.pdsparse")
     model.fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity])
-    require_finite(model.network, "here")
+    check_finite(model.network, "here")
     assert sparsity.pruner.cur_iteration == 30
     assert sparsity.pruner.sparsity() == 0.75
 
@@ -161,8 +161,8 @@ def test_nan_in_the_data_that_a_relu_hides_from_the_loss_is_found_before_a_check
     model.fit(with_nan(digits), batch_size=16, verbose=0, shuffle=False, callbacks=[Note()])
     assert len(losses) == 10
     assert np.isfinite(losses).all()
-    with pytest.raises(StepError, match="is not finite"):
-        require_finite(model.network, "checkpoint 0")
+    with pytest.raises(PipelineError, match="is not finite"):
+        check_finite(model.network, "checkpoint 0")
 
 
 def test_a_training_that_does_not_diverge_is_left_alone(first_digits, tmp_path):

@@ -9,7 +9,7 @@ from paddle.static import InputSpec
 
 from paddle_sparse_cb.deploy.export import export
 from paddle_sparse_cb.deploy.program import read_program
-from paddle_sparse_cb.errors import StepError
+from paddle_sparse_cb.errors import PipelineError
 
 functional = nn.functional
 # What Paddle 3.1 and later cannot put into such a program by themselves, as functions and as methods.
@@ -66,7 +66,7 @@ def test_networks_are_exported_and_compute_the_same(name, tmp_path):
 
 @pytest.mark.skipif(not PADDLE3, reason="Paddle 2 exports all of its functions")
 def test_a_function_that_no_program_can_have_is_named(tmp_path):
-    with pytest.raises(StepError, match=r"cannot put sinh\(\) into a program for Paddle-Lite; .* 2.6.2") as error:
+    with pytest.raises(PipelineError, match=r"cannot put sinh\(\) into a program for Paddle-Lite; .* 2.6.2") as error:
         export(Network(paddle.sinh), tmp_path / "model", [InputSpec([1, 3, 8, 8], "float32", "x")])
     assert "\n" not in str(error.value)
 

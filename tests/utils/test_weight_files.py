@@ -8,7 +8,7 @@ import paddle
 import pytest
 
 from paddle_sparse_cb import InputError
-from paddle_sparse_cb.utils.legacy_programs import old_programs
+from paddle_sparse_cb.utils.legacy_programs import legacy_program_format
 from paddle_sparse_cb.utils.weight_files import load_arrays, load_inference
 
 
@@ -95,7 +95,7 @@ def test_what_is_no_dict_or_not_there_is_an_error(tmp_path):
 def test_an_exported_model_is_read_under_structured_names(network, tmp_path):
     network.eval()
     prefix = tmp_path / "model"
-    with old_programs():
+    with legacy_program_format():
         paddle.jit.save(network, str(prefix), [paddle.static.InputSpec([1, 1, 8, 8])])
     arrays = load_inference(prefix)
     assert arrays.keys() == network.state_dict().keys()
@@ -106,7 +106,7 @@ def test_an_exported_model_is_read_under_structured_names(network, tmp_path):
 def test_a_damaged_exported_model_is_an_error(network, tmp_path):
     network.eval()
     prefix = tmp_path / "model"
-    with old_programs():
+    with legacy_program_format():
         paddle.jit.save(network, str(prefix), [paddle.static.InputSpec([1, 1, 8, 8])])
     for ending in (".pdmodel", ".pdiparams"):
         whole = prefix.with_suffix(ending).read_bytes()
@@ -142,7 +142,7 @@ def test_a_dict_that_holds_itself_is_refused(tmp_path):
 def exported(network, tmp_path):
     """The prefix of an exported model."""
     network.eval()
-    with old_programs():
+    with legacy_program_format():
         paddle.jit.save(network, str(tmp_path / "model"), [paddle.static.InputSpec([1, 1, 8, 8])])
     return tmp_path / "model"
 
@@ -166,7 +166,7 @@ def test_weights_of_another_model_are_an_error(exported):
     file.write_bytes(file.read_bytes() + b"more")
     with pytest.raises(InputError, match=r"model.pdiparams: has 4 bytes more than the tensors of model.pdmodel"):
         load_inference(exported)
-    with old_programs():
+    with legacy_program_format():
         paddle.jit.save(paddle.nn.Linear(3, 4), str(exported.parent / "other"), [paddle.static.InputSpec([1, 3])])
     file.write_bytes(exported.with_name("other.pdiparams").read_bytes())
     with pytest.raises(InputError, match=r"model.pdiparams: damaged, or of another model: .* in model.pdmodel"):

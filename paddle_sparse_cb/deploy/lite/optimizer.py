@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from ...errors import InputError, StepError
+from ...errors import InputError, PipelineError
 from ...hooks import HookContext
 from ...pruning.plan import PrunePlan
-from ...utils.downloads import Wheel, unpack
-from ...utils.files import replacing
+from ...utils.downloads import Wheel, fetch_wheel
+from ...utils.files import atomic_write
 from .constraints import THRESHOLD, check_options, check_sparse
 from .nb import read_nb
-from .prediction import require_sparse
+from .prediction import check_runs_sparse
 
 _DIGESTS = {"3.10": "b1e6081c4154e50479426df9c7390c0d1d99dd9d832a270d1fe925894768fb62",
             "3.8": "8a42fe8737d3ade116264fd85b9f24a2bbe42095882e0a44a4ec7f0104fcc196"}
@@ -50,7 +50,7 @@ def find_optimizer() -> Optimizer:
 
     Raises:
         InputError: `$PADDLE_LITE_OPT` names a program that does not work.
-        StepError: there is none, and no Python to run one.
+        PipelineError: there is none, and no Python to run one.
     """
     explicit = os.environ.get("PADDLE_LITE_OPT")
     if explicit:
@@ -66,9 +66,9 @@ def find_optimizer() -> Optimizer:
         return Optimizer((on_path,))
     for version, wheel in WHEELS.items():
         for python in _interpreters(version):
-            folder = unpack(wheel)
+            folder = fetch_wheel(wheel)
             return Optimizer((python, str(folder / "bin" / "paddle_lite_opt")), {"PYTHONPATH": str(folder)})
-    raise StepError("Paddle-Lite's optimizer needs a Python 3.10 or 3.8 beside this one, and none was found; install "
+    raise PipelineError("Paddle-Lite's optimizer needs a Python 3.10 or 3.8 beside this one, and none was found; install "
                     "one (such as: uv python install 3.10) or name an optimizer in PADDLE_LITE_OPT, then go on with: "
                     "paddle-sparse optimize RECIPE")
 
@@ -123,7 +123,7 @@ def optimize(prefix: Path, output: Path, *, sparse: bool, optimizer: Optimizer |
 
     Raises:
         InputError: the model or an option is one with which Paddle-Lite's sparse kernels do not work (`rules`).
-        StepError: the optimizer failed.
+        PipelineError: the optimizer failed.
     """
     options = options or {}
     check_options(options, sparse)
@@ -134,7 +134,7 @@ def optimize(prefix: Path, output: Path, *, sparse: bool, optimizer: Optimizer |
         "valid_targets": "arm",  # with any other target beside it nothing is made sparse
         "sparse_model": str(sparse).lower(),  # it compares with 'true': True would be ignored without a word
         "sparse_threshold": str(THRESHOLD), **options}
-    with replacing(output) as scratch:
+    with atomic_write(output) as scratch:
         done = optimizer.run(
             f"--model_file={prefix}.pdmodel", f"--param_file={prefix}.pdiparams",
             f"--optimize_out={scratch.with_suffix('')}", "--optimize_out_type=naive_buffer",
@@ -142,7 +142,7 @@ def optimize(prefix: Path, output: Path, *, sparse: bool, optimizer: Optimizer |
         if done.returncode or not scratch.is_file():
             said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
             how = f"exit {done.returncode}" if done.returncode >= 0 else f"signal {-done.returncode}"
-            raise StepError(f"Paddle-Lite's optimizer failed on {prefix}.pdmodel ({how}): "
+            raise PipelineError(f"Paddle-Lite's optimizer failed on {prefix}.pdmodel ({how}): "
                             f"{said[-1] if said else 'it said nothing'}")
     return output
 
@@ -177,7 +177,7 @@ class OptimizeLite:
     def before_training(self, plan: PrunePlan, least: Mapping[str, float]) -> None:
         """Raises InputError if Paddle-Lite would keep a planned layer dense, or an option does not go with it."""
         check_options(self.options, bool(plan.pruned))
-        require_sparse(plan, least)
+        check_runs_sparse(plan, least)
 
     def __call__(self, context: HookContext) -> None:
         """Adds the artefacts `nb_dense`, `nb_sparse`, `nb_int8_dense` and `nb_int8_sparse`."""

@@ -14,18 +14,18 @@ def dense_layers(plan: PrunePlan, least: Mapping[str, float]) -> dict[str, str]:
 
     Args:
         plan: what is pruned.
-        least: structured name to the share of zeros that each will have at least (`forecast.least_sparsity`).
+        least: structured name to the share of zeros that each will have at least (`forecast.min_sparsity`).
 
     Returns:
         Structured name to the reason.
     """
     few = {name: f"it may end with as few as {share:.2%} zeros, and runs sparse from {THRESHOLD:.0%}"
            for name, share in least.items() if share < THRESHOLD}
-    return {layer.name: layer.dense_in_lite or few[layer.name] for layer in plan.pruned
-            if layer.dense_in_lite or layer.name in few}
+    return {layer.name: layer.lite_dense_reason or few[layer.name] for layer in plan.pruned
+            if layer.lite_dense_reason or layer.name in few}
 
 
-def require_sparse(plan: PrunePlan, least: Mapping[str, float]) -> None:
+def check_runs_sparse(plan: PrunePlan, least: Mapping[str, float]) -> None:
     """Raises InputError, naming layer and reason, if Paddle-Lite would keep a planned layer dense."""
     dense = dense_layers(plan, least)
     if dense:

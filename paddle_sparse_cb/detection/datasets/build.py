@@ -14,8 +14,8 @@ from ...errors import InputError
 from ..config import blaming, create
 from ..network import EVAL_FIELDS, TRAIN_FIELDS
 from . import samples, voc
-from .jpeg import WholeImages
-from .loader import Batches, Collate, Loader, Seeded, Transforms
+from .jpeg import CheckImageFiles
+from .loader import Collate, EpochLoader, Loader, SeededDataset, Transforms
 
 _TRUTH = ("gt_", "difficult", "is_crowd")
 _DTYPES = {"gt_class": np.int64, "im_id": np.int64}  # Paddle 3 does not promote int32 + int64
@@ -41,7 +41,7 @@ class OrderedCollate:
         return [np.asarray(collated[name], dtype=_DTYPES.get(name, np.float32)) for name in self.fields]
 
 
-def make_loader(registry: Any, split: str) -> Loader:
+def build_loader(registry: Any, split: str) -> Loader:
     """Makes the loader of a loaded configuration.
 
     Under `paddle.distributed.launch` each rank gets its share of the images.
@@ -79,7 +79,7 @@ def make_loader(registry: Any, split: str) -> Loader:
     if split == "Train" and len(dataset) < reader.batch_size:
         raise InputError(f"TrainReader: batch_size is {reader.batch_size}, more than the {len(dataset)} images in "
                          f"{dataset.get_anno()}")
-    dataset.set_transform(Transforms(WholeImages(reader._sample_transforms)))
+    dataset.set_transform(Transforms(CheckImageFiles(reader._sample_transforms)))
     dataset.set_kwargs(**reader.kwargs)
     batch_transforms = reader._batch_transforms
     batch_transforms.collate_batch = True
@@ -87,8 +87,8 @@ def make_loader(registry: Any, split: str) -> Loader:
         batch_transforms.transforms_cls.append(PadGT())
     fields = TRAIN_FIELDS if split == "Train" else EVAL_FIELDS
     # ppdet's EvalReader drops the last incomplete batch by default, which would leave images unmeasured.
-    seeded = Seeded(dataset, int(registry.get("seed", 0)))
-    sampler = Batches(seeded, reader.batch_size, shuffle=reader.shuffle and split == "Train",
+    seeded = SeededDataset(dataset, int(registry.get("seed", 0)))
+    sampler = EpochLoader(seeded, reader.batch_size, shuffle=reader.shuffle and split == "Train",
                       drop_last=split == "Train" and reader.drop_last)
     return Loader(seeded, batch_sampler=sampler, collate_fn=Collate(OrderedCollate(batch_transforms, fields)),
                   num_workers=int(registry.get("worker_num", 0)), return_list=True)

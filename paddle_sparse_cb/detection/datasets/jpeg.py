@@ -10,7 +10,7 @@ _BEGIN, _SCAN, _END = b"\xff\xd8", 0xDA, b"\xff\xd9"
 _ALONE = frozenset({0x01, *range(0xD0, 0xDA)})  # markers without a length behind them
 
 
-class WholeImages:
+class CheckImageFiles:
     """Transforms of one sample, once its image files have been found whole.
 
     Args:
@@ -27,12 +27,12 @@ class WholeImages:
             ValueError: a JPEG ends before its image does. Other formats have checksums, which OpenCV looks at.
         """
         for part in sample if isinstance(sample, list) else [sample]:
-            if "im_file" in part and is_cut_short(Path(part["im_file"]).read_bytes()):
+            if "im_file" in part and is_truncated_jpeg(Path(part["im_file"]).read_bytes()):
                 raise ValueError("the JPEG is cut short")
         return self.transforms(sample)
 
 
-def is_cut_short(content: bytes) -> bool:
+def is_truncated_jpeg(content: bytes) -> bool:
     """Whether a JPEG ends before its image does; False for what is no JPEG (ITU-T T.81, annex B)."""
     if not content.startswith(_BEGIN):
         return False

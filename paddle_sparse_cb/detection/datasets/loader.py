@@ -24,7 +24,7 @@ Batch = list[np.ndarray]
 
 
 class Loader(DataLoader):
-    """Paddle's, of a `Seeded` data set in `Batches`, with `Transforms` for samples and a `Collate` for batches."""
+    """Paddle's, of a `SeededDataset` data set in `EpochLoader`, with `Transforms` for samples and a `Collate` for batches."""
 
     def begin(self, epoch: int, first: int = 0) -> None:
         """Says what the next pass is: the epoch, and the batch that it starts from."""
@@ -45,7 +45,7 @@ class Loader(DataLoader):
             yield batch
 
 
-class Batches(DistributedBatchSampler):
+class EpochLoader(DistributedBatchSampler):
     """Paddle's, whose order follows from a seed too, and that can start later in an epoch."""
 
     first = 0
@@ -60,7 +60,7 @@ class Batches(DistributedBatchSampler):
         return itertools.islice(super().__iter__(), self.first, None)
 
 
-class Seeded(Dataset):
+class SeededDataset(Dataset):
     """A data set whose random numbers follow from seed, epoch and index.
 
     Args:

@@ -14,8 +14,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ...errors import InputError, did_you_mean
-from ...utils.downloads import DebianPackage, Wheel, unpack, unpack_debian
-from ...utils.files import cache_dir, made_once
+from ...utils.downloads import DebianPackage, Wheel, fetch_debian_package, fetch_wheel
+from ...utils.files import build_once, cache_dir
 from . import garments
 
 TILE = 256  # pixels
@@ -49,21 +49,21 @@ def resolve(name: str) -> Path:
 
 
 def _weights() -> Path:
-    return unpack(WEIGHTS) / "paddlelabel_ml" / "model" / "PicoDet" / "ckpt" / "model"
+    return fetch_wheel(WEIGHTS) / "paddlelabel_ml" / "model" / "PicoDet" / "ckpt" / "model"
 
 
 def _trees() -> Path:
-    return made_once(cache_dir() / f"trees_{TILE}", _cut_photographs)
+    return build_once(cache_dir() / f"trees_{TILE}", _cut_photographs)
 
 
 def _garments() -> Path:
-    fashion = unpack_debian(FASHION) / "usr" / "share" / "datasets" / "fashion-mnist"
-    return made_once(cache_dir() / f"garments_{garments.CANVAS}", lambda folder: garments.compose(fashion, folder))
+    fashion = fetch_debian_package(FASHION) / "usr" / "share" / "datasets" / "fashion-mnist"
+    return build_once(cache_dir() / f"garments_{garments.CANVAS}", lambda folder: garments.compose(fashion, folder))
 
 
 def _cut_photographs(folder: Path) -> None:
     """Writes the tiles and the annotations of both splits."""
-    photographs = unpack(PHOTOGRAPHS) / "deepforest" / "data"
+    photographs = fetch_wheel(PHOTOGRAPHS) / "deepforest" / "data"
     print(f"cutting the photographs into tiles of {TILE} pixels ...", flush=True)
     (folder / "images").mkdir(parents=True)
     for split, names in SPLITS.items():

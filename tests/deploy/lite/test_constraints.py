@@ -7,7 +7,7 @@ from paddle_sparse_cb import InputError
 from paddle_sparse_cb.deploy.export import export
 from paddle_sparse_cb.deploy.lite.constraints import check_options, check_sparse
 from paddle_sparse_cb.deploy.lite.optimizer import OptimizeLite, count_convolutions, find_optimizer, optimize
-from paddle_sparse_cb.utils.legacy_programs import old_programs
+from paddle_sparse_cb.utils.legacy_programs import legacy_program_format
 
 SPEC = [InputSpec([1, 3, 8, 8], "float32", "x")]
 
@@ -62,7 +62,7 @@ def test_a_layer_of_zeros_is_refused_by_its_name(tmp_path):
 def test_the_exported_model_of_someone_else_is_checked_too(shape, tmp_path):
     network = nn.Sequential(nn.Conv2D(3, 8, 3), nn.ReLU())
     network.eval()
-    with old_programs():
+    with legacy_program_format():
         paddle.jit.save(network, str(tmp_path / "model"), [InputSpec(shape, "float32", "x")])
     with pytest.raises(InputError, match=r"model.pdmodel: input 'x' has shape .* every size fixed and batch 1"):
         check_sparse(tmp_path / "model")

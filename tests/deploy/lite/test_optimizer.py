@@ -9,9 +9,9 @@ from paddle.static import InputSpec
 from paddle_sparse_cb import GMPPruner, InputError, make_plan
 from paddle_sparse_cb.deploy.export import export
 from paddle_sparse_cb.deploy.lite import optimizer as lite
-from paddle_sparse_cb.deploy.lite.prediction import require_sparse
-from paddle_sparse_cb.errors import StepError
-from paddle_sparse_cb.pruning.min_sparsity import least_sparsity
+from paddle_sparse_cb.deploy.lite.prediction import check_runs_sparse
+from paddle_sparse_cb.errors import PipelineError
+from paddle_sparse_cb.pruning.min_sparsity import min_sparsity
 
 SPEC = [InputSpec([1, 1, 8, 8], "float32", "x")]
 
@@ -58,18 +58,18 @@ def test_the_documented_flag_does_nothing(exported, optimizer, tmp_path):
 def test_a_planned_layer_that_would_stay_dense_is_named_before_the_training(network, plan, ratio, scope, said):
     made = make_plan(network, SPEC, **plan)
     with pytest.raises(InputError, match=f"Paddle-Lite would keep {said}"):
-        lite.OptimizeLite().before_training(made, least_sparsity(made, ratio, scope))
+        lite.OptimizeLite().before_training(made, min_sparsity(made, ratio, scope))
 
 
 def test_nothing_is_said_of_a_plan_that_runs_sparse(network):
     made = make_plan(network, SPEC)
-    require_sparse(made, least_sparsity(made, 0.6))
+    check_runs_sparse(made, min_sparsity(made, 0.6))
 
 
 def test_a_model_that_cannot_be_read_is_one_line(optimizer, tmp_path):
     (tmp_path / "model.pdmodel").write_bytes(b"no program")
     (tmp_path / "model.pdiparams").write_bytes(b"")
-    with pytest.raises(StepError, match="Paddle-Lite's optimizer failed on .*model.pdmodel") as error:
+    with pytest.raises(PipelineError, match="Paddle-Lite's optimizer failed on .*model.pdmodel") as error:
         lite.optimize(tmp_path / "model", tmp_path / "model.nb", sparse=False, optimizer=optimizer)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "model.nb").exists()
@@ -96,7 +96,7 @@ def test_without_any_interpreter_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(lite, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("PADDLE_LITE_OPT", raising=False)
-    with pytest.raises(StepError, match=r"needs a Python 3.10 or 3.8 .* uv python install 3.10"):
+    with pytest.raises(PipelineError, match=r"needs a Python 3.10 or 3.8 .* uv python install 3.10"):
         lite.find_optimizer()
 
 

@@ -11,7 +11,7 @@ from paddle_sparse_cb import make_plan
 from paddle_sparse_cb.deploy.export import export
 from paddle_sparse_cb.deploy.lite import optimizer as lite
 from paddle_sparse_cb.detection import config
-from paddle_sparse_cb.detection.network import make_network
+from paddle_sparse_cb.detection.network import build_network
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def sparse_in_lite(network, spec, folder, optimizer):
 
 
 def predicted(plan):
-    return sum(not layer.dense_in_lite for layer in plan.layers)
+    return sum(not layer.lite_dense_reason for layer in plan.layers)
 
 
 @pytest.mark.parametrize("how", ["alone", "added", "an output", "chosen"])
@@ -61,9 +61,9 @@ def test_as_many_layers_run_sparse_as_the_plan_says(make, optimizer, tmp_path):
 @pytest.mark.parametrize("base", ["picodet_s_lcnet.yml", "picodet_m_esnet.yml"])
 def test_as_many_layers_of_picodet_run_sparse_as_the_plan_says(base, optimizer, tmp_path):
     content = {**config.read_with_bases(RECIPES / "_base_" / base), "num_classes": 80}
-    network = make_network(config.load(content, base))
+    network = build_network(config.load(content, base))
     prune_everything(network)
     plan = make_plan(network, [InputSpec([1, 3, 256, 256], "float32"), InputSpec([1, 2], "float32"),
                                InputSpec([1, 1], "int64")])
-    with network.exporting(256, 256) as (detector, specs):
+    with network.export_mode(256, 256) as (detector, specs):
         assert sparse_in_lite(detector, specs, tmp_path, optimizer) == predicted(plan) > 50

@@ -7,13 +7,13 @@ import pytest
 
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.detection import config
-from paddle_sparse_cb.detection.datasets.build import make_loader
+from paddle_sparse_cb.detection.datasets.build import build_loader
 from paddle_sparse_cb.detection.datasets.samples import resolve
 from paddle_sparse_cb.detection.network import EVAL_FIELDS, TRAIN_FIELDS
 
 
 def test_a_training_batch_is_an_ordered_list_with_padded_boxes(registry):
-    images, _, ids, boxes, classes, mask = next(iter(make_loader(registry, "Train")))
+    images, _, ids, boxes, classes, mask = next(iter(build_loader(registry, "Train")))
     assert len(TRAIN_FIELDS) == 6
     size = images.shape[-1]
     assert images.shape == [8, 3, size, size]
@@ -25,12 +25,12 @@ def test_a_training_batch_is_an_ordered_list_with_padded_boxes(registry):
 
 
 def test_sizes_vary_from_batch_to_batch(registry):
-    sizes = {batch[0].shape[-1] for batch in make_loader(registry, "Train")}
+    sizes = {batch[0].shape[-1] for batch in build_loader(registry, "Train")}
     assert len(sizes) > 1
 
 
 def test_evaluation_covers_every_image_once(registry):
-    loader = make_loader(registry, "Eval")
+    loader = build_loader(registry, "Eval")
     batches = list(loader)
     assert all(len(batch) == len(EVAL_FIELDS) for batch in batches)
     ids = np.concatenate([batch[2].numpy().ravel() for batch in batches])
@@ -45,7 +45,7 @@ def test_evaluation_covers_every_image_once(registry):
 def test_a_path_that_is_not_there_is_named(registry, settings, said):
     registry["EvalDataset"].update(settings)
     with pytest.raises(InputError) as error:
-        make_loader(registry, "Eval")
+        build_loader(registry, "Eval")
     assert said in str(error.value)
 
 
@@ -55,7 +55,7 @@ def test_damaged_annotations_are_one_line_that_names_them(registry, text, tmp_pa
     (tmp_path / "val.json").write_text(text)
     registry["EvalDataset"]["dataset_dir"] = str(tmp_path)
     with pytest.raises(InputError, match="val.json") as error:
-        make_loader(registry, "Eval")
+        build_loader(registry, "Eval")
     assert "\n" not in str(error.value)
 
 
@@ -65,16 +65,16 @@ def test_other_categories_than_classes_are_an_error(registry, tmp_path):
     (tmp_path / "val.json").write_text(json.dumps(coco))
     registry["EvalDataset"]["anno_path"] = str(tmp_path / "val.json")
     with pytest.raises(InputError, match="num_classes is 1, but .*val.json has 2 categories"):
-        make_loader(registry, "Eval")
+        build_loader(registry, "Eval")
     registry["num_classes"] = 80
     with pytest.raises(InputError, match="num_classes is 80, but .*val.json has 2 categories"):
-        make_loader(registry, "Eval")
+        build_loader(registry, "Eval")
 
 
 def test_a_batch_larger_than_the_data_is_an_error(registry):
     registry["TrainReader"]["batch_size"] = 100
     with pytest.raises(InputError, match="batch_size is 100, more than the 82 images"):
-        make_loader(registry, "Train")
+        build_loader(registry, "Train")
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def damaged(registry, tmp_path):
 def test_an_image_that_cannot_be_read_ends_the_epoch_with_its_name(registry, damaged, workers):
     registry["worker_num"] = workers
     with pytest.raises(InputError) as error:
-        list(make_loader(registry, "Train"))
+        list(build_loader(registry, "Train"))
     assert str(error.value).startswith(f"{damaged}: cannot be used: ")
     assert "\n" not in str(error.value)
 
@@ -108,14 +108,14 @@ def test_a_batch_that_cannot_be_made_ends_the_epoch(registry, workers):
     registry["TrainReader"]["sample_transforms"] = [{"Decode": {}}, {"RandomCrop": {}}]  # each its own size
     registry["TrainReader"]["batch_transforms"] = [{"Permute": {}}, {"PadGT": {}}]
     with pytest.raises(InputError, match="a batch of the images .*: cannot be used: ValueError: all input arrays must"):
-        list(make_loader(registry, "Train"))
+        list(build_loader(registry, "Train"))
 
 
 @pytest.mark.timeout(60)
 def test_records_without_their_image_end_the_epoch(registry):
     registry["TrainDataset"]["data_fields"] = ["gt_bbox", "gt_class"]
     with pytest.raises(InputError, match="a record without image: cannot be used: "):
-        list(make_loader(registry, "Train"))
+        list(build_loader(registry, "Train"))
 
 
 @pytest.mark.timeout(60)
@@ -127,7 +127,7 @@ def test_a_jpeg_that_is_cut_short_ends_the_epoch_with_its_name_and_is_not_traine
     assert cv2.imread(str(cut)) is not None  # what OpenCV makes of it
     annotations.write_text(annotations.read_text().replace(damaged.name, cut.name))
     with pytest.raises(InputError, match=r"cut.jpg: cannot be used: ValueError: the JPEG is cut short"):
-        list(make_loader(registry, "Train"))
+        list(build_loader(registry, "Train"))
 
 
 def changed(registry, folder, change):
@@ -160,10 +160,10 @@ def renumbered(number):
 @pytest.mark.timeout(60)
 def test_annotations_that_would_be_found_out_late_are_found_at_once(registry, tmp_path, change, said):
     with pytest.raises(InputError, match=f"EvalDataset: .*val.json.*{said}"):
-        make_loader(changed(registry, tmp_path, change), "Eval")
+        build_loader(changed(registry, tmp_path, change), "Eval")
 
 
 def test_a_data_set_of_another_kind_is_an_error(registry):
     registry["EvalDataset"] = config.parse_yaml("!ImageFolder {anno_path: a.json}")
     with pytest.raises(InputError, match="EvalDataset is a COCODataSet or a VOCDataSet, got ImageFolder"):
-        make_loader(registry, "Eval")
+        build_loader(registry, "Eval")

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from paddle_sparse_cb.detection.datasets.build import make_loader
+from paddle_sparse_cb.detection.datasets.build import build_loader
 
 
 def batches(registry, epoch=0, first=0, **settings):
     registry.update(settings)
-    loader = make_loader(registry, "Train")
+    loader = build_loader(registry, "Train")
     loader.begin(epoch, first)
     return [[tensor.numpy() for tensor in batch] for batch in loader]
 
@@ -48,7 +48,7 @@ def test_epochs_and_seeds_differ_in_order_and_augmentation(few):
 
 def test_mixup_ends_at_its_epoch(few):
     few["TrainDataset"]["allow_empty"] = False
-    loader = make_loader(few, "Train")
+    loader = build_loader(few, "Train")
     loader.dataset.source.mixup_epoch = 1
     seen = []
     loader.dataset.source.set_transform(lambda sample: seen.append(type(sample)) or sample)

@@ -8,7 +8,7 @@ from helpers import RECIPES
 
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.detection import config
-from paddle_sparse_cb.detection.datasets.build import ground_truth, make_loader
+from paddle_sparse_cb.detection.datasets.build import build_loader, ground_truth
 from paddle_sparse_cb.detection.metric import CocoMAP
 
 # file name -> (class, difficult, x1, y1, x2, y2)
@@ -58,30 +58,30 @@ def as_found(boxes):
 
 
 def test_a_batch_of_either_kind_is_made(registry):
-    images, _, _, boxes, classes, mask = next(iter(make_loader(registry, "Train")))
+    images, _, _, boxes, classes, mask = next(iter(build_loader(registry, "Train")))
     assert images.shape[:2] == [2, 3]
     assert boxes.shape[1] == classes.shape[1] == mask.shape[1] >= 1
-    images, _, ids = next(iter(make_loader(registry, "Eval")))
+    images, _, ids = next(iter(build_loader(registry, "Eval")))
     assert images.shape == [2, 3, 416, 416]
     assert ids.numpy().ravel().tolist() == [0, 1]
 
 
 def test_perfect_boxes_are_100_percent_and_a_difficult_object_may_be_missed(registry):
-    metric = CocoMAP(ground_truth(make_loader(registry, "Eval").dataset.source), [0, 1])
+    metric = CocoMAP(ground_truth(build_loader(registry, "Eval").dataset.source), [0, 1])
     for number, boxes in enumerate(BOXES.values()):
         metric.update(as_found(boxes), np.array([[number]]))
     assert metric.accumulate() == [pytest.approx(1.0), pytest.approx(1.0)]
 
 
 def test_an_object_that_is_not_difficult_may_not_be_missed(registry):
-    metric = CocoMAP(ground_truth(make_loader(registry, "Eval").dataset.source), [0, 1])
+    metric = CocoMAP(ground_truth(build_loader(registry, "Eval").dataset.source), [0, 1])
     metric.update(as_found(BOXES["one"]), np.array([[0]]))
     metric.update(np.full((1, 3, 6), -1, "float32"), np.array([[1]]))
     assert metric.accumulate()[1] == pytest.approx(0.75, abs=0.01)  # of two dogs one, and the cat
 
 
 def test_the_ground_truth_is_that_of_the_same_boxes_in_cocos_format(registry, tmp_path):
-    truth = ground_truth(make_loader(registry, "Eval").dataset.source)
+    truth = ground_truth(build_loader(registry, "Eval").dataset.source)
     (tmp_path / "coco.json").write_text(json.dumps(truth))
     figures = []
     for source in (truth, str(tmp_path / "coco.json")):
@@ -105,11 +105,11 @@ def test_the_ground_truth_is_that_of_the_same_boxes_in_cocos_format(registry, tm
 def test_damaged_annotations_are_one_line_that_names_them(registry, voc, file, text, said):
     (voc / file).write_text(text)
     with pytest.raises(InputError, match=said) as error:
-        make_loader(registry, "Eval")
+        build_loader(registry, "Eval")
     assert "\n" not in str(error.value)
 
 
 def test_a_data_set_without_its_boxes_cannot_be_measured(registry):
     registry["EvalDataset"]["data_fields"] = ["image"]
     with pytest.raises(InputError, match="data_fields: an evaluation needs 'gt_class'"):
-        ground_truth(make_loader(registry, "Eval").dataset.source)
+        ground_truth(build_loader(registry, "Eval").dataset.source)
