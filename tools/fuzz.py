@@ -108,7 +108,7 @@ def _read_data(folder: Path) -> None:
 
     options = [f"{split}Dataset.dataset_dir={folder}" for split in ("Train", "Eval")]
     recipe = read_recipe(folder / "recipe.yml", options=options)
-    with config.blaming(recipe.files):
+    with config.convert_errors(recipe.files):
         registry = config.load(recipe.content, recipe.files)
         loaders = build_loader(registry, "Train"), build_loader(registry, "Eval")
         dataset = loaders[1].dataset.source

@@ -55,7 +55,7 @@ def _naming_its_files(function: _Function) -> _Function:
     """Has the errors of a function of a recipe name the recipe's files."""
     @functools.wraps(function)
     def call(recipe: Recipe, *arguments: Any) -> Any:
-        with config.naming(recipe.files):
+        with config.prefix_errors(recipe.files):
             return function(recipe, *arguments)
     return cast(_Function, call)
 
@@ -299,7 +299,7 @@ def _build(recipe: Recipe) -> Run:
     paddle.seed(recipe.seed)
     if recipe.cut_down:
         write_annotations(recipe)
-    with config.blaming(recipe.files):
+    with config.convert_errors(recipe.files):
         registry = config.load(recipe.content, recipe.files)
         network = build_network(registry)
         loaders = build_loader(registry, "Train"), build_loader(registry, "Eval")
@@ -379,7 +379,7 @@ def print_plan(recipe: Recipe) -> None:
     Raises:
         InputError: a planned layer would end below its ratio, or dense in Paddle-Lite.
     """
-    with config.blaming(recipe.files):
+    with config.convert_errors(recipe.files):
         plan = _plan(recipe, build_network(config.load(recipe.content, recipe.files)))
     print(plan)
     if recipe.sparsity is None:
