@@ -33,9 +33,10 @@ from ..detection import config
 from ..detection.datasets.build import build_loader, ground_truth
 from ..detection.metric import CocoMAP
 from ..detection.network import DetectionLoss, DetectionNetwork, SetEpoch, build_network, build_optimizer
-from ..detection.weights import load_pretrained
+from ..detection.weights import load_matching, read_weights
 from ..errors import InputError, PipelineError
 from ..hooks import Hook, HookContext, call_hooks
+from ..pruning.paddleslim_masks import apply_paddleslim_masks
 from ..pruning.planner import PrunePlan, make_plan
 from ..pruning.statistics import measure_sparsity
 from ..report.report import WriteReport, read_report, table
@@ -315,9 +316,13 @@ def _build(recipe: Recipe) -> Run:
 @_naming_its_files
 def _load(recipe: Recipe, run: Run, source: str) -> None:
     """Puts weights into the network, and says what came of it."""
-    loaded = load_pretrained(run.network, source)
-    rank_zero_info(str(loaded))
-    untrained = len({layer.name for layer in run.plan.pruned} & set(loaded.left))
+    arrays = read_weights(source)
+    with config.prefix_errors(source):
+        arrays, masked = apply_paddleslim_masks(arrays)
+    loaded = load_matching(run.network, arrays, source)
+    layers = {name.rpartition(".")[0] for name in masked}
+    rank_zero_info(f"{loaded}; masks of {len(layers)} layers applied" if masked else str(loaded))
+    untrained = len({layer.name for layer in run.plan.pruned} & set(loaded.missing_keys))
     if untrained:
         rank_zero_info(f"warning: {untrained} of the {len(run.plan.pruned)} layers to prune start untrained; pruning assumes a "
             "converged model")
