@@ -1,4 +1,4 @@
-"""What each evaluation of a training has measured, at which sparsity."""
+"""`EvaluationLog`: the metrics of each evaluation of a training, and its sparsity."""
 
 from __future__ import annotations
 
@@ -6,45 +6,40 @@ import json
 from pathlib import Path
 from typing import Any
 
-import paddle
-
 from ..errors import InputError
-from ..pruning.optimizer_hook import get_attached_pruner
 from ..utils.distributed import is_rank_zero
 from ..utils.files import write_text
-from .resume import TrainingPosition
+from .session import FitCallback
 
 
-class EvaluationLog(paddle.callbacks.Callback):
-    """Keeps a row for each evaluation in a JSON file: epoch, sparsity, and the figures named.
+class EvaluationLog(FitCallback):
+    """Writes epoch, sparsity and metrics of each evaluation to a JSON file.
+
+    A resumed training keeps the rows of the completed epochs.
 
     Args:
         path: the file.
-        names: of the evaluation's figures, such as `mAP`.
-        place: where the training goes on from an earlier one, whose rows up to there are kept.
+        names: the metrics to write, such as `mAP`.
     """
 
-    def __init__(self, path: Path, names: tuple[str, ...], place: TrainingPosition | None = None) -> None:
+    def __init__(self, path: Path, names: tuple[str, ...]) -> None:
         super().__init__()
-        self.path, self.names, self.place = path, names, place or TrainingPosition()
+        self.path, self.names = path, names
         self._rows: list[dict[str, Any]] = []
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Takes up the rows of the training that goes on."""
-        goes_on = self.place != TrainingPosition() and self.path.is_file()
-        self._rows = [row for row in read_evaluations(self.path) if row["epoch"] < self.place.epoch] if goes_on else []
-        if not goes_on and is_rank_zero():
-            self.path.unlink(missing_ok=True)  # of an earlier training
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Notes the epoch."""
-        self.place = TrainingPosition(epoch)
+    def begin_training(self) -> None:
+        """Keeps the rows of the training that is resumed, and removes the file of any other one."""
+        epoch, is_resumed = self.session.position.epoch, self.session.resume is not None and self.path.is_file()
+        self._rows = [row for row in read_evaluations(self.path) if row["epoch"] < epoch] if is_resumed else []
+        if not is_resumed and is_rank_zero():
+            self.path.unlink(missing_ok=True)
 
     def on_eval_end(self, logs: Any = None) -> None:
         """Adds a row."""
-        pruner = get_attached_pruner(self.model._optimizer)
-        figures = {name: float((logs or {})[name]) for name in self.names}
-        self._rows.append({"epoch": self.place.epoch, "sparsity": pruner.sparsity() if pruner else 0.0, **figures})
+        pruner = self.session.pruner
+        metrics = {name: float((logs or {})[name]) for name in self.names}
+        self._rows.append({"epoch": self.session.position.epoch, "sparsity": pruner.sparsity() if pruner else 0.0,
+                           **metrics})
         if is_rank_zero():
             write_text(self.path, json.dumps(self._rows, indent=1) + "\n")
 

@@ -1,17 +1,20 @@
 import json
 
+import paddle
 import pytest
 from helpers import Pointwise, classifier
 
-from paddle_sparse_cb import InputError, SparsityCallback
+from paddle_sparse_cb import Checkpoints, InputError, ResumableCallbacks, SkipBatchesLoader, SparsityCallback
 from paddle_sparse_cb.callbacks.evaluation_log import EvaluationLog, best_by_sparsity, read_evaluations
-from paddle_sparse_cb.callbacks.resume import TrainingPosition
 
 
-def fit(digits, path, place=None):
+def fit(digits, path, resume=None):
+    loaders = [SkipBatchesLoader(paddle.io.DataLoader(digits, batch_size=80)) for _ in range(2)]
     sparsity = SparsityCallback(ratio=0.75, stable_epochs=1, pruning_epochs=1, tunning_epochs=2, pruning_steps=1)
-    classifier(Pointwise()).fit(digits, digits, epochs=4, batch_size=80, verbose=0,
-                                callbacks=[sparsity, EvaluationLog(path, ("acc",), place)])
+    callbacks = [sparsity, Checkpoints(path.parent), EvaluationLog(path, ("acc",))]
+    with paddle.utils.unique_name.guard():
+        classifier(Pointwise()).fit(*loaders, epochs=4, verbose=0,
+                                    callbacks=[ResumableCallbacks(callbacks, *loaders, resume=resume)])
 
 
 def test_each_evaluation_is_kept_with_its_sparsity(first_digits, tmp_path):
@@ -22,10 +25,11 @@ def test_each_evaluation_is_kept_with_its_sparsity(first_digits, tmp_path):
     assert all(0 <= row["acc"] <= 1 for row in rows)
 
 
-def test_a_training_that_goes_on_keeps_what_came_before(first_digits, tmp_path):
+def test_a_resumed_training_keeps_the_rows_of_completed_epochs(first_digits, tmp_path):
     path = tmp_path / "evaluations.json"
+    fit(first_digits, path)
     path.write_text(json.dumps([{"epoch": epoch, "sparsity": 0.5, "acc": 2.0} for epoch in range(3)]))
-    fit(first_digits, path, TrainingPosition(2, 1))
+    fit(first_digits, path, tmp_path / "2.pdsparse")
     assert [row["acc"] == 2 for row in read_evaluations(path)][:3] == [True, True, False]
     fit(first_digits, path)
     assert all(row["acc"] != 2 for row in read_evaluations(path))
