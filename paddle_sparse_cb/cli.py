@@ -113,7 +113,8 @@ def _run(options: argparse.Namespace) -> None:
     from .recipe import run  # here: it imports ppdet, and `--help` should not wait for that
     from .recipe.schema import read_recipe
     from .recipe.smoke import smoke
-    from .report.report import read_report, table
+    from .report.schema import read_report
+    from .report.table import report_table
 
     training = options.command == "train"
     amp = ["amp=true"] if training and options.amp else []
@@ -123,7 +124,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.command == "eval":
         print(run.evaluate(recipe))
     elif options.command == "report":
-        print(table(read_report(recipe.output)))
+        print(report_table(read_report(recipe.output)))
     elif training:
         signals = Signals()
         with signals.handled():

@@ -118,9 +118,10 @@ def _read_data(folder: Path) -> None:
 
 
 def _read_report(folder: Path) -> None:
-    from paddle_sparse_cb.report.report import read_report, table
+    from paddle_sparse_cb.report.schema import read_report
+    from paddle_sparse_cb.report.table import report_table
 
-    table(read_report(folder), "github")
+    report_table(read_report(folder))
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,11 @@ from ..errors import InputError, PipelineError
 from ..hooks import Hook, HookContext, call_hooks
 from ..pruning.planner import PrunePlan, make_plan
 from ..pruning.statistics import measure_sparsity
-from ..report.report import WriteReport, read_report, table
+from ..report.schema import read_report
+from ..report.table import report_table
 from ..utils.distributed import SyncBuffers, is_rank_zero, rank_zero_info
 from . import resume as resumption
+from .report_hook import WriteReport
 from .resume import Checkpoint
 from .schema import Recipe
 from .smoke import write_annotations
@@ -119,7 +121,7 @@ def _note_weights(context: HookContext) -> None:
 
 def _print_table(context: HookContext) -> None:
     """Post-train hook: the table and where things lie."""
-    print(f"\n{table(read_report(context.output))}\n")
+    print(f"\n{report_table(read_report(context.output))}\n")
     for name in ("report.md", "report.json", "tensorboard", "checkpoints", "inference", "model_dense.nb",
                  "model_sparse.nb"):
         if (context.output / name).exists():
