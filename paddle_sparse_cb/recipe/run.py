@@ -7,20 +7,18 @@ import functools
 import os
 import random
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import paddle
-from paddle.callbacks import ProgBarLogger
 from paddle.static import InputSpec
 
 from ..callbacks.best_checkpoint import BestCheckpoint
 from ..callbacks.ema import EMACallback
-from ..callbacks.eta import EtaPrinter
 from ..callbacks.evaluation_log import EvaluationLog
+from ..callbacks.progress import TrainingProgress
 from ..callbacks.resume import ResumableCallbacks, TrainingPosition
 from ..callbacks.sparsity import SparsityCallback
 from ..callbacks.stop_on_signal import Signals, StopOnSignal
@@ -32,7 +30,7 @@ from ..deploy.verify import print_verification, require, verify
 from ..detection import config
 from ..detection.datasets.build import build_loader, ground_truth
 from ..detection.metric import CocoMAP
-from ..detection.network import DetectionLoss, DetectionNetwork, SetEpoch, build_network, build_optimizer
+from ..detection.network import LOSSES, DetectionLoss, DetectionNetwork, SetEpoch, build_network, build_optimizer
 from ..detection.weights import load_pretrained
 from ..errors import InputError, PipelineError
 from ..hooks import Hook, HookContext, call_hooks
@@ -246,11 +244,10 @@ def _fit(run: Run, callbacks: list[paddle.callbacks.Callback], how: How, checkpo
         resumption.archive_previous(recipe)
     kept = resumption.checkpoint_metadata(recipe, run.report.dense)
     saving = Checkpoints(folder, every, content.get("snapshot_iter"), kept, place)
-    common = [SetEpoch(), EtaPrinter(recipe.name), SyncBuffers(), *_averaging(recipe, checkpoint), saving,
+    progress = TrainingProgress(recipe.name, [name[len("loss_"):] for name in LOSSES], content.get("log_iter", 20))
+    common = [SetEpoch(), progress, SyncBuffers(), *_averaging(recipe, checkpoint), saving,
               StopOnSignal(how.signals, saving), BestCheckpoint(folder, "mAP", place=place),
               EvaluationLog(recipe.evaluations, ("mAP", "AP50"), place), *callbacks]
-    if is_rank_zero():
-        common.append(ProgBarLogger(content.get("log_iter", 20), verbose=1 if sys.stdout.isatty() else 2))
     measured = run.eval_loader if how.evaluating else None
     run.model.fit(run.train_loader, measured, epochs=content["epoch"], verbose=0,
                   callbacks=[ResumableCallbacks(common, run.train_loader, measured, every, place, recipe.seed)])

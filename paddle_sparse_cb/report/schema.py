@@ -4,9 +4,9 @@ Its fields:
 
 - `recipe`, `seed`, `paddle` (version) and `digest` (of the recipe) identify the run.
 - `checkpoint` names the exported checkpoint: `best_model`, `final`, or null if nothing was exported.
-- `rows` has one object for the `dense` model, one for the `sparse` model, or both: `name`, `model`, `input_size` (height
-  and width in pixels), `target_sparsity`, `sparsity`, `map` and `ap50` (fractions), `nb_bytes`, `sparse_convs` and
-  `convs` (of the optimized model). A figure that was not measured is null.
+- `rows` has one object for the `dense` model, one for the `sparse` model, or both: `name`, `model`, `input_size`
+  (height and width in pixels), `target_sparsity`, `sparsity`, `map` and `ap50` (fractions), `nb_bytes`, `sparse_convs`
+  and `convs` (of the optimized model). A figure that was not measured is null.
 - `dense_note` says why a sparse run has no dense row; empty otherwise.
 - `layers` has the number of zeros of each weight.
 - `checks` has the results of the verification of each file, each with a `summary` in words.

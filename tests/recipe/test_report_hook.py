@@ -25,8 +25,8 @@ def write(context, **fields):
 
 def test_the_report_has_the_promised_fields(context):
     report = write(context, checkpoint="best_model")
-    assert report.keys() == {"recipe", "paddle", "seed", "digest", "checkpoint", "rows", "dense_note", "layers", "checks",
-                             "evaluations"}
+    assert report.keys() == {"recipe", "paddle", "seed", "digest", "checkpoint", "rows", "dense_note", "layers",
+                             "checks", "evaluations"}
     assert (report["recipe"], report["seed"], report["checkpoint"]) == ("mine", 3, "best_model")
     assert [row["name"] for row in report["rows"]] == ["dense", "sparse"]
     for row in report["rows"]:
