@@ -139,10 +139,11 @@ def _run(options: argparse.Namespace) -> None:
         _train(recipe, options)
         return
     from .recipe import commands
-    from .report.report import read_report, table
+    from .report.schema import read_report
+    from .report.table import report_table
 
     if options.command == "report":
-        print(table(read_report(recipe.output)))
+        print(report_table(read_report(recipe.output)))
     elif options.command == "plan":
         commands.print_plan(recipe)
     elif options.command == "eval":

@@ -25,8 +25,8 @@ from ..errors import InputError
 from ..hooks import HookContext
 from ..pruning.plan import PrunePlan
 from ..pruning.statistics import measure_sparsity
-from ..report.report import WriteReport
 from ..utils.distributed import rank_zero_info
+from .report_hook import WriteReport
 from .schema import Recipe
 from .smoke import write_annotations
 

@@ -8,7 +8,7 @@ from ..deploy.lite.prediction import find_dense_layers
 from ..detection import config
 from ..errors import InputError
 from ..hooks import call_hooks
-from ..report.report import read_report
+from ..report.schema import read_report
 from ..utils.distributed import rank_zero_info
 from .build import Run, build, build_plan, load_weights, naming_recipe
 from .post_train import VERIFY_HOOKS, ExportDetector, hooks_after_export

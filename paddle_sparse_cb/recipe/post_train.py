@@ -12,7 +12,8 @@ from ..deploy.lite.optimizer import OptimizeLite
 from ..deploy.verify import print_verification, require, verify
 from ..hooks import Hook, HookContext
 from ..pruning.statistics import measure_sparsity
-from ..report.report import read_report, table
+from ..report.schema import read_report
+from ..report.table import report_table
 from ..utils.distributed import is_distributed, rank_zero_info
 from ..utils.weight_files import load_arrays
 from .build import Run
@@ -74,7 +75,7 @@ class ExportDetector:
 
 def print_results(context: HookContext) -> None:
     """Prints the table of the report and the paths of the output."""
-    print(f"\n{table(read_report(context.output))}\n")
+    print(f"\n{report_table(read_report(context.output))}\n")
     for name in _OUTPUTS:
         if (context.output / name).exists():
             print(f"  {context.output / name}")

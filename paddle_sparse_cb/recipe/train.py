@@ -19,7 +19,7 @@ from ..checkpoints.position import ResumeState
 from ..detection.network import LOSSES, SetEpoch
 from ..hooks import call_hooks
 from ..pruning.statistics import measure_sparsity
-from ..report.report import read_report
+from ..report.schema import read_report
 from ..utils.distributed import is_rank_zero, rank_zero_info
 from .build import Run, build, build_ema, load_weights
 from .post_train import EvaluateNetwork, hooks_after_training, print_results
