@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import atexit
 import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import paddle
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
 from ..utils.distributed import is_rank_zero, rank_zero_info
 from ..utils.validation import check_count
+from .session import FitCallback
 
 
-class TrainingProgress(paddle.callbacks.Callback):
+class TrainingProgress(FitCallback):
     """Shows epoch, step, losses, learning rate and remaining time, and the metrics of each evaluation.
 
     Use it in place of hapi's own logger: pass `verbose=0` to `fit`. On an interactive terminal a progress bar stays
@@ -32,8 +31,7 @@ class TrainingProgress(paddle.callbacks.Callback):
     former during the latter. Only losses are therefore shown for a training step, and only metrics for an evaluation.
     The loss of an evaluation is not shown, because hapi keeps that of the last batch only.
 
-    Only rank 0 prints. The bar is removed at the end of every epoch and evaluation. hapi sends no event when `fit`
-    raises: call `stop` to remove the bar then; otherwise it is removed when the process ends.
+    Only rank 0 prints. The bar is removed at the end of every epoch and evaluation, and when `fit` raises.
 
     Args:
         name: name of the training, shown in the first line.
@@ -58,13 +56,13 @@ class TrainingProgress(paddle.callbacks.Callback):
         self._losses: list[float] = []
         self._is_announced = self._is_printed = False
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Removes the bar of a training that raised, and resets the clock."""
-        self.stop()
+    def begin_training(self) -> None:
+        """Resets the clock."""
         self._timer, self._steps, self._is_announced = _StepTimer(), None, False
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Prints the length of the training once, before its first epoch."""
+        super().on_epoch_begin(epoch, logs)
         self._epoch, self._step = epoch, 0
         self._steps = self.params.get("steps") or self._steps
         if not self._is_announced:
@@ -87,6 +85,7 @@ class TrainingProgress(paddle.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Removes the bar, and prints a line unless the last step has one."""
+        super().on_epoch_end(epoch, logs)
         self.stop()
         if self._step and not self._is_printed:
             rank_zero_info(self._line())
@@ -116,8 +115,8 @@ class TrainingProgress(paddle.callbacks.Callback):
         if shown:
             rank_zero_info(f"evaluation: {', '.join(shown)}")
 
-    def on_train_end(self, logs: Any = None) -> None:
-        """Removes the bar."""
+    def close(self) -> None:
+        """Removes the bar, also after an exception."""
         self.stop()
 
     def stop(self) -> None:
@@ -125,7 +124,6 @@ class TrainingProgress(paddle.callbacks.Callback):
         if self._bar:
             self._bar.stop()
             self._bar = None
-            atexit.unregister(self.stop)
 
     def _is_bar_due(self) -> bool:
         return self._on_terminal and (self._bar is None or self._bar.is_due())
@@ -133,7 +131,6 @@ class TrainingProgress(paddle.callbacks.Callback):
     def _draw_bar(self, position: str, step: int, steps: int | None, figures: str = "") -> None:
         if self._bar is None:
             self._bar = _TerminalBar()
-            atexit.register(self.stop)
         self._bar.draw(position, step, steps, figures)
 
     def _line(self) -> str:
