@@ -22,18 +22,20 @@ class LoadedWeights:
     Attributes:
         source: where the weights came from.
         loaded: how many of the network's arrays were set.
-        left: the network's names that kept what they had: the file lacks them or has another shape.
+        missing_keys: the network's names that kept what they had: the file lacks them or has another shape.
         masked: how many layers of the file PaddleSlim's masks, which lay beside the weights, have been applied to.
     """
 
     source: str
     loaded: int
-    left: tuple[str, ...]
+    missing_keys: tuple[str, ...]
     masked: int = 0
 
+    untrained_heads: tuple[str, ...] = ()
+
     def __str__(self) -> str:
-        some = ", ".join(self.left[:3]) + (", ..." if len(self.left) > 3 else "")
-        left = f", {len(self.left)} left as they were ({some})" if self.left else ""
+        some = ", ".join(self.missing_keys[:3]) + (", ..." if len(self.missing_keys) > 3 else "")
+        left = f", {len(self.missing_keys)} left as they were ({some})" if self.missing_keys else ""
         masked = f", masks of {self.masked} layers applied" if self.masked else ""
         return f"weights of {self.source}: {self.loaded} arrays loaded{masked}{left}"
 

@@ -13,7 +13,7 @@ def test_the_coco_weights_all_load_but_the_classes(registry):
     before = float(network.backbone.conv1.conv.weight.sum())
     loaded = load_pretrained(network, "sample:picodet_s_416_lcnet")
     assert float(network.backbone.conv1.conv.weight.sum()) != before
-    assert {name.split(".")[1] for name in loaded.left} == {f"head_cls{i}" for i in range(4)} | {
+    assert {name.split(".")[1] for name in loaded.missing_keys} == {f"head_cls{i}" for i in range(4)} | {
         f"p{i}_feat" for i in range(3, 7)}
 
 
@@ -21,7 +21,7 @@ def test_a_checkpoint_with_or_without_its_ending(network, tmp_path):
     paddle.save(network.state_dict(), str(tmp_path / "model.pdparams"))
     for source in ("model", "model.pdparams"):
         other = type(network)()
-        assert load_pretrained(other, str(tmp_path / source)).left == ()
+        assert load_pretrained(other, str(tmp_path / source)).missing_keys == ()
         np.testing.assert_array_equal(other.expand.weight.numpy(), network.expand.weight.numpy())
 
 
