@@ -222,7 +222,7 @@ class _TerminalBar:
 
         A stopped bar cannot be drawn again: rich would erase the lines printed since.
         """
-        sys.stdout.flush()  # rich would drop a last line without a line break
+        sys.stdout.flush()  # a last line without a line break, which rich still holds back
         sys.stderr.flush()
         self._progress.stop()
 

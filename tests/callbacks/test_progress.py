@@ -229,6 +229,7 @@ class Slow(paddle.callbacks.Callback):
             print("a line of other code")
             print("a warning of other code", file=sys.stderr)
         if step == 9:
+            self.stream = sys.stdout  # as a logging handler keeps it
             print("an unfinished line", end="")
 
 
