@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Column
-
 from ..utils.distributed import is_rank_zero, rank_zero_info
+from ..utils.terminal_bar import TerminalBar
 from ..utils.validation import check_count
 from .session import FitCallback
 
@@ -47,7 +43,7 @@ class TrainingProgress(FitCallback):
         super().__init__()
         self.name, self.loss_names = name, tuple(loss_names)
         self.log_iter = check_count("log_iter", log_iter, least=1)
-        self._bar: _TerminalBar | None = None
+        self._bar: TerminalBar | None = None
         self._on_terminal = False
         self._timer = _StepTimer()
         self._steps: int | None = None  # of an epoch
@@ -70,7 +66,7 @@ class TrainingProgress(FitCallback):
             epochs = self.params.get("epochs")
             per_epoch = f", {self._steps} steps per epoch" if self._steps else ""
             rank_zero_info(f"training {self.name}: {epochs} epoch{'' if epochs == 1 else 's'}{per_epoch}")
-            self._on_terminal = is_rank_zero() and _TerminalBar.is_possible()
+            self._on_terminal = is_rank_zero() and TerminalBar.is_possible()
 
     def on_train_batch_end(self, step: int, logs: Any = None) -> None:
         """Updates the bar, or prints a line every `log_iter` steps."""
@@ -130,7 +126,7 @@ class TrainingProgress(FitCallback):
 
     def _draw_bar(self, position: str, step: int, steps: int | None, figures: str = "") -> None:
         if self._bar is None:
-            self._bar = _TerminalBar()
+            self._bar = TerminalBar()
         self._bar.draw(position, step, steps, figures)
 
     def _line(self) -> str:
@@ -180,48 +176,6 @@ class _StepTimer:
         if self._steps < self._FIRST_ESTIMATE:
             return 0.0
         return max(0, steps) * (time.monotonic() - self._start) / (self._steps - 1)
-
-
-class _TerminalBar:
-    """A progress bar that stays below the lines printed by any code of this process until it is stopped.
-
-    It is drawn from the calling thread only, so that a training that raises leaves no thread behind that keeps drawing.
-    """
-
-    _REFRESH_SECONDS = 0.1
-
-    def __init__(self) -> None:
-        self._progress = Progress(TextColumn("{task.description}", markup=False), BarColumn(bar_width=16),
-                                  TextColumn("{task.fields[figures]}", markup=False, table_column=Column()),
-                                  console=Console(), auto_refresh=False, transient=True)
-        self._progress.add_task("", total=None, figures="")
-        self._drawn = -math.inf
-
-    @staticmethod
-    def is_possible() -> bool:
-        """Whether standard output is a terminal on which the cursor can be moved."""
-        return sys.stdout.isatty() and Console().is_interactive
-
-    def is_due(self) -> bool:
-        """Whether the last drawing is old enough for another one."""
-        return time.monotonic() - self._drawn >= self._REFRESH_SECONDS
-
-    def draw(self, position: str, step: int, steps: int | None, figures: str) -> None:
-        """Draws the bar; without a number of steps, as one of unknown length."""
-        [task] = self._progress.tasks
-        task.description, task.completed, task.total, task.fields["figures"] = position, step, steps, figures
-        self._progress.start()
-        self._progress.refresh()
-        self._drawn = time.monotonic()
-
-    def stop(self) -> None:
-        """Erases the bar, and restores the cursor, standard output and standard error.
-
-        A stopped bar cannot be drawn again: rich would erase the lines printed since.
-        """
-        sys.stdout.flush()  # rich would drop a last line without a line break
-        sys.stderr.flush()
-        self._progress.stop()
 
 
 def _step_of(step: int, steps: int | None) -> str:
