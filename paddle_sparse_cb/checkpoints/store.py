@@ -53,7 +53,9 @@ def _write(folder: Path, name: str, model: paddle.Model, training: dict[str, Any
         model.save(str(Path(scratch, name)))
         _add_pending_moments(model._optimizer, Path(scratch, f"{name}.pdopt"))
         if ema is not None:
-            paddle.save(dict(ema), str(Path(scratch, f"{name}.pdema")))
+            # As arrays: a tensor would be saved with its name, which depends on what the process did before.
+            arrays = {key: tensor.numpy() for key, tensor in ema.items()}
+            paddle.save(arrays, str(Path(scratch, f"{name}.pdema")))
         files = sorted(Path(scratch).iterdir())
         digests = {file.name: file_digest(file) for file in files}
         for file in files:  # .pdparams comes after the others: when it is there, all of them are
