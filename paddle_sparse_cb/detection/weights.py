@@ -10,7 +10,7 @@ import paddle
 
 from ..errors import InputError
 from ..pruning.paddleslim_masks import apply_paddleslim_masks
-from ..utils.fetch import fetch
+from ..utils.downloads import fetch_url
 from ..utils.weight_files import load_arrays, load_inference
 from .datasets import samples
 
@@ -77,7 +77,7 @@ def _read(source: str) -> dict[str, np.ndarray]:
     if source.startswith("sample:"):
         return load_inference(samples.resolve(source[len("sample:"):]))
     if "://" in source:
-        source = str(fetch(source))
+        source = str(fetch_url(source))
     path = Path(source)
     if path.suffix != ".pdparams":
         path = path.with_name(path.name + ".pdparams")

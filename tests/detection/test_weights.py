@@ -34,8 +34,8 @@ def test_a_file_that_fits_nowhere_is_an_error(network, tmp_path):
 def test_a_host_that_is_not_reached_is_one_short_line(network):
     with pytest.raises(InputError) as error:
         load_pretrained(network, "https://127.0.0.1:9/model.pdparams")
-    assert str(error.value) == ("pretrain_weights: cannot fetch https://127.0.0.1:9/model.pdparams ([Errno 111] "
-                                "Connection refused); where its host is not reached, give the path of a copy")
+    assert str(error.value) == ("cannot download https://127.0.0.1:9/model.pdparams: [Errno 111] Connection refused; "
+                                "if the host cannot be reached, give the path of a local copy")
 
 
 @pytest.mark.parametrize("source", ["/nowhere/model", "sample:none", "https://127.0.0.1:9/model.pdparams"])
