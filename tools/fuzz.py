@@ -101,17 +101,16 @@ def _read_slim(folder: Path) -> None:
 def _read_data(folder: Path) -> None:
     """An epoch of each loader, and what an evaluation is measured against, as a run makes them."""
     from paddle_sparse_cb.detection import config
-    from paddle_sparse_cb.detection.datasets.build import build_loader, ground_truth
-    from paddle_sparse_cb.detection.metric import CocoMAP
+    from paddle_sparse_cb.detection.build import build_metric
+    from paddle_sparse_cb.detection.datasets.build import build_loader
     from paddle_sparse_cb.recipe.schema import read_recipe
 
     options = [f"{split}Dataset.dataset_dir={folder}" for split in ("Train", "Eval")]
     recipe = read_recipe(folder / "recipe.yml", options=options)
-    with config.blaming(recipe.files):
+    with config.convert_errors(recipe.files):
         registry = config.load(recipe.content, recipe.files)
         loaders = build_loader(registry, "Train"), build_loader(registry, "Eval")
-        dataset = loaders[1].dataset.source
-        metric = CocoMAP(ground_truth(dataset), [int(record["im_id"][0]) for record in dataset.roidbs])
+        metric = build_metric(loaders[1])
     list(loaders[0])
     for *_, numbers in loaders[1]:
         metric.update(np.tile(np.float32([0, 0.9, *whole_files.BOX]), (len(numbers), 1, 1)), numbers.numpy())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -17,9 +16,8 @@ from paddle.static import InputSpec
 from ..callbacks.ema import EMACallback
 from ..callbacks.sync_buffers import SyncBuffers
 from ..detection import config
-from ..detection.datasets.build import build_loader, ground_truth
-from ..detection.metric import CocoMAP
-from ..detection.network import DetectionLoss, DetectionNetwork, build_network, build_optimizer
+from ..detection.build import build_detector
+from ..detection.network import DetectionNetwork, build_network
 from ..detection.weights import load_pretrained
 from ..errors import InputError
 from ..hooks import HookContext
@@ -37,7 +35,7 @@ def naming_recipe(function: _Function) -> _Function:
     """Has the InputErrors of a function of a recipe name the recipe's files."""
     @functools.wraps(function)
     def call(recipe: Recipe, *arguments: Any, **keywords: Any) -> Any:
-        with config.naming(recipe.files):
+        with config.prefix_errors(recipe.files):
             return function(recipe, *arguments, **keywords)
     return cast(_Function, call)
 
@@ -88,32 +86,16 @@ def build(recipe: Recipe) -> Run:
     paddle.seed(recipe.seed)
     if recipe.is_smoke:
         write_annotations(recipe)
-    with config.blaming(recipe.files):
-        registry = config.load(recipe.content, recipe.files)
-        network = build_network(registry)
-        loaders = build_loader(registry, "Train"), build_loader(registry, "Eval")
-        plan = make_recipe_plan(recipe, network)
-        if paddle.get_device() == "cpu":
-            from ..detection.depthwise import use_fast_depthwise  # numba is not installed with Paddle 3
-
-            use_fast_depthwise(network)
-        report = WriteReport(recipe.name, recipe.seed, recipe.model, recipe.input_size, recipe.digest)
-        return Run(recipe, network, _prepare(recipe, network, *loaders), *loaders, plan, report)
-
-
-def _prepare(recipe: Recipe, network: DetectionNetwork, train_loader: paddle.io.DataLoader,
-             eval_loader: paddle.io.DataLoader) -> paddle.Model:
-    with _finding_unused_parameters(bool(recipe.content.get("find_unused_parameters", False))):
-        model = paddle.Model(network, inputs=network.input_spec())
-    image_ids = [int(record["im_id"][0]) for record in eval_loader.dataset.source.roidbs]
-    metric = CocoMAP(ground_truth(eval_loader.dataset.source), image_ids)
-    model.prepare(build_optimizer(network, len(train_loader)), DetectionLoss(), metric, amp_configs(recipe))
-    return model
+    detector = build_detector(recipe.content, recipe.files, amp=amp_configs(recipe),
+                              find_unused_parameters=bool(recipe.content.get("find_unused_parameters", False)))
+    plan = make_recipe_plan(recipe, detector.network)
+    report = WriteReport(recipe.name, recipe.seed, recipe.model, recipe.input_size, recipe.digest)
+    return Run(recipe, detector.network, detector.model, detector.train_loader, detector.eval_loader, plan, report)
 
 
 def build_plan(recipe: Recipe) -> PrunePlan:
     """Returns the plan of a recipe; needs neither data nor weights."""
-    with config.blaming(recipe.files):
+    with config.convert_errors(recipe.files):
         return make_recipe_plan(recipe, build_network(config.load(recipe.content, recipe.files)))
 
 
@@ -159,21 +141,6 @@ def build_ema(recipe: Recipe) -> list[EMACallback]:
         return [EMACallback(cycle_epochs=cycle, **given)]
     except InputError as error:
         raise InputError(f"{recipe.files}: use_ema: {error}") from None
-
-
-@contextlib.contextmanager
-def _finding_unused_parameters(find: bool) -> Iterator[None]:
-    """Has hapi's `DataParallel` look for parameters without gradients (hapi 2.6 and 3.3 have no argument for it).
-
-    A rank whose batch has no box leaves the box branch without gradients. A second wrapper would leave the hooks of
-    the first one on the parameters.
-    """
-    wrapper = paddle.DataParallel
-    paddle.DataParallel = functools.partial(wrapper, find_unused_parameters=find)
-    try:
-        yield
-    finally:
-        paddle.DataParallel = wrapper
 
 
 @naming_recipe

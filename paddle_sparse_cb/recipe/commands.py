@@ -23,7 +23,7 @@ def print_plan(recipe: Recipe) -> None:
     Raises:
         InputError: a planned layer would end below its ratio, or dense in Paddle-Lite.
     """
-    with config.blaming(recipe.files):
+    with config.convert_errors(recipe.files):
         plan = build_plan(recipe)
     print(plan)
     if recipe.sparsity is None:

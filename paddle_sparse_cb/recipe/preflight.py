@@ -63,7 +63,7 @@ def check_trainable(run: Run) -> None:
     recipe, steps = run.recipe, len(run.train_loader)
     if recipe.sparsity is None:
         return
-    with config.naming(recipe.files):
+    with config.prefix_errors(recipe.files):
         recipe.pruning_config().schedule(steps, recipe.content["epoch"] * steps)
         check_plan(recipe, run.plan)
 
@@ -75,7 +75,7 @@ def check_plan(recipe: Recipe, plan: PrunePlan) -> None:
         InputError: a layer would not; the message names the first one.
     """
     settings = recipe.pruning_config()
-    with config.naming(recipe.files):
+    with config.prefix_errors(recipe.files):
         plan.require_layers()
         settings.check_blocks(plan)
         check_runs_sparse(plan, settings.min_sparsity(plan))

@@ -204,7 +204,7 @@ def _read(path: str | os.PathLike[str], options: Sequence[str], slim_config: str
         content = config.merge(_option(option), content)
     if save_dir:
         content["save_dir"] = save_dir
-    with config.naming(files):
+    with config.prefix_errors(files):
         if not save_dir and not any(option.startswith("save_dir=") for option in options):
             _check_save_dir(content.get("save_dir"))
         given_keys = frozenset(option.partition("=")[0] for option in options)

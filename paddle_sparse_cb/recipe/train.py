@@ -16,7 +16,7 @@ from ..callbacks.sparsity import SparsityCallback
 from ..callbacks.stop_on_signal import Signals, StopOnSignal
 from ..callbacks.sync_buffers import SyncBuffers
 from ..checkpoints.position import ResumeState
-from ..detection.network import LOSSES, SetEpoch
+from ..detection.network import LOSS_NAMES, SetEpoch
 from ..hooks import call_hooks
 from ..pruning.statistics import measure_sparsity
 from ..report.schema import read_report
@@ -114,7 +114,7 @@ def _fit(run: Run, callbacks: list[paddle.callbacks.Callback], options: TrainOpt
     evaluated = run.eval_loader if options.evaluate else None
     together = [SetEpoch(), SyncBuffers(), *build_ema(recipe), checkpoints, StopOnSignal(options.signals, checkpoints),
                 BestCheckpoint(recipe.checkpoints, "mAP"), EvaluationLog(recipe.evaluations, ("mAP", "AP50")),
-                TrainingProgress(recipe.name, [name[len("loss_"):] for name in LOSSES], content.get("log_iter", 20)), *callbacks]
+                TrainingProgress(recipe.name, [name[len("loss_"):] for name in LOSS_NAMES], content.get("log_iter", 20)), *callbacks]
     run.model.fit(run.train_loader, evaluated, epochs=content["epoch"], verbose=0, callbacks=[
         ResumableCallbacks(together, run.train_loader, evaluated, every, resume, options.allow_config_change,
                            recipe.seed)])

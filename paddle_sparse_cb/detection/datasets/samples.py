@@ -11,7 +11,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+
+from defusedxml import ElementTree
 
 from ...errors import InputError, did_you_mean
 from ...utils.downloads import cached_folder
