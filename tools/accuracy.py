@@ -20,9 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tabulate import tabulate
-
 from paddle_sparse_cb.recipe.schema import read_recipe
+from paddle_sparse_cb.utils.tables import render_table
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 START = "picodet_s_garments.yml"
@@ -197,8 +196,7 @@ def table(results):
                      f"{min(result['zeros'] for result in found):.3%}",
                      f"{statistics.mean(result['seconds'] for result in found):.0f}"))
     headers = ("way", "ratio", "seeds", "mAP 0.5:0.95", "lost", "AP50", "zeros, least", "s a run")
-    return tabulate(rows, headers=headers, disable_numparse=True,
-                    colalign=("left", "right", "right", "left", "right", "right", "right", "right"))
+    return render_table(headers, rows, "lrrlrrrr")
 
 
 def main():

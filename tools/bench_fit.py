@@ -14,11 +14,11 @@ from pathlib import Path
 
 import paddle
 from paddle import nn
-from tabulate import tabulate
 
 from paddle_sparse_cb import SparsityCallback
 from paddle_sparse_cb.detection import config
 from paddle_sparse_cb.detection.build import build_detector
+from paddle_sparse_cb.utils.tables import render_table
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -65,8 +65,7 @@ def main():
     for name, make, rounds in fits:
         without, with_it = compare(make, rounds)
         rows.append((name, f"{without:.3f} s", f"{with_it:.3f} s", f"{with_it / without - 1:+.1%}"))
-    print(tabulate(rows, headers=("fit", "without", "with the callback", "more"), disable_numparse=True,
-                   colalign=("left", "right", "right", "right")))
+    print(render_table(("fit", "without", "with the callback", "more"), rows, "lrrr"))
 
 
 if __name__ == "__main__":

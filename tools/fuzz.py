@@ -28,7 +28,6 @@ from pathlib import Path
 import mutations
 import numpy as np
 import whole_files
-from tabulate import tabulate
 
 REFUSED, READ, CRASH, HANG, UNNAMED = "refused, named", "read all the same", "crashes", "hangs", "not named"
 SECONDS = 60  # a reader that takes longer hangs
@@ -120,9 +119,10 @@ def _read_data(folder: Path) -> None:
 
 
 def _read_report(folder: Path) -> None:
-    from paddle_sparse_cb.report.report import read_report, table
+    from paddle_sparse_cb.report.schema import read_report
+    from paddle_sparse_cb.report.table import report_table
 
-    table(read_report(folder), "github")
+    report_table(read_report(folder))
 
 
 @dataclass(frozen=True)
@@ -177,11 +177,13 @@ class Counted:
     failures: "list[str]" = field(default_factory=list)
 
     def __str__(self) -> str:
+        from paddle_sparse_cb.utils.tables import render_table
+
         columns = (REFUSED, READ, CRASH, HANG, UNNAMED)
         rows = [[kind, sum(self.outcomes[kind, outcome] for outcome in columns),
                  *(self.outcomes[kind, outcome] for outcome in columns)] for kind in KINDS]
         rows.append(["all", *(sum(column) for column in zip(*(row[1:] for row in rows)))])
-        return tabulate(rows, headers=["file", "damaged", *columns])
+        return render_table(["file", "damaged", *columns], rows, "l" + "r" * (1 + len(columns)))
 
 
 def outcome_of(kind: Kind, folder: Path) -> "tuple[str, str]":

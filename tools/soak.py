@@ -27,9 +27,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from tabulate import tabulate
 
 from paddle_sparse_cb.checkpoints.state import load_state
+from paddle_sparse_cb.utils.tables import render_table
 from paddle_sparse_cb.utils.weight_files import load_arrays
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
@@ -260,7 +260,7 @@ def main():
         differences += tally.differences
         for place, count in tally.places.items():
             places[place] = places.get(place, 0) + count
-    print(tabulate(rows, headers=("processes", "kills", "resumes", "finished", "differences")))
+    print(render_table(("processes", "kills", "resumes", "finished", "differences"), rows, "rrrrr"))
     print("\nkilled " + ", ".join(f"{place}: {count}" for place, count in sorted(places.items())))
     print("\n".join(differences))
     return 1 if differences else 0

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
 from ..errors import PipelineError
 from ..hooks import HookContext
 from ..utils.layers import named_weights
+from ..utils.tables import render_table
 from ..utils.weight_files import load_arrays, load_inference
 from .lite.nb import Optimized, read_nb
 from .program import Convolution, read_program
@@ -156,9 +156,10 @@ def layer_table(context: HookContext) -> str:
         row += [zeros.get(layer.name) for zeros in stored.values()]
         for found in files.values():
             row += [found.get(layer.name, {}).get(key) for key in ("zeros", "kernel")]
-        rows.append([*row, "pruned" if layer.pruned else layer.reason])
+        row.append("pruned" if layer.pruned else layer.reason)
+        rows.append(["-" if cell is None else f"{cell:,}" if isinstance(cell, int) else cell for cell in row])
     headers = ["zeros in", "shape", "network", *stored, *(header for name in files for header in (name, "kernel")), ""]
-    return tabulate(rows, headers=headers, intfmt=",", missingval="-")
+    return render_table(headers, rows, f"llr{'r' * len(stored)}{'rl' * len(files)}l")
 
 
 def print_verification(context: HookContext) -> None:

@@ -9,7 +9,7 @@ from ...pruning.plan import PrunePlan
 from .constraints import THRESHOLD
 
 
-def dense_layers(plan: PrunePlan, least: Mapping[str, float]) -> dict[str, str]:
+def find_dense_layers(plan: PrunePlan, least: Mapping[str, float]) -> dict[str, str]:
     """The planned layers that Paddle-Lite would keep dense.
 
     Args:
@@ -27,7 +27,7 @@ def dense_layers(plan: PrunePlan, least: Mapping[str, float]) -> dict[str, str]:
 
 def check_runs_sparse(plan: PrunePlan, least: Mapping[str, float]) -> None:
     """Raises InputError, naming layer and reason, if Paddle-Lite would keep a planned layer dense."""
-    dense = dense_layers(plan, least)
+    dense = find_dense_layers(plan, least)
     if dense:
         name, reason = next(iter(dense.items()))
         more = f" (and {len(dense) - 1} more of {len(plan.pruned)} planned layers)" if len(dense) > 1 else ""
