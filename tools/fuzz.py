@@ -104,7 +104,7 @@ def _read_data(folder: Path) -> None:
     """An epoch of each loader, and what an evaluation is measured against, as a run makes them."""
     from paddle_sparse_cb.detection import config
     from paddle_sparse_cb.detection.build import build_metric
-    from paddle_sparse_cb.detection.datasets.build import build_loader
+    from paddle_sparse_cb.detection.datasets.loader import build_loader
     from paddle_sparse_cb.recipe.schema import read_recipe
 
     options = [f"{split}Dataset.dataset_dir={folder}" for split in ("Train", "Eval")]
