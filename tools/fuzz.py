@@ -51,18 +51,18 @@ def _resume(folder: Path) -> None:
     from dataclasses import replace
 
     from paddle_sparse_cb.checkpoints.state import file_digest, load_state, save_state
-    from paddle_sparse_cb.checkpoints.store import load_checkpoint
+    from paddle_sparse_cb.checkpoints.position import ResumeState
 
     state = load_state(folder / "0.pdsparse")
     digests = {name: file_digest(folder / name) for name in state.files}
     save_state(replace(state, files=digests), folder / "0.pdsparse")
-    load_checkpoint(whole_files.model(), folder / "0.pdsparse", 2)
+    ResumeState.open(folder / "0.pdsparse").load_into(whole_files.model(), 2)
 
 
 def _read_state(folder: Path) -> None:
-    from paddle_sparse_cb.checkpoints.state import load_state, verify_digests
+    from paddle_sparse_cb.checkpoints.position import ResumeState
 
-    verify_digests(load_state(folder / "0.pdsparse"), folder / "0.pdsparse")
+    ResumeState.open(folder / "0.pdsparse")
 
 
 def _read_exported(folder: Path) -> None:
@@ -85,12 +85,13 @@ def _read_nb(folder: Path) -> None:
 
 
 def _read_recipe(folder: Path, slim: "str | None" = None) -> None:
-    from paddle_sparse_cb.recipe import run
+    from paddle_sparse_cb.recipe.build import build
+    from paddle_sparse_cb.recipe.preflight import check_recipe
     from paddle_sparse_cb.recipe.schema import read_recipe
 
     whole = read_recipe(folder / "recipe.yml", slim)
-    run._check(whole)
-    run._build(whole)
+    check_recipe(whole)
+    build(whole)
     assert whole.output.resolve().is_relative_to(Path.cwd())
 
 
@@ -207,7 +208,7 @@ def _serve(connection, home: str) -> None:
     os.chdir(home)
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1), os.dup2(quiet, 2)  # what libjpeg and Paddle say for themselves
-    import paddle_sparse_cb.recipe.run  # noqa: F401  the import is not a reader's time
+    import paddle_sparse_cb.recipe.train  # noqa: F401  the import is not a reader's time
 
     address_space = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (address_space + 3 * MEMORY, resource.RLIM_INFINITY))

@@ -59,7 +59,6 @@ COMPARED = ("checkpoints/*.pdparams", "checkpoints/*.pdopt", "checkpoints/*.pdem
 RANK = """
 import os, signal, sys
 from paddle_sparse_cb import cli
-from paddle_sparse_cb.utils import files
 replace, left = os.replace, int(sys.argv.pop(1))
 def counted(*paths):
     global left
