@@ -26,9 +26,9 @@ from ..callbacks.sparsity import SparsityCallback
 from ..callbacks.stop_on_signal import Signals, StopOnSignal
 from ..checkpoints.store import Checkpoints, load_checkpoint
 from ..deploy.export import Export
+from ..deploy.lite.constraints import check_runs_sparse, find_dense_layers
 from ..deploy.lite.optimizer import OptimizeLite, find_optimizer
-from ..deploy.lite.prediction import check_runs_sparse, dense_layers
-from ..deploy.verify import print_verification, require, verify
+from ..deploy.verify import fail_on_mismatch, print_verification, verify
 from ..detection import config
 from ..detection.datasets.build import build_loader, ground_truth
 from ..detection.metric import CocoMAP
@@ -232,7 +232,7 @@ def _require_sparse(recipe: Recipe, plan: PrunePlan) -> None:
 
 
 def _after_export(run: Run) -> list[Hook]:
-    return [OptimizeLite(run.recipe.lite_options), verify, run.report, _print_table, require]
+    return [OptimizeLite(run.recipe.lite_options), verify, run.report, _print_table, fail_on_mismatch]
 
 
 def _fit(run: Run, callbacks: list[paddle.callbacks.Callback], how: How, checkpoint: Checkpoint | None) -> None:
@@ -385,7 +385,7 @@ def print_plan(recipe: Recipe) -> None:
     if recipe.sparsity is None:
         return
     least = SparsityCallback(**recipe.sparsity).min_sparsity(plan)
-    for name, reason in dense_layers(plan, least).items():
+    for name, reason in find_dense_layers(plan, least).items():
         print(f"dense in Paddle-Lite: {name}: {reason}")
     _require_sparse(recipe, plan)
 
@@ -434,7 +434,7 @@ def check(recipe: Recipe) -> None:
         InputError: the recipe has not been trained.
         PipelineError: a file does not hold the promise.
     """
-    call_hooks([verify, print_verification, require], _trained(recipe).context())
+    call_hooks([verify, print_verification, fail_on_mismatch], _trained(recipe).context())
 
 
 def _trained(recipe: Recipe) -> Run:

@@ -12,7 +12,7 @@ import paddle
 from tabulate import tabulate
 
 from ..callbacks.evaluation_log import best_by_sparsity, read_evaluations
-from ..deploy.lite.optimizer import count_convolutions
+from ..deploy.lite.nb import count_convolutions
 from ..deploy.verify import describe
 from ..errors import InputError
 from ..hooks import HookContext

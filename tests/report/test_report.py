@@ -49,7 +49,7 @@ def test_the_table_and_the_markdown_show_the_figures(context):
     assert "27.6" in table(report)
     text = (context.output / "report.md").read_text()
     assert "| dense" in text
-    assert "`pdparams`: holds" in text
+    assert "`pdparams`: ok" in text
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"rows": []}', "\0", '{"rows": [{}], "digest": ""}',
