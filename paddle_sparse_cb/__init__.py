@@ -1,20 +1,23 @@
-"""Sparse training for `paddle.Model`, down to the file that a phone loads.
+"""Sparse training for `paddle.Model`, from the first step to the file that a phone loads.
 
-A weight that is pruned is zero wherever anyone can look: after every optimizer step, in every checkpoint, in the
-exported program and in the optimized model.
+Pruned weights are exactly zero at every stage, and each stage is verified: after every optimizer step, in every
+checkpoint, in the exported program and in the optimized model.
 """
 
-import zlib  # noqa: F401  before paddle: Paddle 2.6 brings a zlib whose symbols break what loads the system's later
+import zlib  # noqa: F401  before paddle: Paddle 2.6 exports zlib symbols that break a zlib loaded later
 from typing import Any
 
 from ._version import __version__
-from .callbacks.best_checkpoint import BestCheckpoint, SparseEarlyStopping
+from .callbacks.best_checkpoint import BestCheckpoint
+from .callbacks.checkpoint import Checkpoints
+from .callbacks.early_stopping import SparseEarlyStopping
 from .callbacks.ema import EMACallback
-from .callbacks.resume import ResumableCallbacks, SkipBatchesLoader, TrainingPosition
+from .callbacks.resume import ResumableCallbacks, SkipBatchesLoader
 from .callbacks.sparsity import SparsityCallback
-from .checkpoints.store import Checkpoints, last_checkpoint, read_position
-from .errors import InputError
+from .checkpoints.position import ResumeState, TrainingPosition, find_checkpoint, last_checkpoint
+from .errors import DivergenceError, InputError, PipelineError, RankMismatchError
 from .hooks import HookContext
+from .pruning.config import PruningConfig
 from .pruning.paddleslim_masks import apply_paddleslim_masks
 from .pruning.planner import PrunePlan, make_plan
 from .pruning.schedule import GMPSchedule
@@ -23,13 +26,18 @@ from .pruning.statistics import SparsityReport, measure_sparsity
 __all__ = [
     "BestCheckpoint",
     "Checkpoints",
+    "DivergenceError",
     "EMACallback",
     "GMPPruner",
     "GMPSchedule",
     "HookContext",
     "InputError",
+    "PipelineError",
     "PrunePlan",
+    "PruningConfig",
+    "RankMismatchError",
     "ResumableCallbacks",
+    "ResumeState",
     "SkipBatchesLoader",
     "SparseEarlyStopping",
     "SparsityCallback",
@@ -37,10 +45,10 @@ __all__ = [
     "TrainingPosition",
     "__version__",
     "apply_paddleslim_masks",
+    "find_checkpoint",
     "last_checkpoint",
     "make_plan",
     "measure_sparsity",
-    "read_position",
 ]
 
 

@@ -1,4 +1,4 @@
-"""`python -m paddle_sparse_cb` is `paddle-sparse`."""
+"""Runs `paddle-sparse` as `python -m paddle_sparse_cb`."""
 
 import sys
 

@@ -15,10 +15,18 @@ class InputError(ValueError):
 
 
 class PipelineError(RuntimeError):
-    """A step failed for a reason outside of the input: a tool is missing, or what came out does not hold the promise.
+    """A step of the pipeline failed for a reason outside of the input: a tool is missing, or a verification failed.
 
-    What was made before it is kept. The command line prints the message without a traceback and exits with 1.
+    What was made before is kept. The command line prints the message without a traceback and exits with 1.
     """
+
+
+class DivergenceError(PipelineError):
+    """The training diverged: a loss or a weight is not finite."""
+
+
+class RankMismatchError(PipelineError):
+    """The ranks of a distributed training no longer hold the same masks."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""What a rank of `tests/test_ranks.py` runs: a training on its own share of the data, and what it saw as JSON."""
+"""What a rank of `tests/utils/test_distributed.py` runs: a training on its own share of the data, and what it saw as JSON."""
 
 import json
 import sys
@@ -9,8 +9,8 @@ import numpy as np
 import paddle
 from helpers import Pointwise, classifier
 
-from paddle_sparse_cb import EMACallback, GMPPruner, SparsityCallback
-from paddle_sparse_cb.checkpoints.store import Checkpoints
+from paddle_sparse_cb import Checkpoints, EMACallback, GMPPruner, SparsityCallback
+from paddle_sparse_cb.callbacks.sync_buffers import SyncBuffers
 from paddle_sparse_cb.errors import PipelineError
 from paddle_sparse_cb.utils import distributed as ranks
 
@@ -63,7 +63,7 @@ def fit(diverges, extra):
     watch = Watch(sparsity, diverges)
     paddle.distributed.all_gather = counted
     model.fit(data, data if extra else None, batch_size=8, verbose=0,
-              callbacks=[sparsity, ranks.SyncBuffers(), *extra, watch])
+              callbacks=[sparsity, SyncBuffers(), *extra, watch])
     return {"begun": begun, "masks": watch.masks, "evaluated": watch.evaluated, "ended": state(network)}
 
 

@@ -103,10 +103,10 @@ class Watch(paddle.callbacks.Callback):
         ratio = pruner.schedule.at(pruner.cur_iteration - 1)
         report = measure_sparsity(self.model.network, pruner.plan)
         assert pruner.ratio == ratio
-        for weight in pruner._weights:
+        for weight in pruner.weights:
             dead = ~pruner.masks[weight.name].numpy()
             assert dead.sum() == prune_count(ratio, weight.size)
-            for held in (weight, *pruner._held(weight)):
+            for held in (weight, *pruner.optimizer_tensors(weight)):
                 assert (magnitude_bits(held).numpy()[dead] == 0).all(), held.name
         counted = {layer.name: layer.zeros for layer in report.layers if layer.pruned}
         assert counted == {layer.name: prune_count(ratio, int(np.prod(layer.shape))) for layer in pruner.plan.pruned}
@@ -193,8 +193,8 @@ def test_zeros_hold_in_master_weights_and_their_moments(first_digits, accumulate
                                  accumulate_grad_batches=accumulate)
     assert steps == steps_of(accumulate)
     pruner = sparsity.pruner
-    for weight in pruner._weights:
-        master, velocity = pruner._held(weight)
+    for weight in pruner.weights:
+        master, velocity = pruner.optimizer_tensors(weight)
         assert master is model._optimizer._master_weights[weight.name]
         assert master.dtype == velocity.dtype == paddle.float32
         dead = weight.astype("float32").numpy() == 0
@@ -252,7 +252,7 @@ def test_a_loss_that_the_scaler_does_not_take_is_no_divergence(digits):
 def test_the_average_has_the_zeros_where_there_are_master_weights(first_digits):
     model, sparsity, _ = fit(first_digits, Half(), optimizer="MasterMomentum", learning_rate=0.1,
                              callbacks=[EMACallback(decay=0.9)])
-    for weight in sparsity.pruner._weights:
+    for weight in sparsity.pruner.weights:
         master = model._optimizer._master_weights[weight.name].numpy()
         np.testing.assert_array_equal(weight.astype("float32").numpy(), master)  # else a step would undo the average
 

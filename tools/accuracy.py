@@ -20,9 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tabulate import tabulate
-
 from paddle_sparse_cb.recipe.schema import read_recipe
+from paddle_sparse_cb.utils.tables import render_table
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 START = "picodet_s_garments.yml"
@@ -93,29 +92,21 @@ def run(arm, seed, output, size):
 
     from paddle_sparse_cb import SparsityCallback, make_plan, measure_sparsity
     from paddle_sparse_cb.callbacks.resume import ResumableCallbacks
-    from paddle_sparse_cb.detection import config
-    from paddle_sparse_cb.detection.datasets.build import build_loader
-    from paddle_sparse_cb.detection.depthwise import use_fast_depthwise
-    from paddle_sparse_cb.detection.metric import CocoMAP
-    from paddle_sparse_cb.detection.network import DetectionLoss, SetEpoch, build_network, build_optimizer
-    from paddle_sparse_cb.detection.weights import load_pretrained
+    from paddle_sparse_cb.detection.build import build_detector
+    from paddle_sparse_cb.detection.network import SetEpoch
+    from paddle_sparse_cb.detection.weights import load_matching, read_weights
     from paddle_sparse_cb.utils.files import atomic_write, write_text
 
     recipe = arm.recipe(size)
     for seeding in (random.seed, np.random.seed, paddle.seed):
         seeding(seed)
-    registry = config.load(recipe.content, str(recipe.path))
-    network = build_network(registry)
-    load_pretrained(network, recipe.content["pretrain_weights"] if arm.way == "start" else str(output / "start"))
+    detector = build_detector(recipe.content, str(recipe.path))
+    network, model, train_loader = detector.network, detector.model, detector.train_loader
+    source = recipe.content["pretrain_weights"] if arm.way == "start" else str(output / "start")
+    load_matching(network, read_weights(source), source)
     shapes = ([1, 3, *recipe.input_size], "float32"), ([1, 2], "float32"), ([1, 1], "int64")
     pruned = make_plan(network, [InputSpec(*shape) for shape in shapes], skip=network.prediction_layers())
-    use_fast_depthwise(network)
-    train_loader, eval_loader = build_loader(registry, "Train"), build_loader(registry, "Eval")
     train_loader.dataset.seed = seed
-    model = paddle.Model(network, inputs=network.input_spec())
-    dataset = eval_loader.dataset.source
-    metric = CocoMAP(dataset.get_anno(), [int(record["im_id"][0]) for record in dataset.roidbs])
-    model.prepare(build_optimizer(network, len(train_loader)), DetectionLoss(), metric)
     sparsity = {**(recipe.sparsity or {}), "skip": ()}
     makers = {"gmp": lambda: [SparsityCallback(**sparsity, plan=pruned)],
               "oneshot": lambda: [SparsityCallback(**{**sparsity, **ONE_SHOT}, plan=pruned)],
@@ -127,7 +118,7 @@ def run(arm, seed, output, size):
     model.fit(train_loader, epochs=epochs, verbose=2, log_freq=50,
               callbacks=[ResumableCallbacks([SetEpoch(), *callbacks], train_loader, seed=seed)])
     seconds = time.time() - began
-    found = model.evaluate(eval_loader, verbose=0)
+    found = model.evaluate(detector.eval_loader, verbose=0)
     if arm.way == "start":
         with atomic_write(output / "start.pdparams") as scratch:
             paddle.save(network.state_dict(), str(scratch))
@@ -205,8 +196,7 @@ def table(results):
                      f"{min(result['zeros'] for result in found):.3%}",
                      f"{statistics.mean(result['seconds'] for result in found):.0f}"))
     headers = ("way", "ratio", "seeds", "mAP 0.5:0.95", "lost", "AP50", "zeros, least", "s a run")
-    return tabulate(rows, headers=headers, disable_numparse=True,
-                    colalign=("left", "right", "right", "left", "right", "right", "right", "right"))
+    return render_table(headers, rows, "lrrlrrrr")
 
 
 def main():

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import paddle
 from paddle import nn
-from tabulate import tabulate
 
 from paddle_sparse_cb import SparsityCallback
 from paddle_sparse_cb.detection import config
-from paddle_sparse_cb.detection.datasets.build import build_loader
-from paddle_sparse_cb.detection.network import DetectionLoss, build_network, build_optimizer
+from paddle_sparse_cb.detection.build import build_detector
+from paddle_sparse_cb.utils.tables import render_table
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -27,14 +26,11 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 def picodet_s():
     """PicoDet-s on tree tiles of 256 pixels, batch 8, for 10 steps."""
     content = config.read_with_bases(RECIPES / "picodet_s_416_trees.yml")
-    registry = config.load(content, "picodet_s_416_trees.yml")
-    registry["TrainReader"]["batch_transforms"][0]["BatchRandomResize"]["target_size"] = [256]
-    loader = build_loader(registry, "Train")
-    network = build_network(registry)
-    model = paddle.Model(network, inputs=network.input_spec())
-    model.prepare(build_optimizer(network, len(loader)), DetectionLoss())
-    return model, loader, {"pruning_iterations": 8, "tunning_iterations": 2, "stable_iterations": 0,
-                           "pruning_steps": 8, "skip": network.prediction_layers()}
+    content["TrainReader"]["batch_transforms"][0]["BatchRandomResize"]["target_size"] = [256]
+    detector = build_detector(content, "picodet_s_416_trees.yml")
+    return detector.model, detector.train_loader, {
+        "pruning_iterations": 8, "tunning_iterations": 2, "stable_iterations": 0, "pruning_steps": 8,
+        "skip": detector.network.prediction_layers()}
 
 
 def lenet():
@@ -69,8 +65,7 @@ def main():
     for name, make, rounds in fits:
         without, with_it = compare(make, rounds)
         rows.append((name, f"{without:.3f} s", f"{with_it:.3f} s", f"{with_it / without - 1:+.1%}"))
-    print(tabulate(rows, headers=("fit", "without", "with the callback", "more"), disable_numparse=True,
-                   colalign=("left", "right", "right", "right")))
+    print(render_table(("fit", "without", "with the callback", "more"), rows, "lrrr"))
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import paddle
 from paddleslim import GMPUnstructuredPruner
-from tabulate import tabulate
 
 from paddle_sparse_cb import GMPPruner, measure_sparsity
 from paddle_sparse_cb.detection import config
 from paddle_sparse_cb.detection.network import build_network
 from paddle_sparse_cb.pruning.masks import keep_masks
+from paddle_sparse_cb.utils.tables import render_table
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 CONFIGS = {"stable_iterations": 0, "pruning_iterations": 1000, "tunning_iterations": 0, "pruning_steps": 10,
@@ -227,16 +227,12 @@ def main():
     options = parser.parse_args()
     print(f"Paddle {paddle.__version__}, numpy {np.__version__}, CPU, one thread\n")
     rows = bench_network("PicoDet-m", picodet_m) + bench_network("MobileNetV1", mobilenet_v1)
-    print(tabulate(rows, headers=("network", "what", "PaddleSlim", "ours", "ratio", "asked"), disable_numparse=True,
-                   colalign=("left", "left", "right", "right", "right", "right")), "\n")
+    print(render_table(("network", "what", "PaddleSlim", "ours", "ratio", "asked"), rows, "llrrrr"), "\n")
     print("The masks of PicoDet-m's 1x1 convolutions at 75%")
-    print(tabulate(bench_selection(picodet_m), headers=("way", "time", "of ours"), disable_numparse=True,
-                   colalign=("left", "right", "right")), "\n")
+    print(render_table(("way", "time", "of ours"), bench_selection(picodet_m), "lrr"), "\n")
     print("Growth")
-    print(tabulate(bench_growth(options.millions), disable_numparse=True,
-                   headers=("weights", "layers", "each layer", "a weight", "one ranking", "a weight", "least possible",
-                            "each layer / least", "memory beyond, a weight"),
-                   colalign=("left", *["right"] * 8)))
+    print(render_table(("weights", "layers", "each layer", "a weight", "one ranking", "a weight", "least possible",
+                        "each layer / least", "memory beyond, a weight"), bench_growth(options.millions), "lrrrrrrrr"))
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import paddle
 from paddle.static import InputSpec
-from tabulate import tabulate
 
 from paddle_sparse_cb import GMPPruner, HookContext, make_plan, measure_sparsity
 from paddle_sparse_cb.deploy import Export, OptimizeLite, QuantizeInt8, fail_on_mismatch, print_verification, verify
+from paddle_sparse_cb.utils.tables import markdown_table
 
 SPEC = [InputSpec([1, 3, 64, 64], "float32", "image")]
 
@@ -43,11 +43,11 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
                 context = deploy(name, ratio, Path(folder))
             fp32, int8 = context.checks["nb"], context.checks["nb_int8"]
-            rows.append((name, f"{ratio:.0%}", f"{fp32['sparse_convs']} of {fp32['convs']}", fp32["dense_bytes"],
-                         fp32["sparse_bytes"], int8["dense_bytes"], int8["sparse_bytes"]))
+            rows.append((name, f"{ratio:.0%}", f"{fp32['sparse_convs']} of {fp32['convs']}",
+                         *(f"{check[size]:,}" for check in (fp32, int8) for size in ("dense_bytes", "sparse_bytes"))))
     print_verification(context)
-    print(tabulate(rows, headers=("", "zeros", "sparse convolutions", "dense", "sparse", "INT8 dense", "INT8 sparse"),
-                   tablefmt="github", intfmt=","))
+    print(markdown_table(("", "zeros", "sparse convolutions", "dense", "sparse", "INT8 dense", "INT8 sparse"), rows,
+                         "lllrrrr"))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ from pathlib import Path
 import mutations
 import numpy as np
 import whole_files
-from tabulate import tabulate
 
 REFUSED, READ, CRASH, HANG, UNNAMED = "refused, named", "read all the same", "crashes", "hangs", "not named"
 SECONDS = 60  # a reader that takes longer hangs
@@ -36,9 +35,11 @@ MEMORY = 2 << 30  # bytes that a reader may take
 
 
 def _read_weights(folder: Path) -> None:
-    from paddle_sparse_cb.detection.weights import load_pretrained
+    from paddle_sparse_cb.detection.weights import load_matching, read_weights
+    from paddle_sparse_cb.pruning.paddleslim_masks import apply_paddleslim_masks
 
-    print(load_pretrained(whole_files.network(), str(folder / "0.pdparams")))
+    source = str(folder / "0.pdparams")
+    print(load_matching(whole_files.network(), apply_paddleslim_masks(read_weights(source))[0], source))
 
 
 def _read_optimizer(folder: Path) -> None:
@@ -52,18 +53,18 @@ def _resume(folder: Path) -> None:
     from dataclasses import replace
 
     from paddle_sparse_cb.checkpoints.state import file_digest, load_state, save_state
-    from paddle_sparse_cb.checkpoints.store import load_checkpoint
+    from paddle_sparse_cb.checkpoints.position import ResumeState
 
     state = load_state(folder / "0.pdsparse")
     digests = {name: file_digest(folder / name) for name in state.files}
     save_state(replace(state, files=digests), folder / "0.pdsparse")
-    load_checkpoint(whole_files.model(), folder / "0.pdsparse", 2)
+    ResumeState.open(folder / "0.pdsparse").load_into(whole_files.model(), 2)
 
 
 def _read_state(folder: Path) -> None:
-    from paddle_sparse_cb.checkpoints.state import load_state, verify_digests
+    from paddle_sparse_cb.checkpoints.position import ResumeState
 
-    verify_digests(load_state(folder / "0.pdsparse"), folder / "0.pdsparse")
+    ResumeState.open(folder / "0.pdsparse")
 
 
 def _read_exported(folder: Path) -> None:
@@ -86,12 +87,13 @@ def _read_nb(folder: Path) -> None:
 
 
 def _read_recipe(folder: Path, slim: "str | None" = None) -> None:
-    from paddle_sparse_cb.recipe import run
+    from paddle_sparse_cb.recipe.build import build
+    from paddle_sparse_cb.recipe.preflight import check_recipe
     from paddle_sparse_cb.recipe.schema import read_recipe
 
     whole = read_recipe(folder / "recipe.yml", slim)
-    run._check(whole)
-    run._build(whole)
+    check_recipe(whole)
+    build(whole)
     assert whole.output.resolve().is_relative_to(Path.cwd())
 
 
@@ -102,26 +104,26 @@ def _read_slim(folder: Path) -> None:
 def _read_data(folder: Path) -> None:
     """An epoch of each loader, and what an evaluation is measured against, as a run makes them."""
     from paddle_sparse_cb.detection import config
-    from paddle_sparse_cb.detection.datasets.build import build_loader, ground_truth
-    from paddle_sparse_cb.detection.metric import CocoMAP
+    from paddle_sparse_cb.detection.build import build_metric
+    from paddle_sparse_cb.detection.datasets.build import build_loader
     from paddle_sparse_cb.recipe.schema import read_recipe
 
     options = [f"{split}Dataset.dataset_dir={folder}" for split in ("Train", "Eval")]
     recipe = read_recipe(folder / "recipe.yml", options=options)
-    with config.blaming(recipe.files):
+    with config.convert_errors(recipe.files):
         registry = config.load(recipe.content, recipe.files)
         loaders = build_loader(registry, "Train"), build_loader(registry, "Eval")
-        dataset = loaders[1].dataset.source
-        metric = CocoMAP(ground_truth(dataset), [int(record["im_id"][0]) for record in dataset.roidbs])
+        metric = build_metric(loaders[1])
     list(loaders[0])
     for *_, numbers in loaders[1]:
         metric.update(np.tile(np.float32([0, 0.9, *whole_files.BOX]), (len(numbers), 1, 1)), numbers.numpy())
 
 
 def _read_report(folder: Path) -> None:
-    from paddle_sparse_cb.report.report import read_report, table
+    from paddle_sparse_cb.report.schema import read_report
+    from paddle_sparse_cb.report.table import report_table
 
-    table(read_report(folder), "github")
+    report_table(read_report(folder))
 
 
 @dataclass(frozen=True)
@@ -176,11 +178,13 @@ class Counted:
     failures: "list[str]" = field(default_factory=list)
 
     def __str__(self) -> str:
+        from paddle_sparse_cb.utils.tables import render_table
+
         columns = (REFUSED, READ, CRASH, HANG, UNNAMED)
         rows = [[kind, sum(self.outcomes[kind, outcome] for outcome in columns),
                  *(self.outcomes[kind, outcome] for outcome in columns)] for kind in KINDS]
         rows.append(["all", *(sum(column) for column in zip(*(row[1:] for row in rows)))])
-        return tabulate(rows, headers=["file", "damaged", *columns])
+        return render_table(["file", "damaged", *columns], rows, "l" + "r" * (1 + len(columns)))
 
 
 def outcome_of(kind: Kind, folder: Path) -> "tuple[str, str]":
@@ -206,7 +210,7 @@ def _serve(connection, home: str) -> None:
     os.chdir(home)
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1), os.dup2(quiet, 2)  # what libjpeg and Paddle say for themselves
-    import paddle_sparse_cb.recipe.run  # noqa: F401  the import is not a reader's time
+    import paddle_sparse_cb.recipe.train  # noqa: F401  the import is not a reader's time
 
     address_space = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (address_space + 3 * MEMORY, resource.RLIM_INFINITY))

@@ -16,7 +16,6 @@ from pathlib import Path
 import paddle
 from paddle import nn
 from paddle.static import InputSpec
-from tabulate import tabulate
 
 from paddle_sparse_cb import GMPPruner, HookContext, PrunePlan, make_plan, measure_sparsity
 from paddle_sparse_cb.deploy import Export, OptimizeLite, fail_on_mismatch, verify
@@ -24,6 +23,7 @@ from paddle_sparse_cb.deploy.lite.nb import count_convolutions
 from paddle_sparse_cb.detection import config
 from paddle_sparse_cb.detection.network import build_network
 from paddle_sparse_cb.recipe.schema import read_recipe
+from paddle_sparse_cb.utils.tables import render_table
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 FILES = {"m": "picodet_m_320_coco.yml", "s": "picodet_s_320_coco.yml"}
@@ -108,8 +108,7 @@ def table(rows: list[Row]) -> str:
         shown.append((f"{row.model} (ESNet)", f"{row.ratio:.0%}", accuracy, latency, megabytes,
                       f"{megabytes / PUBLISHED[row.model, 0.0][1]:.2f}", row.squeeze or "-", f"{row.size / 1e6:.2f}",
                       f"{row.of_dense:.3f}", f"{row.sparse} of {row.convolutions}"))
-    return tabulate(shown, headers=headers, disable_numparse=True,
-                    colalign=("left", *["right"] * 5, "left", *["right"] * 3))
+    return render_table(headers, shown, "lrrrrrlrrr")
 
 
 def shortfalls(rows: list[Row]) -> list[str]:

@@ -27,9 +27,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from tabulate import tabulate
 
 from paddle_sparse_cb.checkpoints.state import load_state
+from paddle_sparse_cb.utils.tables import render_table
 from paddle_sparse_cb.utils.weight_files import load_arrays
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
@@ -59,7 +59,6 @@ COMPARED = ("checkpoints/*.pdparams", "checkpoints/*.pdopt", "checkpoints/*.pdem
 RANK = """
 import os, signal, sys
 from paddle_sparse_cb import cli
-from paddle_sparse_cb.utils import files
 replace, left = os.replace, int(sys.argv.pop(1))
 def counted(*paths):
     global left
@@ -260,7 +259,7 @@ def main():
         differences += tally.differences
         for place, count in tally.places.items():
             places[place] = places.get(place, 0) + count
-    print(tabulate(rows, headers=("processes", "kills", "resumes", "finished", "differences")))
+    print(render_table(("processes", "kills", "resumes", "finished", "differences"), rows, "rrrrr"))
     print("\nkilled " + ", ".join(f"{place}: {count}" for place, count in sorted(places.items())))
     print("\n".join(differences))
     return 1 if differences else 0

@@ -1,7 +1,7 @@
-"""The best model, where only a network that has reached its target ratio counts.
+"""`BestCheckpoint`: keeps the best network at the target ratio.
 
-Accuracy is highest before the pruning starts. What hapi's callbacks keep as the best model of a sparse training is
-therefore a dense one.
+Accuracy is highest before pruning starts, so that hapi's callbacks keep a dense network as the best of a sparse
+training.
 """
 
 from __future__ import annotations
@@ -11,89 +11,74 @@ import os
 import warnings
 from typing import Any
 
-import paddle
-
-from ..checkpoints.state import load_verified
-from ..checkpoints.store import Checkpoints, read_position
+from ..checkpoints.position import ResumeState
 from ..errors import InputError
-from ..pruning.optimizer_hook import is_target_reached
-from ..utils.distributed import is_rank_zero
-from .resume import TrainingPosition
+from .checkpoint import Checkpoints
 
-_NAME = "best_model"
-
-
-class SparseEarlyStopping(paddle.callbacks.EarlyStopping):
-    """`paddle.callbacks.EarlyStopping` that looks only once the target ratio is reached.
-
-    Evaluations before that are neither the best nor do they count as patience. Without a `SparsityCallback` in the same
-    `fit` it is Paddle's own. The arguments are Paddle's; on several ranks rank 0 saves.
-
-    Example:
-        >>> from paddle_sparse_cb import SparseEarlyStopping
-        >>> stopping = SparseEarlyStopping("mAP", mode="max", patience=10)
-    """
-
-    def on_eval_end(self, logs: Any = None) -> None:
-        """Looks, if it is time to."""
-        if is_target_reached(self.model._optimizer):
-            if not is_rank_zero():
-                self.save_best_model = False
-            super().on_eval_end(logs)
+NAME = "best_model"
 
 
 class BestCheckpoint(Checkpoints):
-    """Saves `best_model` after each evaluation that is better than all before it at the target ratio.
+    """Saves `best_model` after each evaluation that is better than all earlier ones at the target ratio.
+
+    In a resumed training the best of the earlier run is to be surpassed.
 
     Args:
-        folder: where the files go.
-        monitor: which of the evaluation's figures decides.
-        mode: `max` or `min`, which is better.
-        place: where the training goes on from an earlier one, whose best is to be surpassed.
+        folder: the folder of the checkpoint.
+        monitor: the metric that decides.
+        mode: `max` or `min`: which values are better.
 
     Raises:
-        InputError: the mode is neither; at the first evaluation, when it has no such figure.
+        InputError: when created, if the mode is neither; at the first evaluation, if it has no such metric.
+
+    Example:
+        >>> from paddle_sparse_cb import BestCheckpoint
+        >>> best = BestCheckpoint("checkpoints", monitor="mAP")
     """
 
-    def __init__(self, folder: str | os.PathLike[str], monitor: str = "acc", mode: str = "max",
-                 place: TrainingPosition | None = None) -> None:
-        super().__init__(folder, place=place)
+    def __init__(self, folder: str | os.PathLike[str], monitor: str = "acc", mode: str = "max") -> None:
+        super().__init__(folder)
         if mode not in ("max", "min"):
-            raise InputError(f"mode is max or min, got {mode!r}")
+            raise InputError(f"mode must be max or min, got {mode!r}")
         self.monitor, self._sign = monitor, 1 if mode == "max" else -1
         self._best = -math.inf
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Forgets an earlier training, or takes up its best."""
-        super().on_train_begin(logs)
+    def begin_training(self) -> None:
+        """Takes over the best value of the training that is resumed."""
+        super().begin_training()
         self._best = -math.inf
-        path = self.folder / f"{_NAME}.pdsparse"
-        if self.place == TrainingPosition() or not path.is_file():
+        path = self.folder / f"{NAME}.pdsparse"
+        if self.session.resume is None or not path.is_file():
             return
         try:
-            best, saved = load_verified(path).training.get("best"), read_position(path)
-        except InputError as error:  # as after a kill; what was being saved is going to be measured again
-            warnings.warn(f"not the best so far: {error}", stacklevel=2)
+            saved = ResumeState.open(path)
+        except InputError as error:  # a killed process; the evaluation that was being saved is repeated
+            warnings.warn(f"the best model so far is not used: {error}", stacklevel=2)
             return
+        best = saved.state.training.get("best")
         value = best.get(self.monitor) if isinstance(best, dict) else None
-        if saved <= self.place and isinstance(value, (int, float)):
+        if saved.position <= self.session.position and isinstance(value, (int, float)):
             self._best = self._sign * value
+
+    def on_train_batch_begin(self, step: int, logs: Any = None) -> None:
+        """Saves nothing: only evaluations decide."""
+        self._update_position(step)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Saves nothing yet: the evaluation follows."""
-        self.place = TrainingPosition(epoch, self.params["steps"] or 0)
+        """Saves nothing: the evaluation follows."""
+        self._end_epoch(epoch)
 
-    def on_train_end(self, logs: Any = None) -> None:
-        """Saves nothing more."""
+    def end_training(self) -> None:
+        """Saves nothing."""
 
     def on_eval_end(self, logs: Any = None) -> None:
-        """Saves, if this is the best; a figure that is NaN never is."""
+        """Saves the network if it is the best so far; a value of NaN never is."""
         value = (logs or {}).get(self.monitor)
-        if isinstance(value, (list, tuple)):  # as hapi gives a loss
+        if isinstance(value, (list, tuple)):  # as hapi logs a loss
             value = value[0]
         if not isinstance(value, (int, float)):
-            raise InputError(f"monitor: the evaluation has no figure {self.monitor!r}, it has "
+            raise InputError(f"monitor: the evaluation has no metric {self.monitor!r}; it has "
                              f"{', '.join(map(str, logs or {}))}")
-        if self._sign * value > self._best and is_target_reached(self.model._optimizer):
+        if self._sign * value > self._best and self.session.target_reached:
             self._best = self._sign * value
-            self.save(_NAME, best={self.monitor: float(value)})
+            self.save(NAME, best={self.monitor: float(value)})

@@ -1,74 +1,85 @@
-"""What each evaluation of a training has measured, at which sparsity."""
+"""`EvaluationLog`: a JSON file with the metrics and the sparsity at each evaluation."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import paddle
-
 from ..errors import InputError
-from ..pruning.optimizer_hook import get_attached_pruner
 from ..utils.distributed import is_rank_zero
 from ..utils.files import write_text
-from .resume import TrainingPosition
+from .session import FitCallback
 
 
-class EvaluationLog(paddle.callbacks.Callback):
-    """Keeps a row for each evaluation in a JSON file: epoch, sparsity, and the figures named.
+class EvaluationLog(FitCallback):
+    """Writes one row per evaluation to a JSON file: epoch, sparsity and metrics.
+
+    A metric that is not finite is written as null. A resumed training keeps the rows of the completed epochs; a new
+    one removes an earlier file. Only rank 0 writes.
 
     Args:
-        path: the file.
-        names: of the evaluation's figures, such as `mAP`.
-        place: where the training goes on from an earlier one, whose rows up to there are kept.
+        path: the JSON file.
+        metrics: names of the metrics to log, such as `mAP`.
     """
 
-    def __init__(self, path: Path, names: tuple[str, ...], place: TrainingPosition | None = None) -> None:
+    def __init__(self, path: Path, metrics: Sequence[str]) -> None:
         super().__init__()
-        self.path, self.names, self.place = path, names, place or TrainingPosition()
+        self.path, self.metrics = path, tuple(metrics)
         self._rows: list[dict[str, Any]] = []
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Takes up the rows of the training that goes on."""
-        goes_on = self.place != TrainingPosition() and self.path.is_file()
-        self._rows = [row for row in read_evaluations(self.path) if row["epoch"] < self.place.epoch] if goes_on else []
-        if not goes_on and is_rank_zero():
-            self.path.unlink(missing_ok=True)  # of an earlier training
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Notes the epoch."""
-        self.place = TrainingPosition(epoch)
+    def begin_training(self) -> None:
+        """Reads the rows to keep, or removes the file of an earlier training."""
+        self._rows = []
+        if self.session.resume is not None and self.path.is_file():
+            epoch = self.session.position.epoch
+            self._rows = [row for row in read_evaluations(self.path) if row["epoch"] < epoch]
+        elif is_rank_zero():
+            self.path.unlink(missing_ok=True)
 
     def on_eval_end(self, logs: Any = None) -> None:
-        """Adds a row."""
-        pruner = get_attached_pruner(self.model._optimizer)
-        figures = {name: float((logs or {})[name]) for name in self.names}
-        self._rows.append({"epoch": self.place.epoch, "sparsity": pruner.sparsity() if pruner else 0.0, **figures})
+        """Appends a row and writes the file."""
+        pruner = self.session.pruner
+        values = {name: float((logs or {})[name]) for name in self.metrics}
+        self._rows.append({"epoch": self.session.position.epoch, "sparsity": pruner.sparsity() if pruner else 0.0,
+                           **{name: value if math.isfinite(value) else None for name, value in values.items()}})
         if is_rank_zero():
             write_text(self.path, json.dumps(self._rows, indent=1) + "\n")
 
 
 def read_evaluations(path: Path) -> list[dict[str, Any]]:
-    """The rows of an `EvaluationLog`.
+    """Reads the rows of an `EvaluationLog`.
+
+    Returns:
+        One dict per evaluation: `epoch` (from 0), `sparsity` (a fraction) and the metrics, `None` where not finite.
 
     Raises:
-        InputError: the file is missing or damaged.
+        InputError: the file is missing or not a valid log.
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        if all(isinstance(value, (int, float)) for row in rows for value in (row["epoch"], row["sparsity"])):
+        if all(_is_valid(row) for row in rows):
             return list(rows)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(f"{path}: no log of evaluations: {type(error).__name__} {error}") from None
-    raise InputError(f"{path}: no log of evaluations: epoch and sparsity are numbers")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path}: not a valid evaluation log: {type(error).__name__} {error}") from None
+    raise InputError(f"{path}: not a valid evaluation log: epoch and sparsity must be numbers, metrics numbers or null")
 
 
-def best_by_sparsity(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """The best row of each level of sparsity, in a tenth of a percent, the sparsest last."""
+def _is_valid(row: dict[str, Any]) -> bool:
+    required = all(isinstance(row[name], (int, float)) for name in ("epoch", "sparsity"))
+    return required and all(value is None or isinstance(value, (int, float)) for value in row.values())
+
+
+def best_by_sparsity(rows: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
+    """Selects the row with the highest metric at each level of sparsity, in order of increasing sparsity.
+
+    Sparsities are rounded to 0.1 percent. Rows without a value of the metric are skipped.
+    """
     best: dict[float, dict[str, Any]] = {}
     for row in rows:
-        level = round(row["sparsity"], 3)
-        if level not in best or row[name] > best[level][name]:
+        level, value = round(row["sparsity"], 3), row.get(metric)
+        if value is not None and (level not in best or value > best[level][metric]):
             best[level] = row
     return [best[level] for level in sorted(best)]

@@ -1,55 +1,45 @@
-"""A training that goes on from where a checkpoint was: what the callbacks see, and which batches the loaders give.
+"""`ResumableCallbacks` and `SkipBatchesLoader`: resume `paddle.Model.fit` at any batch.
 
-`paddle.Model.fit` counts from epoch 0 and batch 0, always. Here what is done already passes without a batch and without
-an event, and the random numbers of a batch follow from seed, epoch, batch and rank alone: none has to be stored.
+hapi's `fit` always counts from epoch 0 and batch 0. Here completed epochs and batches are skipped without an event, and
+the random numbers of a batch are derived from seed, epoch, batch and rank, so that none have to be saved.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import paddle
 
+from ..checkpoints.position import ResumeState, TrainingPosition
 from ..errors import InputError
-
-
-@dataclass(frozen=True, order=True)
-class TrainingPosition:
-    """Where a training is.
-
-    Attributes:
-        epoch: from 0.
-        batch: so many batches of this epoch are done; when it is all of them, the evaluation that follows is not.
-    """
-
-    epoch: int = 0
-    batch: int = 0
+from .session import FitCallback
 
 
 class EpochLoader(Protocol):
-    """A loader whose next pass can be told what it is, such as `detection.loader.Loader`."""
+    """A loader whose next pass can start at any batch of any epoch, such as `SkipBatchesLoader`."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Returns the batches of an epoch."""
 
-    def begin(self, epoch: int, first: int = 0) -> None:
-        """Says the epoch of the next pass, and the batch that it starts from; none are left from `len` on."""
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Sets the epoch of the next pass and its first batch; from `len` on, the pass is empty."""
 
 
 class SkipBatchesLoader:
-    """Any loader, for `ResumableCallbacks`: the batches before the place are made, and left out.
+    """Makes any `paddle.io.DataLoader` resumable: completed batches are loaded and skipped.
 
-    Python's and numpy's random numbers, which Paddle shuffles and most transforms draw with, are seeded anew for each
+    Python's and NumPy's random numbers, which Paddle shuffles with and most transforms use, are seeded before each
     pass.
 
     Args:
-        loader: a `paddle.io.DataLoader` with a length.
-        seed: of its random numbers.
+        loader: a `paddle.io.DataLoader` that has a length.
+        seed: the seed of its random numbers.
     """
 
     def __init__(self, loader: paddle.io.DataLoader, seed: int = 0) -> None:
@@ -59,103 +49,126 @@ class SkipBatchesLoader:
     def __len__(self) -> int:
         return len(self.loader)
 
-    def begin(self, epoch: int, first: int = 0) -> None:
-        """Seeds a pass."""
-        self._first = first
-        if first < len(self):
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Sets the epoch of the next pass and its first batch, and seeds the pass."""
+        self._first = first_batch
+        if first_batch < len(self):
             np.random.seed([self.seed, epoch])
             random.seed(f"{self.seed} {epoch}")
             if hasattr(self.loader.batch_sampler, "set_epoch"):
                 self.loader.batch_sampler.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Any]:
-        """Gives the batches of a pass from the place on."""
+        """Yields the batches of a pass from the first one on."""
         if self._first < len(self):
             yield from itertools.islice(self.loader, self._first, None)
 
 
-class ResumableCallbacks(paddle.callbacks.Callback):
-    """Hands hapi's events on to other callbacks, from a place on.
+class ResumableCallbacks(FitCallback):
+    """Passes the events of the remaining epochs and batches on to other callbacks, and loads the checkpoint.
 
-    Give `fit` the whole number of epochs, this callback and none of those that it holds. With hapi's `verbose` 0, a
-    `ProgBarLogger` in here shows the epochs as they are. Evaluations follow the epochs whose checkpoints are saved,
-    while hapi's own `eval_freq`, to be left at 1, begins with the first epoch.
+    Give `fit` the total number of epochs, this callback, and none of the callbacks it contains. Evaluations follow the
+    epochs whose checkpoints are saved, while hapi's own `eval_freq`, which must be left at 1, begins with the first
+    epoch.
 
     Args:
-        callbacks: in their order.
-        train: what `fit` trains on.
-        evaluation: what `fit` evaluates on.
-        every: epochs between two evaluations; the last epoch has one too.
-        place: where to go on.
-        seed: of the random numbers that Paddle draws in a batch.
+        callbacks: the callbacks, in any order.
+        train: the loader that `fit` trains on.
+        evaluation: the loader that `fit` evaluates on.
+        every: epochs between two evaluations; the last epoch is evaluated too.
+        resume: the checkpoint to resume from (`find_checkpoint`), or its `.pdsparse` file; None begins a new training.
+            The other callbacks need no `resume` of their own.
+        allow_config_change: see `SparsityCallback`.
+        seed: the seed of the random numbers that Paddle draws in a batch.
 
     Raises:
-        InputError: a loader has no `begin`.
+        InputError: a loader has no `set_epoch`; at train begin, if the checkpoint cannot be loaded, or if it used EMA
+            and this run does not.
 
     Example:
         >>> import paddle, tempfile
-        >>> from paddle_sparse_cb import Checkpoints, ResumableCallbacks, SkipBatchesLoader, SparsityCallback, last_checkpoint, read_position
+        >>> from paddle_sparse_cb import Checkpoints, ResumableCallbacks, SkipBatchesLoader, SparsityCallback
+        >>> from paddle_sparse_cb import find_checkpoint
         >>> images, labels = paddle.rand([32, 8]), paddle.randint(0, 4, [32, 1])
-        >>> loader = SkipBatchesLoader(paddle.io.DataLoader(paddle.io.TensorDataset([images, labels]), batch_size=8, shuffle=True))
+        >>> data = paddle.io.TensorDataset([images, labels])
+        >>> loader = SkipBatchesLoader(paddle.io.DataLoader(data, batch_size=8, shuffle=True))
         >>> def train(folder, epochs):
-        ...     with paddle.utils.unique_name.guard():  # the same names in each of these trainings of one process
+        ...     with paddle.utils.unique_name.guard():  # as in a process of its own
         ...         network = paddle.nn.Linear(8, 4)
         ...         model = paddle.Model(network)
         ...         model.prepare(paddle.optimizer.Momentum(0.1, parameters=network.parameters()),
         ...                       paddle.nn.CrossEntropyLoss())
-        ...         checkpoint = last_checkpoint(folder)
-        ...         sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1, prune_params_type=None,
-        ...                                     resume=checkpoint)
+        ...         sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1, prune_params_type=None)
         ...         model.fit(loader, epochs=epochs, verbose=0, callbacks=[
-        ...             ResumableCallbacks([sparsity, Checkpoints(folder)], loader, place=read_position(checkpoint))])
+        ...             ResumableCallbacks([sparsity, Checkpoints(folder)], loader, resume=find_checkpoint(folder))])
         ...     return sparsity.pruner.cur_iteration
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     train(folder, 2), train(folder, 4)  # the second one trains the last two epochs
+        ...     train(folder, 2), train(folder, 4)  # the second call trains the last two epochs
         (8, 16)
     """
 
+    stage = 0
+
     def __init__(self, callbacks: Sequence[paddle.callbacks.Callback], train: EpochLoader,
-                 evaluation: EpochLoader | None = None, every: int = 1, place: TrainingPosition | None = None, seed: int = 0) -> None:
+                 evaluation: EpochLoader | None = None, every: int = 1,
+                 resume: str | os.PathLike[str] | ResumeState | None = None, allow_config_change: bool = False,
+                 seed: int = 0) -> None:
         super().__init__()
         for name, loader in (("train", train), ("evaluation", evaluation)):
-            if loader is not None and not hasattr(loader, "begin"):
-                raise InputError(f"{name} is a loader with a method begin(), such as SkipBatchesLoader(loader), got {loader!r}")
+            if loader is not None and not hasattr(loader, "set_epoch"):
+                raise InputError(f"{name} must be a loader with a method set_epoch(epoch, first_batch), such as "
+                                 f"SkipBatchesLoader(loader), got {loader!r}")
         self.callbacks, self.train, self.evaluation = list(callbacks), train, evaluation
-        self.every, self.place, self.seed = every, place or TrainingPosition(), seed
+        self.every, self.resume, self.allow_config_change, self.seed = every, resume, allow_config_change, seed
+        self._begin = TrainingPosition()
         self._epoch, self._first, self._evaluates = 0, 0, False
+
+    def begin_training(self) -> None:
+        """Loads the checkpoint before any other callback begins."""
+        resume = self.resume
+        if resume is not None:
+            if not isinstance(resume, ResumeState):
+                resume = ResumeState.open(resume)
+            self.session.load_checkpoint(resume, len(self.train), self.allow_config_change)
+        self._begin = self.session.position
 
     def _tell(self, event: str, *values: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, event)(*values)
 
     def set_params(self, params: dict[str, Any]) -> None:
-        """As hapi gives them."""
+        """Passes hapi's parameters on."""
         super().set_params(params)
         self._tell("set_params", params)
 
     def set_model(self, model: paddle.Model) -> None:
-        """As hapi gives it."""
+        """Passes hapi's model on."""
         super().set_model(model)
         self._tell("set_model", model)
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Handed on."""
+        """Begins the training."""
+        super().on_train_begin(logs)
         self._tell("on_train_begin", logs)
+        if self.session.saved("ema") is not None and self.session.average is None:
+            assert self.session.resume is not None
+            raise InputError(f"{self.session.resume.path}: the checkpoint used an EMACallback, and this run has none")
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Handed on."""
+        """Passes the event on."""
+        super().on_train_end(logs)
         self._tell("on_train_end", logs)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Tells the loaders what is left of an epoch; handed on if there is anything."""
-        place = self.place
+        """Tells the loaders what remains of an epoch, and passes the event on if anything remains."""
+        begin = self._begin
         self._epoch = epoch
-        self._first = len(self.train) if epoch < place.epoch else place.batch if epoch == place.epoch else 0
-        self.train.begin(epoch, self._first)
-        due = (epoch + 1) % self.every == 0 or epoch + 1 == self.params["epochs"]
-        self._evaluates = due and epoch >= place.epoch
+        self._first = len(self.train) if epoch < begin.epoch else begin.batch if epoch == begin.epoch else 0
+        self.train.set_epoch(epoch, self._first)
+        is_due = (epoch + 1) % self.every == 0 or epoch + 1 == self.params["epochs"]
+        self._evaluates = is_due and epoch >= begin.epoch
         if self.evaluation is not None:
-            self.evaluation.begin(epoch, 0 if self._evaluates else len(self.evaluation))
+            self.evaluation.set_epoch(epoch, 0 if self._evaluates else len(self.evaluation))
         if self._trains():
             self._tell("on_epoch_begin", epoch, logs)
 
@@ -163,35 +176,35 @@ class ResumableCallbacks(paddle.callbacks.Callback):
         return self._first < len(self.train)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Handed on if there was anything left of the epoch."""
+        """Passes the event on if anything remained of the epoch."""
         if self._trains():
             self._tell("on_epoch_end", epoch, logs)
 
     def on_train_batch_begin(self, step: int, logs: Any = None) -> None:
-        """Seeds Paddle, and hands on."""
+        """Seeds Paddle, and passes the event on."""
         step += self._first
         rank = paddle.distributed.get_rank()
         paddle.seed(zlib.crc32(f"{self.seed} {self._epoch} {step} {rank}".encode()))
         self._tell("on_train_batch_begin", step, logs)
 
     def on_train_batch_end(self, step: int, logs: Any = None) -> None:
-        """Handed on."""
+        """Passes the event on."""
         self._tell("on_train_batch_end", step + self._first, logs)
 
     def on_eval_begin(self, logs: Any = None) -> None:
-        """Handed on, if the evaluation is one to be made."""
+        """Passes the event on if the evaluation is due."""
         if self._evaluates:
             self._tell("on_eval_begin", logs)
 
     def on_eval_batch_begin(self, step: int, logs: Any = None) -> None:
-        """Handed on; an evaluation that is not to be made has no batches."""
+        """Passes the event on; an evaluation that is not due has no batches."""
         self._tell("on_eval_batch_begin", step, logs)
 
     def on_eval_batch_end(self, step: int, logs: Any = None) -> None:
-        """Handed on, as above."""
+        """Passes the event on."""
         self._tell("on_eval_batch_end", step, logs)
 
     def on_eval_end(self, logs: Any = None) -> None:
-        """Handed on, if the evaluation was made."""
+        """Passes the event on if the evaluation was due."""
         if self._evaluates:
             self._tell("on_eval_end", logs)

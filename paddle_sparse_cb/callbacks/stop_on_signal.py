@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a training runs: a whole checkpoint, and then the end."""
+"""`StopOnSignal`: Ctrl-C and SIGTERM during a training save a checkpoint and end it."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import paddle
-
-from ..checkpoints.store import Checkpoints
 from ..utils.distributed import is_rank_zero
+from .checkpoint import Checkpoints
+from .session import FitCallback
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal has ended what was going on.
+    """A signal ended the run.
 
     Attributes:
-        number: of the signal.
+        number: the signal.
+        saved: the checkpoint that was saved, if one was.
     """
 
     def __init__(self, number: int, saved: Path | None = None) -> None:
         super().__init__(signal.Signals(number).name + (f": saved {saved}" if saved else ""))
-        self.number = number
+        self.number, self.saved = number, saved
 
 
 class Signals:
-    """The signals of a process.
+    """The signals that a process received.
 
     Attributes:
-        number: the first one that has come, if any.
-        deferring: whether a signal is noted alone, because a training is going to look for it. Otherwise, and at a
-            second Ctrl-C, it is an `Interrupted`.
+        number: the last signal, if any.
+        is_deferring: only note a signal, because a training checks for it. Otherwise, and at a second Ctrl-C, a signal
+            raises `Interrupted`.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self.deferring = False
+        self.is_deferring = False
 
     @contextlib.contextmanager
     def handled(self) -> Iterator[None]:
-        """Handles SIGINT and SIGTERM in the main thread, where alone that can be."""
+        """Handles SIGINT and SIGTERM within the block; outside the main thread, where Python cannot, does nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -56,51 +56,60 @@ class Signals:
                 signal.signal(number, handler)
 
     def _note(self, number: int, frame: Any) -> None:
-        again = number == self.number == signal.SIGINT  # a launcher sends SIGTERM three times to make sure
+        is_second_ctrl_c = number == self.number == signal.SIGINT  # a launcher sends SIGTERM three times
         self.number = number
-        if again or not self.deferring:
+        if is_second_ctrl_c or not self.is_deferring:
             raise Interrupted(number)
 
 
-class StopOnSignal(paddle.callbacks.Callback):
-    """Saves a checkpoint and ends the training at the first moment after a signal at which it can go on from.
+class StopOnSignal(FitCallback):
+    """Saves a checkpoint and ends the training at the next moment from which it can resume.
 
-    Of several ranks only the first one does: it cannot wait for the others, whose next step waits for it. They end with
+    Of several ranks only rank 0 does so: it cannot wait for the others, whose next step waits for it. They end with
     the launcher.
 
     Args:
-        signals: what has come.
-        checkpoints: what saves; it comes before this callback in `fit`.
+        signals: the received signals.
+        checkpoints: the callback that saves.
     """
+
+    stage = 0
 
     def __init__(self, signals: Signals, checkpoints: Checkpoints) -> None:
         super().__init__()
         self.signals, self.checkpoints = signals, checkpoints
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        """From here on this callback looks for signals."""
-        self.signals.deferring = True
+    def begin_training(self) -> None:
+        """Defers signals from here on."""
+        self.signals.is_deferring = True
 
-    def on_train_end(self, logs: Any = None) -> None:
-        """What follows can be ended at once."""
-        self._stop()
-        self.signals.deferring = False
+    def end_training(self) -> None:
+        """Checks for a signal once more; what follows the training can be interrupted at once."""
+        self._check()
+
+    def close(self) -> None:
+        """Stops deferring signals."""
+        self.signals.is_deferring = False
+
+    def after_training(self) -> None:
+        """Stops deferring signals."""
+        self.close()
 
     def on_train_batch_begin(self, step: int, logs: Any = None) -> None:
-        """Between two batches."""
-        if step:
-            self._stop()
+        """Checks between two batches, where a step of the optimizer is complete."""
+        super().on_train_batch_begin(step, logs)
+        if step and step % getattr(self.model, "_accumulate", 1) == 0:
+            self._check()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """After an epoch."""
-        self._stop()
+        """Checks after an epoch."""
+        super().on_epoch_end(epoch, logs)
+        self._check()
 
     def on_eval_batch_end(self, step: int, logs: Any = None) -> None:
-        """In the evaluation that follows an epoch, which will be made anew."""
-        self._stop()
+        """Checks within the evaluation that follows an epoch; a resumed training repeats it."""
+        self._check()
 
-    def _stop(self) -> None:
-        number = self.signals.number
-        if number is None or not is_rank_zero():
-            return
-        raise Interrupted(number, self.checkpoints.save_place())
+    def _check(self) -> None:
+        if self.signals.number is not None and is_rank_zero():
+            raise Interrupted(self.signals.number, self.checkpoints.save_position())

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
 from ..errors import PipelineError
 from ..hooks import HookContext
 from ..utils.layers import named_weights
+from ..utils.tables import render_table
 from ..utils.weight_files import load_arrays, load_inference
 from .lite.nb import OptimizedModel, read_nb
 from .program import Convolution, read_program
@@ -183,10 +183,11 @@ def layer_table(context: HookContext) -> str:
         row += [counts.get(layer.name) for counts in zeros.values()]
         for layers in nb_layers.values():
             row += [layers.get(layer.name, {}).get(key) for key in ("zeros", "kernel")]
-        rows.append([*row, "pruned" if layer.pruned else layer.reason])
+        row.append("pruned" if layer.pruned else layer.reason)
+        rows.append(["-" if cell is None else f"{cell:,}" if isinstance(cell, int) else cell for cell in row])
     nb_headers = [header for name in nb_layers for header in (name, "kernel")]
     headers = ["zeros in", "shape", "network", *zeros, *nb_headers, ""]
-    return tabulate(rows, headers=headers, intfmt=",", missingval="-")
+    return render_table(headers, rows, f"llr{'r' * len(zeros)}{'rl' * len(nb_layers)}l")
 
 
 def print_verification(context: HookContext) -> None:

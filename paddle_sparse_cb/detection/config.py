@@ -1,7 +1,7 @@
 """ppdet's configuration, read safely: its `_BASE_` format and its registry, without YAML that runs code.
 
-ppdet keeps one registry for the whole process, which `load_config` writes into. `load` starts from a clean one, so
-that a second recipe in the same process does not see the first.
+ppdet keeps one registry for the whole process. `load` replaces its content, so that a second recipe in the same
+process does not see the first, and `create` leaves it unchanged, so that modules can be created more than once.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import logging
 import os
 import re
 from collections.abc import Iterator
@@ -19,10 +18,10 @@ from typing import Any
 import yaml
 
 from ..errors import InputError, PipelineError, did_you_mean
-from . import allowlist as vocabulary
+from . import allowlist, compat
 
-# Scalars of PaddleDetection's own files that no registered module claims. Those that only its trainer or its C++
-# deployment read are accepted, so that its files load as they are.
+# Top-level scalars of PaddleDetection's own files that no registered module claims. Those that only its trainer or its
+# C++ deployment reads are accepted, so that its files load unchanged.
 _PLAIN_KEYS = frozenset("""
     amp amp_level architecture custom_black_list custom_white_list cycle_epoch ema_black_list ema_decay ema_decay_type
     ema_filter_no_grad epoch eval_height eval_size eval_width export filename find_unused_parameters init_loss_scaling
@@ -30,62 +29,42 @@ _PLAIN_KEYS = frozenset("""
     save_dir seed slim snapshot_epoch snapshot_iter use_ema use_gpu use_mlu use_npu use_xpu weights worker_num
 """.split())  # noqa: SIM905 a list of quoted words would fill the screen
 
-_MOST_VALUES = 100_000  # in a recipe; PaddleDetection's have some hundreds
+_MAX_VALUES = 100_000  # of a recipe, aliases expanded; PaddleDetection's have some hundreds
 
 
 @functools.lru_cache(maxsize=1)
-def _pristine() -> dict[str, Any]:
-    """Ppdet's registry as the import leaves it."""
-    import ppdet.core.workspace as workspace
-    import ppdet.data
-    import ppdet.modeling
-    import ppdet.optimizer
-    import ppdet.slim  # noqa: F401
-    import pycocotools.mask  # noqa: F401  before ppdet: its zlib clashes with paddle's when it comes second
-
-    for name in logging.root.manager.loggerDict:
-        if name.startswith("ppdet"):  # each has a level of its own; INFO is a line for every array not loaded
-            logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("reader").setLevel(logging.ERROR)  # ppdet's: the stack of an error that is raised as well
-    vocabulary.install_allowlist()
-    return _copy({name: schema for name, schema in workspace.global_config.items()
-                  if isinstance(schema, workspace.SchemaDict) and vocabulary.is_allowed_module(name, schema)})
-
-
-@functools.lru_cache(maxsize=1)
-def _defaults() -> dict[Any, Any]:
-    """Default arguments of ppdet's constructors as the import leaves them."""
-    classes = [getattr(schema.pymodule, schema.name) for schema in _pristine().values() if hasattr(schema, "pymodule")]
-    return {cls.__init__: copy.deepcopy(cls.__init__.__defaults__) for cls in classes
-            if getattr(cls.__init__, "__defaults__", None)}
-
-
-def _copy(registry: dict[str, Any]) -> dict[str, Any]:
-    """A copy whose modules' settings are its own; the schemas behind them, which hold modules, are shared."""
-    return {name: value.copy() if hasattr(value, "copy") else value for name, value in registry.items()}
+def _initial_state() -> tuple[dict[str, Any], dict[Any, Any]]:
+    """The allowed part of ppdet's registry and its constructors' default arguments, as the import leaves them."""
+    workspace = compat.import_ppdet()
+    modules = {name: schema.copy() for name, schema in workspace.global_config.items()
+               if isinstance(schema, workspace.SchemaDict) and allowlist.is_allowed_module(name, schema)}
+    constructors = [getattr(schema.pymodule, schema.name).__init__ for schema in modules.values()]
+    defaults = {constructor: copy.deepcopy(constructor.__defaults__) for constructor in constructors
+                if getattr(constructor, "__defaults__", None)}
+    return modules, defaults
 
 
 @functools.lru_cache(maxsize=1)
 def _safe_loader() -> type[yaml.SafeLoader]:
     """A SafeLoader that also knows the tags of PaddleDetection's files (`!CosineDecay` and the like), and no others."""
-    _pristine()
+    compat.import_ppdet()
 
     class Loader(yaml.SafeLoader):
         pass
 
-    # YAML 1.1 takes 1e-3, which everybody writes, for a string: it wants 1.0e-3.
+    # YAML 1.1 reads 1e-3, which is common in recipes, as a string: it requires 1.0e-3.
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
                                  list("-+0123456789"))
-    for tag in vocabulary.TAGS:
+    for tag in allowlist.TAGS:
         Loader.add_constructor(tag, yaml.Loader.yaml_constructors[tag])
     return Loader
 
 
 def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads one YAML mapping; tags other than ppdet's are refused.
+    """Reads a YAML mapping; tags other than those of PaddleDetection's files are refused.
 
     Raises:
-        InputError: no such file, no valid YAML, a tag that would run code, or no mapping.
+        InputError: the file does not exist, is not valid YAML, has a tag that would run code, or is not a mapping.
     """
     path = Path(path)
     if not path.is_file():
@@ -95,99 +74,98 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, InputError) as error:
         raise InputError(f"{path}: {error}") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: a recipe is a mapping of keys to values, this is {type(content).__name__}")
+        raise InputError(f"{path}: a recipe must be a mapping of keys to values, got {type(content).__name__}")
     return content
 
 
 def parse_yaml(text: str) -> Any:
-    """Parses YAML; every key in it is a string.
+    """Parses YAML whose keys are all strings.
 
     Raises:
-        InputError: it is no valid YAML, has a tag that would run code, or a key that is no string.
+        InputError: the text is not valid YAML, has a tag that would run code, or a key that is not a string.
     """
     try:
         loader = _safe_loader()(text)
         node = loader.get_single_node()
-        _size(node, {})
+        _count_values(node, {})
         content = None if node is None else loader.construct_document(node)
-        _require_string_keys(content)
-    # ValueError: a date that there is not; AttributeError: a tag on a plain value
+        _check_keys(content)
+    # ValueError: an impossible date; AttributeError: a tag on a plain value
     except (yaml.YAMLError, ValueError, RecursionError, AttributeError, OverflowError) as error:
-        raise InputError(f"no valid YAML: {' '.join(str(error).split())}") from None
-    except TypeError as error:  # a tag's constructor got a key that it does not have
+        raise InputError(f"not valid YAML: {' '.join(str(error).split())}") from None
+    except TypeError as error:  # unknown argument of a tag's constructor
         raise InputError(str(error)) from None
     return content
 
 
-def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
-    """How many values a node stands for, with those of its aliases: a few lines can stand for billions."""
-    if id(node) in known:
-        return known[id(node)]
-    known[id(node)] = _MOST_VALUES + 1  # what an alias to itself would be
+def _count_values(node: yaml.Node | None, counts: dict[int, int]) -> int:
+    """Counts the values of a node with its aliases expanded: a few lines can stand for billions of values."""
+    if id(node) in counts:
+        return counts[id(node)]
+    counts[id(node)] = _MAX_VALUES + 1  # what an alias to the node itself would add
     parts = node.value if isinstance(node, yaml.CollectionNode) else ()
-    size = 1 + sum(_size(part, known) for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,)))
-    if size > _MOST_VALUES:
-        raise ValueError(f"its aliases stand for more than {_MOST_VALUES:,} values")
-    known[id(node)] = size
-    return size
+    children = (part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,)))
+    count = 1 + sum(_count_values(child, counts) for child in children)
+    if count > _MAX_VALUES:
+        raise ValueError(f"more than {_MAX_VALUES:,} values with all aliases expanded")
+    counts[id(node)] = count
+    return count
 
 
-def _require_string_keys(content: Any) -> None:
+def _check_keys(content: Any) -> None:
     if isinstance(content, dict):
         for key, value in content.items():
             if not isinstance(key, str):
-                raise ValueError(f"the key {key!r} is no string")
-            _require_string_keys(value)
+                raise ValueError(f"keys must be strings, got {key!r}")
+            _check_keys(value)
     elif isinstance(content, list):
         for value in content:
-            _require_string_keys(value)
+            _check_keys(value)
 
 
 def merge(over: dict[str, Any], under: dict[str, Any]) -> dict[str, Any]:
-    """Lays one configuration over another, block by block, as ppdet does; returns `under`, changed."""
-    from ppdet.core.workspace import dict_merge
+    """Merges `over` into `under` block by block, as ppdet does, and returns `under`."""
+    merged: dict[str, Any] = compat.import_ppdet().dict_merge(under, over)
+    return merged
 
-    return dict_merge(under, over)
 
+def read_with_bases(path: str | os.PathLike[str], _including: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Reads a file and the files that its `_BASE_` names, relative to it, and merges them as ppdet does.
 
-def read_with_bases(path: str | os.PathLike[str], _above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Reads a file with the files its `_BASE_` names below it, relative to it, as ppdet merges them."""
+    Raises:
+        InputError: a file cannot be read (`read_yaml`), or `_BASE_` is not a list of file names or includes itself.
+    """
     path = Path(path)
-    if path.resolve() in _above:
-        raise InputError(f"{path}: its _BASE_ leads back to itself")
+    if path.resolve() in _including:
+        raise InputError(f"{path}: _BASE_ includes the file itself")
     content = read_yaml(path)
     bases = content.pop("_BASE_", None) or []
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise InputError(f"{path}: _BASE_ is a list of file names, got {bases!r}")
+        raise InputError(f"{path}: _BASE_ must be a list of file names, got {bases!r}")
     merged: dict[str, Any] = {}
     for base in bases:
-        merge(read_with_bases(path.parent / Path(base).expanduser(), (*_above, path.resolve())), merged)
+        merge(read_with_bases(path.parent / Path(base).expanduser(), (*_including, path.resolve())), merged)
     return merge(content, merged)
 
 
 def load(content: dict[str, Any], origin: str) -> Any:
-    """Puts a configuration into ppdet's registry, in place of any earlier one.
+    """Replaces the content of ppdet's registry with a configuration.
 
     Args:
-        content: the merged mapping, without our own blocks.
+        content: the merged mapping, without blocks that ppdet does not know.
         origin: the file's name, for messages.
 
     Returns:
-        ppdet's registry, which `ppdet.core.workspace.create` makes the modules from.
+        ppdet's registry, from which `create` builds modules.
 
     Raises:
-        InputError: a key that neither ppdet's modules nor its files have.
+        InputError: a key that neither ppdet's modules nor PaddleDetection's files have.
     """
-    import ppdet.core.workspace as workspace
-
+    workspace = compat.import_ppdet()
+    modules, _ = _initial_state()
     registry = workspace.global_config
-    pristine = _pristine()
-    for constructor, defaults in _defaults().items():
-        # Some change their own default lists: a second LCPAN would get one scale more.
-        constructor.__defaults__ = copy.deepcopy(defaults)
     registry.clear()
-    registry.update(_copy(pristine))
-    modules = {name: schema for name, schema in pristine.items() if isinstance(schema, workspace.SchemaDict)}
+    registry.update({name: schema.copy() for name, schema in modules.items()})
     for key, value in content.items():
         if key in modules:
             _check_module(key, value, modules[key], origin)
@@ -207,33 +185,33 @@ def _check_module(key: str, value: Any, schema: Any, origin: str) -> None:
 
 
 def create(name: str) -> Any:
-    """Makes a module of the loaded configuration.
+    """Creates a module of the loaded configuration, which stays as it is: the next one will be equal.
 
     Raises:
-        InputError: ppdet cannot make it from the values given.
+        InputError: ppdet cannot create the module from the given values.
     """
-    from ppdet.core.workspace import create as make
-
-    with blaming(name):
-        return make(name)
+    workspace = compat.import_ppdet()
+    _, defaults = _initial_state()
+    with convert_errors(name), compat.preserve_configuration(workspace.global_config, defaults):
+        return workspace.create(name)
 
 
 @contextlib.contextmanager
-def blaming(block: str) -> Iterator[None]:
-    """Turns what ppdet raises on bad values into an InputError that names the block they stand in."""
+def convert_errors(block: str) -> Iterator[None]:
+    """Converts what ppdet raises on unusable values into an InputError that names the block with these values."""
     try:
         yield
     except (InputError, PipelineError):
         raise
     except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, NameError, RuntimeError,
             TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[-300:]  # Paddle's own begin with the stack
-        raise InputError(f"{block}: cannot be made from the recipe: {type(error).__name__}: {reason}") from error
+        reason = " ".join(str(error).split())[-300:]  # Paddle's own messages begin with the stack
+        raise InputError(f"{block}: cannot be created from the recipe: {type(error).__name__}: {reason}") from error
 
 
 @contextlib.contextmanager
-def naming(files: str) -> Iterator[None]:
-    """Has an InputError about what stands in files name them."""
+def prefix_errors(files: str) -> Iterator[None]:
+    """Prefixes an InputError with the names of the files that it is about."""
     try:
         yield
     except InputError as error:

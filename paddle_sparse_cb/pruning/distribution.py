@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..errors import InputError
 
-SCOPES = ("local", "global", "erk")
+SCOPES = ("uniform", "global", "erk")
 
 
 def erk_ratios(shapes: Sequence[Sequence[int]], ratio: float) -> list[float]:
@@ -53,7 +53,7 @@ def layer_ratios(shapes: Sequence[Sequence[int]], ratio: float, scope: str) -> l
     """
     if scope == "erk":
         return erk_ratios(shapes, ratio)
-    return [ratio if scope == "local" else 0.0] * len(shapes)
+    return [ratio if scope == "uniform" else 0.0] * len(shapes)
 
 
 def check_scope(scope: str | None) -> str | None:

@@ -10,7 +10,7 @@ from .masks import count_units, prune_count
 from .plan import PrunePlan
 
 
-def min_sparsity(plan: PrunePlan, ratio: float, scope: str = "local",
+def min_sparsity(plan: PrunePlan, ratio: float, scope: str = "uniform",
                    block: tuple[int, int] = (1, 1)) -> dict[str, float]:
     """The share of each planned weight that is zero at the target, whatever the weights.
 

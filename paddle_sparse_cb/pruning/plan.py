@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from tabulate import tabulate
-
 from ..errors import InputError
+from ..utils.tables import render_table
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,7 @@ class PrunePlan:
     def __str__(self) -> str:
         rows = [(layer.name, "x".join(map(str, layer.shape)), _maps(layer), _millions(layer.macs),
                  "pruned" if layer.pruned else layer.reason) for layer in self.layers]
-        table = tabulate(rows, headers=("weight", "shape", "map", "M MACs", ""), disable_numparse=True,
-                         colalign=("left", "right", "right", "right", "left"))
+        table = render_table(("weight", "shape", "map", "M MACs", ""), rows, "lrrrl")
         return f"{table}\n{len(self.pruned)} of {len(self.layers)} weights are pruned{self._share()}"
 
     def _share(self) -> str:

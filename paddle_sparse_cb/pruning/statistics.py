@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import paddle
-from tabulate import tabulate
 
 from ..errors import InputError
 from ..utils.float_bits import count_zero_bits, host_bits, is_on_host, magnitude_bits
 from ..utils.layers import named_weights
+from ..utils.tables import render_table
 
 if TYPE_CHECKING:
     from .planner import PrunePlan
@@ -57,8 +57,7 @@ class SparsityReport:
     def __str__(self) -> str:
         rows = [(layer.name, "x".join(map(str, layer.shape)), f"{layer.zeros:,}", f"{layer.ratio:.2%}",
                  "pruned" if layer.pruned else layer.reason) for layer in self.layers]
-        table = tabulate(rows, headers=("weight", "shape", "zeros", "sparsity", ""), colalign=("left", "left", "right",
-                                                                                          "right", "left"))
+        table = render_table(("weight", "shape", "zeros", "sparsity", ""), rows, "llrrl")
         return f"{table}\npruned weights {self.ratio:.2%} zeros, all weights {self.total_ratio:.2%}"
 
 

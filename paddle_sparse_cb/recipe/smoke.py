@@ -1,4 +1,4 @@
-"""A recipe cut down to a few steps on packaged photographs, so that it can be tried before its data are there."""
+"""Reduces a recipe to a few steps on packaged photographs, to try it before its data are available."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ _TREES = "trees_256"
 IMAGES = {"Train": 8, "Eval": 2}
 BATCH = 2
 EPOCHS = 2
-SIZE = 256  # pixels in training; evaluation and export keep the recipe's
-RATE = 1e-3  # a rate for batches of 128 lets batches of 2 diverge
-# Optimizer steps; two ranks have two an epoch.
+SIZE = 256  # pixels in training; evaluation and export keep the size of the recipe
+RATE = 1e-3  # with a rate for batches of 128, batches of 2 diverge
+# Optimizer steps; with two ranks an epoch has two.
 SCHEDULE = {"stable_iterations": 0, "pruning_iterations": 2, "tunning_iterations": 1, "pruning_steps": 2}
 
 
 def smoke(recipe: Recipe) -> Recipe:
-    """Cuts a recipe down: the same network, transforms and export, but other data and next to no training.
+    """Reduces a recipe: the same network, transforms and export, but other data and almost no training.
 
-    Nothing is written or fetched here: the annotations that the new recipe names are made by `write_annotations`.
+    Nothing is written or downloaded here; `write_annotations` writes the annotations that the new recipe names.
 
     Args:
         recipe: any recipe.
 
     Returns:
-        A recipe for `run.train` that ends with all files of the original, made of weights that mean nothing.
+        A recipe that produces all files of the original; its weights are meaningless.
     """
     content = copy.deepcopy(recipe.content)
-    small = replace(recipe, content=content, sparsity=_sparsity(recipe.sparsity), cut_down=True)
+    small = replace(recipe, content=content, sparsity=_sparsity(recipe.sparsity), is_smoke=True)
     content.update(epoch=EPOCHS, snapshot_epoch=EPOCHS, worker_num=0, metric="COCO", log_iter=1)
     content["LearningRate"]["base_lr"] = RATE
     for split, limit in IMAGES.items():
@@ -56,9 +56,9 @@ def _sparsity(sparsity: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def write_annotations(small: Recipe) -> None:
-    """Makes the annotations of a recipe that was cut down, in its output folder, which is one of its own.
+    """Writes the annotations of a reduced recipe to its output folder.
 
-    The photographs are of trees, which get the first class of the recipe's data set.
+    The photographs show trees, which are annotated with the first class of the recipe's data set.
     """
     trees = samples.resolve(_TREES)
     for split, file in {"Train": "train.json", "Eval": "val.json"}.items():
@@ -81,5 +81,5 @@ def _dataset(annotations: Path, split: str, limit: int) -> dict[str, Any]:
 
 
 def _is_here(source: str) -> bool:
-    """Whether weights can be had without a download or another training."""
+    """Returns whether weights are available without a download or another training."""
     return source.startswith("sample:") or Path(source).is_file() or Path(f"{source}.pdparams").is_file()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ..errors import PipelineError
+from ..errors import DivergenceError
 from .float_bits import host_bits, is_on_host, magnitudes, split_chunks
 
 _INFINITY = {paddle.float16: 0x7C00, paddle.bfloat16: 0x7F80}  # the bits; NaN is above
@@ -55,14 +55,14 @@ def check_finite(network: paddle.nn.Layer, where: str) -> None:
         where: what was about to be done with it, for the message: `checkpoint 7`.
 
     Raises:
-        PipelineError: names the first parameter that is not finite.
+        DivergenceError: names the first parameter that is not finite.
 
     Example:
         >>> check_finite(paddle.nn.Linear(2, 2), "checkpoint 7")
     """
     for name, parameter in network.named_parameters():
         if paddle.is_floating_point(parameter) and parameter.size and not make_finite_check(parameter)():
-            raise PipelineError(f"{where}: the training diverged: {name} is not finite")
+            raise DivergenceError(f"{where}: the training diverged: {name} is not finite")
 
 
 def check_finite_loss(losses: Any, step: int) -> None:
@@ -73,11 +73,11 @@ def check_finite_loss(losses: Any, step: int) -> None:
         step: optimizer steps done.
 
     Raises:
-        PipelineError: one of them is not finite.
+        DivergenceError: one of them is not finite.
 
     Example:
         >>> check_finite_loss([0.7, 1.2], 30)
     """
     values = losses if isinstance(losses, (list, tuple)) else [losses]
     if not all(math.isfinite(value) for value in values if value is not None):
-        raise PipelineError(f"the training diverged: the loss is {', '.join(map(str, values))} at optimizer step {step}")
+        raise DivergenceError(f"the training diverged: the loss is {', '.join(map(str, values))} at optimizer step {step}")

@@ -117,8 +117,20 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file of weights")
+    return parse_arrays(path.read_bytes(), path)
+
+
+def parse_arrays(stored: bytes, path: Path) -> dict[str, Any]:
+    """The same as `load_arrays` for the content of a file.
+
+    Args:
+        stored: the content.
+        path: the file, for messages.
+
+    Raises:
+        InputError: see `load_arrays`.
+    """
     try:
-        stored = path.read_bytes()
         _require_small_memo(stored)
         content = _plain(_ArrayUnpickler(io.BytesIO(stored), encoding="latin1").load())
     # A damaged pickle raises nearly anything; the types below are those that the opcodes and numpy raise.

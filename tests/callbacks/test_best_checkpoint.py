@@ -94,7 +94,7 @@ def test_a_figure_that_is_nan_is_never_the_best(tmp_path):
 
 
 def test_a_figure_that_is_not_there_and_a_mode_that_is_none_are_errors(first_digits, tmp_path):
-    with pytest.raises(InputError, match="the evaluation has no figure 'mAP', it has .*figure"):
+    with pytest.raises(InputError, match="the evaluation has no metric 'mAP'; it has .*figure"):
         train(first_digits, tmp_path, BestCheckpoint(tmp_path, "mAP"), epochs=1)
-    with pytest.raises(InputError, match="mode is max or min"):
+    with pytest.raises(InputError, match="mode must be max or min"):
         BestCheckpoint(tmp_path, mode="best")

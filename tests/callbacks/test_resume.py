@@ -14,8 +14,7 @@ from paddle_sparse_cb import (
     SkipBatchesLoader,
     SparsityCallback,
     TrainingPosition,
-    last_checkpoint,
-    read_position,
+    find_checkpoint,
 )
 from paddle_sparse_cb.utils.weight_files import load_arrays
 
@@ -80,17 +79,16 @@ def train(digits, folder, checkpoint=None, stop=None, workers=0, epochs=EPOCHS):
     """Trains, or goes on; every fit begins with other weights and names as in a process of its own."""
     loader = SkipBatchesLoader(paddle.io.DataLoader(digits, batch_size=40, shuffle=True, num_workers=workers), seed=3)
     losses = Losses()
-    sparsity = SparsityCallback(ratio=0.75, stable_epochs=1, pruning_epochs=2, tunning_epochs=1, pruning_steps=5,
-                                resume=checkpoint)
+    sparsity = SparsityCallback(ratio=0.75, stable_epochs=1, pruning_epochs=2, tunning_epochs=1, pruning_steps=5)
     with paddle.utils.unique_name.guard():
         paddle.seed(5 if checkpoint is None else 17)
         rate = paddle.optimizer.lr.CosineAnnealingDecay(0.05, EPOCHS * BATCHES)
         model = classifier(Dropping(), learning_rate=rate)
-        callbacks = [losses, EMACallback(0.9, resume=checkpoint), Checkpoints(folder, every_batches=1), sparsity,
+        callbacks = [losses, EMACallback(0.9), Checkpoints(folder, every_batches=1), sparsity,
                      *([Stop(*stop)] if stop else [])]
         try:
             model.fit(loader, epochs=epochs, verbose=0,
-                      callbacks=[ResumableCallbacks(callbacks, loader, place=read_position(checkpoint), seed=3)])
+                      callbacks=[ResumableCallbacks(callbacks, loader, resume=checkpoint, seed=3)])
         except InterruptedError:
             return None, losses.seen
     return sparsity.pruner, losses.seen
@@ -106,8 +104,8 @@ def whole(first_digits, tmp_path_factory):
 def test_it_ends_bit_for_bit_as_the_whole_one(whole, first_digits, tmp_path, stop):
     reference, pruner, losses = whole
     _, before = train(first_digits, tmp_path, stop=stop)
-    checkpoint = last_checkpoint(tmp_path)
-    assert checkpoint.stem == (f"{stop[0]}_{stop[1]}" if stop[1] else str(stop[0] - 1))
+    checkpoint = find_checkpoint(tmp_path)
+    assert checkpoint.path.stem == (f"{stop[0]}_{stop[1]}" if stop[1] else str(stop[0] - 1))
     resumed, after = train(first_digits, tmp_path, checkpoint)
     assert before + after == losses
     assert resumed.cur_iteration == pruner.cur_iteration == EPOCHS * BATCHES
@@ -132,7 +130,7 @@ class Drawn(paddle.io.Dataset):
 def test_worker_processes_do_as_well(tmp_path):
     _, losses = train(Drawn(), tmp_path / "whole", workers=2)
     _, before = train(Drawn(), tmp_path, stop=(2, 2), workers=2)
-    _, after = train(Drawn(), tmp_path, last_checkpoint(tmp_path), workers=2)
+    _, after = train(Drawn(), tmp_path, find_checkpoint(tmp_path), workers=2)
     assert before + after == losses
 
 
@@ -161,34 +159,40 @@ def test_a_training_that_was_done_is_only_finished(whole, first_digits, tmp_path
                      "epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True"),
     (TrainingPosition(2, 2), 1, "evaluation,evaluated True"),
 ])
-def test_callbacks_see_what_is_left(first_digits, place, every, expected):
+def test_callbacks_see_what_is_left(first_digits, tmp_path, place, every, expected):
     loader, evaluation = (SkipBatchesLoader(paddle.io.DataLoader(first_digits, batch_size=80)) for _ in range(2))
     events = Events()
-    classifier(Dropping()).fit(loader, evaluation, epochs=3, verbose=0,
-                               callbacks=[ResumableCallbacks([events], loader, evaluation, every, place)])
+    with paddle.utils.unique_name.guard():
+        model = classifier(Dropping())
+        model.fit(loader, epochs=1, verbose=0, callbacks=[Checkpoints(tmp_path)])
+    resume = None
+    if place != TrainingPosition():
+        resume = find_checkpoint(tmp_path)
+        resume.position = place
+    model.fit(loader, evaluation, epochs=3, verbose=0,
+              callbacks=[ResumableCallbacks([events], loader, evaluation, every, resume=resume)])
     assert ",".join(events.seen) == expected
 
 
 def test_a_loader_that_cannot_be_told_is_an_error(first_digits):
-    with pytest.raises(InputError, match=r"train is a loader with a method begin\(\), such as SkipBatchesLoader"):
+    with pytest.raises(InputError, match=r"train must be a loader with a method set_epoch\(epoch, first_batch\), such as SkipBatchesLoader"):
         ResumableCallbacks([], paddle.io.DataLoader(first_digits))
 
 
 def test_averages_must_go_on_as_such(whole, first_digits):
     checkpoint = whole[0] / "1.pdsparse"
     loader = SkipBatchesLoader(paddle.io.DataLoader(first_digits, batch_size=40))
-    sparsity = SparsityCallback(ratio=0.75, stable_epochs=1, pruning_epochs=2, tunning_epochs=1, pruning_steps=5,
-                                resume=checkpoint)
+    sparsity = SparsityCallback(ratio=0.75, stable_epochs=1, pruning_epochs=2, tunning_epochs=1, pruning_steps=5)
     with paddle.utils.unique_name.guard():
         rate = paddle.optimizer.lr.CosineAnnealingDecay(0.05, EPOCHS * BATCHES)
         model = classifier(Dropping(), learning_rate=rate)
-        with pytest.raises(InputError, match=r"1\.pdsparse: the training that it is of has an EMACallback"):
-            model.fit(loader, epochs=4, verbose=0, callbacks=[ResumableCallbacks([sparsity], loader, place=TrainingPosition(1, 4))])
+        with pytest.raises(InputError, match=r"1\.pdsparse: the checkpoint used an EMACallback, and this run has none"):
+            model.fit(loader, epochs=4, verbose=0, callbacks=[ResumableCallbacks([sparsity], loader, resume=checkpoint)])
 
 
 @pytest.mark.parametrize(("keywords", "said"), [
-    ({"decay": 0.99}, "its decay is 0.9, that of this training is 0.99"),
-    ({"decay": 0.9, "black_list": ["stem"]}, "its black_list is"),
+    ({"decay": 0.99}, "decay is 0.9 in the checkpoint and 0.99 in this run"),
+    ({"decay": 0.9, "black_list": ["stem"]}, "black_list is"),
 ])
 def test_another_average_is_refused(whole, first_digits, keywords, said):
     model = classifier(Dropping())

@@ -139,7 +139,7 @@ def test_a_training_too_short_for_the_target_is_an_error_before_it_starts(first_
     sparsity = SparsityCallback(ratio=0.75, pruning_epochs=150)
     with pytest.raises(InputError) as error:
         classifier(Pointwise()).fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity])
-    assert "would be reached after 1500 optimizer steps, but this training has 20 (10 an epoch)" in str(error.value)
+    assert "would be reached after 1500 optimizer steps, but this training has 20 (10 per epoch)" in str(error.value)
 
 
 @pytest.mark.parametrize(("num_iters", "accumulate", "fits"), [(15, 1, True), (10, 1, False), (15, 4, False),
@@ -170,7 +170,7 @@ def test_a_training_that_ends_early_warns_and_keeps_its_zeros(first_digits):
 
 
 def test_numpy_numbers_are_numbers():
-    assert SparsityCallback(ratio=np.float32(0.75), pruning_epochs=np.int64(3)).ratio == 0.75
+    assert SparsityCallback(ratio=np.float32(0.75), pruning_epochs=np.int64(3)).config.ratio == 0.75
 
 
 def test_an_already_sparse_network_keeps_its_zeros_from_the_first_step_on(first_digits):
@@ -208,15 +208,16 @@ def test_a_loader_without_length_needs_iterations(digits):
     ({"initial_ratio": 0.8}, "initial_ratio"), ({"pruning_steps": 0}, "pruning_steps"),
     ({"stable_epochs": -1}, "stable_epochs"), ({"pruning_epochs": 0.5}, "pruning_epochs"),
     ({"tunning_epochs": "1"}, "tunning_epochs"), ({"pruning_iterations": -5}, "pruning_iterations"),
-    ({"prune_params_type": "conv3x3"}, "prune_params_type is 'conv1x1_only' or None"),
-    ({"skip_params_func": "f"}, "skip_params_func"), ({"skip": "head.*"}, "skip is a list"),
-    ({"skip": 3}, "skip is a list"), ({"skip": {"a": 1}}, "skip is a list"), ({"per_layer": "maybe"}, "per_layer is"),
-    ({"local_sparsity": 1}, "local_sparsity is True or False"), ({"plan": "x"}, "plan is what make_plan gives"),
-    ({"prune_squeeze_excite": 1}, "prune_squeeze_excite is True or False"),
-    ({"scope": "uniform"}, "scope is one of"), ({"curve": "square"}, "curve is one of"),
+    ({"prune_params_type": "conv3x3"}, "prune_params_type must be 'conv1x1_only' or None"),
+    ({"skip_params_func": "f"}, "skip_params_func"), ({"skip": "head.*"}, "skip must be a list"),
+    ({"skip": 3}, "skip must be a list"), ({"skip": {"a": 1}}, "skip must be a list"), ({"per_layer": "maybe"}, "per_layer must be"),
+    ({"local_sparsity": 1}, "local_sparsity must be True or False"), ({"plan": "x"}, "plan must come from make_plan"),
+    ({"prune_squeeze_excite": 1}, "prune_squeeze_excite must be True or False"),
+    ({"scope": "local"}, "scope"), ({"curve": "square"}, "curve is one of"),
     ({"sparse_block": (0, 1)}, "sparse_block"), ({"log_freq": 0}, "log_freq"),
+    ({"tuning_epochs": 1}, "unknown argument 'tuning_epochs'; did you mean 'tunning_epochs'?"),
     ({"post_train": [print]}, "post_train hooks need save_dir"),
-    ({"post_train": ["print"], "save_dir": "x"}, "post_train is a list of callables"),
+    ({"post_train": ["print"], "save_dir": "x"}, "post_train must be a list of callables"),
 ])
 def test_every_argument_is_checked_at_once_and_named(keywords, said):
     with pytest.raises(InputError) as error:

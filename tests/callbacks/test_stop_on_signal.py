@@ -5,9 +5,8 @@ import threading
 import pytest
 from helpers import Pointwise, classifier
 
-from paddle_sparse_cb.callbacks.resume import TrainingPosition
+from paddle_sparse_cb import Checkpoints, TrainingPosition, find_checkpoint
 from paddle_sparse_cb.callbacks.stop_on_signal import Interrupted, Signals, StopOnSignal
-from paddle_sparse_cb.checkpoints.store import Checkpoints, last_checkpoint, read_position
 from paddle_sparse_cb.utils.distributed import rank_zero_info
 
 
@@ -40,15 +39,15 @@ def test_a_signal_saves_where_the_training_is(first_digits, tmp_path, number, wh
         fit(first_digits, tmp_path, signals, list(when), number)
     assert stopped.value.number == number
     assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
-    newest = last_checkpoint(tmp_path)
-    assert str(stopped.value) == f"{signal.Signals(number).name}: saved {newest}"
-    assert read_position(newest) == place
+    newest = find_checkpoint(tmp_path)
+    assert str(stopped.value) == f"{signal.Signals(number).name}: saved {newest.path}"
+    assert newest.position == place
 
 
 def test_a_second_ctrl_c_does_not_wait():
     signals = Signals()
     with signals.handled():
-        signals.deferring = True
+        signals.is_deferring = True
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(Interrupted, match=r"^SIGINT$"):
             os.kill(os.getpid(), signal.SIGINT)
@@ -57,7 +56,7 @@ def test_a_second_ctrl_c_does_not_wait():
 def test_what_a_launcher_sends_at_a_ctrl_c_waits():
     signals = Signals()
     with signals.handled():
-        signals.deferring = True
+        signals.is_deferring = True
         os.kill(os.getpid(), signal.SIGINT)
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGTERM)

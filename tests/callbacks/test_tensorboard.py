@@ -1,3 +1,9 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+
 from helpers import curves
 
 from paddle_sparse_cb import make_plan, measure_sparsity
@@ -5,10 +11,35 @@ from paddle_sparse_cb.callbacks.tensorboard import SparsityWriter
 
 
 def test_tensorboard_reads_what_is_written(network, tmp_path):
-    writer = SparsityWriter(tmp_path)
+    writer = SparsityWriter(tmp_path / "curves")
     writer.scalars(3, {"sparsity/target": 0.75, "train/loss": 1.5})
     writer.layers(3, measure_sparsity(network, make_plan(network)))
     writer.close()
-    assert curves(tmp_path) == {"sparsity/target": [(3, 0.75)], "train/loss": [(3, 1.5)],
-                                "sparsity_layer/expand.weight": [(3, 0.0)],
-                                "sparsity_layer/project.weight": [(3, 0.0)]}
+    assert curves(tmp_path / "curves") == {"sparsity/target": [(3, 0.75)], "train/loss": [(3, 1.5)],
+                                           "sparsity_layer/expand.weight": [(3, 0.0)],
+                                           "sparsity_layer/project.weight": [(3, 0.0)]}
+
+
+def test_a_resumed_training_replaces_the_events_from_its_first_step(tmp_path):
+    for purge_step, steps in ((None, (1, 2, 3)), (3, (3, 4)), (None, (5,))):
+        writer = SparsityWriter(tmp_path, purge_step)
+        for step in steps:
+            writer.scalars(step, {"train/loss": 10 * step + (purge_step or 0)})
+        writer.close()
+    assert curves(tmp_path)["train/loss"] == [(1, 10), (2, 20), (3, 33), (4, 43), (5, 50)]
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_event_files_do_not_tell_host_and_process(tmp_path):
+    SparsityWriter(tmp_path).close()
+    [file] = tmp_path.iterdir()
+    assert file.name.startswith("events.out.tfevents.")
+    assert socket.gethostname() not in file.name
+    assert str(os.getpid()) not in file.name.split(".")
+
+
+def test_a_killed_training_loses_no_event(tmp_path):
+    code = ("import os, signal, sys; from paddle_sparse_cb.callbacks.tensorboard import SparsityWriter; "
+            "SparsityWriter(sys.argv[1]).scalars(1, {'loss': 2.0}); os.kill(os.getpid(), signal.SIGKILL)")
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -signal.SIGKILL
+    assert curves(tmp_path) == {"loss": [(1, 2.0)]}

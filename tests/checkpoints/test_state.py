@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddle_sparse_cb import InputError
-from paddle_sparse_cb.checkpoints.state import PruningState, check_same, file_digest, load_state, save_state
+from paddle_sparse_cb.checkpoints.state import TrainingState, file_digest, load_state, save_state
 
-STATE = PruningState(12, {"ratio": 0.75, "plan": ["a.weight"]},
+STATE = TrainingState(12, {"ratio": 0.75, "plan": ["a.weight"]},
                      {"a.weight": np.arange(35).reshape(5, 7, 1, 1) % 3 == 0, "b.weight": np.zeros((3, 1), bool)},
                      {"epoch": 2, "batch": 5}, {"2.pdparams": "ab" * 32}, {"paddle": "2.6.2"})
 
@@ -31,7 +31,7 @@ def test_a_state_comes_back_as_it_was(written):
 
 
 def test_a_mask_takes_one_bit_a_weight(tmp_path):
-    save_state(PruningState(1, {}, {"weight": np.random.rand(1000, 800) > 0.75}), tmp_path / "s.pdsparse")
+    save_state(TrainingState(1, {}, {"weight": np.random.rand(1000, 800) > 0.75}), tmp_path / "s.pdsparse")
     assert (tmp_path / "s.pdsparse").stat().st_size < 800_000 / 8 + 500
 
 
@@ -39,7 +39,7 @@ def test_an_earlier_state_survives_a_write_that_fails(written, tmp_path):
     path = tmp_path / "2.pdsparse"
     path.write_bytes(written.read_bytes())
     with pytest.raises(TypeError):
-        save_state(PruningState(13, {"ratio": object()}, {}), path)
+        save_state(TrainingState(13, {"ratio": object()}, {}), path)
     assert load_state(path).step == 12
     assert list(tmp_path.iterdir()) == [path]
 
@@ -65,38 +65,28 @@ def test_a_file_cut_short_or_with_a_flipped_bit_is_refused_by_name(written, data
 def test_a_well_formed_file_that_makes_no_sense_is_refused(written, change):
     import hashlib
 
-    from paddle_sparse_cb.checkpoints.state import _DIGEST, _MAGIC
+    from paddle_sparse_cb.checkpoints.state import DIGEST_SIZE, MAGIC
 
-    body = written.read_bytes()[len(_MAGIC) + _DIGEST:]
+    body = written.read_bytes()[len(MAGIC) + DIGEST_SIZE:]
     length = int.from_bytes(body[:8], "little")
     header = json.dumps({**json.loads(body[8:8 + length]), **change}).encode()
     body = len(header).to_bytes(8, "little") + header + body[8 + length:]
     path = written.with_name("strange.pdsparse")
-    path.write_bytes(_MAGIC + hashlib.sha256(body).digest() + body)
-    with pytest.raises(InputError, match=r"strange\.pdsparse: no valid pruning state"):
+    path.write_bytes(MAGIC + hashlib.sha256(body).digest() + body)
+    with pytest.raises(InputError, match=r"strange\.pdsparse: not a valid .pdsparse file"):
         load_state(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"paddle_sparse_cb pruning state 2\n" + bytes(80)])
 def test_another_kind_of_file_is_refused(tmp_path, content):
     (tmp_path / "x.pdsparse").write_bytes(content)
-    with pytest.raises(InputError, match="no pruning state"):
+    with pytest.raises(InputError, match="not a .pdsparse file of this version"):
         load_state(tmp_path / "x.pdsparse")
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"gone\.pdsparse: no such pruning state"):
+    with pytest.raises(InputError, match=r"gone\.pdsparse: no such file"):
         load_state(tmp_path / "gone.pdsparse")
-
-
-def test_a_difference_names_both_sides():
-    check_same({"ratio": 0.75}, {"ratio": 0.75}, "2.pdsparse")
-    with pytest.raises(InputError, match=r"2\.pdsparse: its ratio is 0\.75, that of this training is 0\.85"):
-        check_same({"ratio": 0.75, "scope": "local"}, {"ratio": 0.85, "scope": "local"}, "2.pdsparse")
-    with pytest.raises(InputError, match="its scope is local, that of this training is nothing"):
-        check_same({"scope": "local"}, {}, "2.pdsparse")
-    with pytest.raises(InputError, match=r"2\.pdsparse: plan: its a\.weight is nothing, that of this training is \[4"):
-        check_same({"plan": {"b.weight": [1]}}, {"plan": {"a.weight": [4, 4], "b.weight": [1]}}, "2.pdsparse")
 
 
 def test_a_digest_is_of_the_whole_file(tmp_path):

@@ -82,7 +82,7 @@ def test_the_command_that_an_interrupted_training_prints_goes_on_with_it(referen
     assert "going on from output/soak/checkpoints/" in done.stdout
     assert soak.compare(reference[0], tmp_path) == []
     report = (tmp_path / "output" / "soak" / "report.md").read_text()
-    assert "| 75.00% |" in " ".join(report.split("On the way")[1].split())
+    assert "| 75.00% |" in " ".join(report.split("Best mAP at each sparsity")[1].split())
 
 
 def test_where_there_is_no_room_the_run_says_so_and_how_it_goes_on(reference, tmp_path):

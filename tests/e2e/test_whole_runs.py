@@ -136,7 +136,7 @@ def test_the_steps_run_one_by_one(trained, output):
 
 def test_verify_fails_on_a_dense_checkpoint(trained, output):
     folder, _ = trained
-    final, dense = output / "checkpoints" / "final.pdparams", folder / "output/small/checkpoints/final.pdparams"
+    final, dense = output / "checkpoints" / "best_model.pdparams", folder / "output/small/checkpoints/final.pdparams"
     kept = final.read_bytes()
     final.write_bytes(dense.read_bytes())
     try:

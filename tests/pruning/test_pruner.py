@@ -137,7 +137,7 @@ def test_the_moments_of_pruned_weights_are_zero(network, optimizer):
     pruner.attach(optimizer)
     train(network, optimizer, steps=3)
     dead = network.expand.weight.numpy() == 0
-    held = list(pruner._held(network.expand.weight))
+    held = list(pruner.optimizer_tensors(network.expand.weight))
     assert held
     assert dead.mean() == 0.75
     for moment in held:
@@ -152,7 +152,7 @@ def test_the_moments_are_zero_although_the_masks_were_there_first(network):
     pruner.attach(optimizer)
     pruner.update_params()
     train(network, optimizer, steps=2)
-    velocity, = pruner._held(network.expand.weight)
+    velocity, = pruner.optimizer_tensors(network.expand.weight)
     assert (velocity.numpy()[network.expand.weight.numpy() == 0] == 0).all()
 
 

@@ -16,6 +16,7 @@ from helpers import Pointwise, classifier
 from rank_training import STEPS, UPDATES
 
 from paddle_sparse_cb import SparsityCallback
+from paddle_sparse_cb.callbacks.sync_buffers import SyncBuffers
 from paddle_sparse_cb.utils import distributed as ranks
 from paddle_sparse_cb.utils.weight_files import load_arrays
 
@@ -100,8 +101,8 @@ def test_a_rank_that_parts_stops_all_with_the_layers_name(tmp_path, run):
     codes, said = run("diverge", tmp_path)
     assert all(code != 0 for code in codes)
     for text in said:
-        assert re.search(r"PipelineError: the ranks have parted: at optimizer step 4 rank 1 has another mask of "
-                         r"project\.weight than rank 0", text), text
+        assert re.search(r"RankMismatchError: the masks of the ranks differ: at optimizer step 4 rank 1 has another "
+                         r"mask of project\.weight than rank 0", text), text
     assert len(said) == 2
     assert not list(tmp_path.glob("*.json"))
 
@@ -115,7 +116,7 @@ def test_the_pruner_alone_compares_too(tmp_path):
     assert first["in_training"] == second["in_training"] == UPDATES + 1
     assert first["said"] == second["said"]
     assert "another mask of project.weight" in first["said"][0]
-    assert first["said"][1] == ("the ranks have parted: rank 0 renewed its masks at optimizer step 10, rank 1 at "
+    assert first["said"][1] == ("the ranks are out of step: rank 0 updated its masks at optimizer step 10, rank 1 at "
                                 "step 11")
 
 
@@ -127,7 +128,7 @@ def test_one_process_compares_nothing(first_digits, monkeypatch):
         monkeypatch.setattr(ranks, name, unwanted)
     sparsity = SparsityCallback(ratio=0.75, pruning_iterations=4, pruning_steps=4)
     classifier(Pointwise()).fit(first_digits, first_digits, batch_size=16, verbose=0,
-                                callbacks=[sparsity, ranks.SyncBuffers()])
+                                callbacks=[sparsity, SyncBuffers()])
     assert sparsity.pruner.ratio == 0.75
 
 

@@ -1,56 +1,284 @@
-import subprocess
-from dataclasses import replace
+import base64
+import hashlib
+import http.server
+import socket
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
-from paddle_sparse_cb.errors import PipelineError
-from paddle_sparse_cb.utils import downloads as packages
-from paddle_sparse_cb.utils.downloads import DebianPackage, Wheel, fetch_debian_package, fetch_wheel
+from paddle_sparse_cb import InputError
+from paddle_sparse_cb.utils.downloads import Limits, cache_dir, cached_folder, fetch_url
 
-FASHION = DebianPackage("dataset-fashion-mnist", "0.0~git20200523.55506a9-1",
-                        "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0", 31)
-SMALL = Wheel("six", "1.16.0", "8abb2f1d86890a2dfb989f9a77cfcfd3e47c2a354b01111771326f8aa26e0254", 1)
+CONTENT = b"weights" * 1000
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+MD5 = base64.b64encode(hashlib.md5(CONTENT).digest()).decode()
+QUICK = Limits(read_timeout=0.5, pause=0.01)
+
+
+class Host(http.server.BaseHTTPRequestHandler):
+    """Sends a file with the headers in the request's path, such as /Content-Length=9/model.pdparams."""
+
+    requests = 0
+    statuses = ()  # of the first requests; later ones are answered with 200
+    body = CONTENT
+
+    def do_GET(self):
+        number = type(self).requests
+        type(self).requests += 1
+        status = self.statuses[number] if number < len(self.statuses) else 200
+        self.send_response(404 if "missing" in self.path else status)
+        for part in self.path.split("/")[1:-1]:
+            self.send_header(*part.split("=", 1))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+def serve(handler):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    return server
 
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("PADDLE_SPARSE_CACHE", str(tmp_path))
-    return tmp_path
+    monkeypatch.setenv("PADDLE_SPARSE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
-def test_a_wheel_is_fetched_once_and_unpacked(monkeypatch):
-    folder = fetch_wheel(SMALL)
-    assert (folder / "six.py").is_file()
-    monkeypatch.setattr(packages, "_install", lambda *arguments: pytest.fail("fetched twice"))
-    assert fetch_wheel(SMALL) == folder
+@pytest.fixture
+def host(monkeypatch):
+    monkeypatch.setattr(Host, "requests", 0)
+    server = serve(Host)
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
 
 
-def test_another_digest_is_refused_and_nothing_is_kept(cache):
-    with pytest.raises(PipelineError, match="cannot fetch the package six==1.16.0: ERROR") as error:
-        fetch_wheel(Wheel("six", "1.16.0", "0" * 64, 1))
-    assert "\n" not in str(error.value)
-    assert not list((cache / "packages").iterdir())
+@pytest.fixture
+def stream():
+    """Starts a host that sends bytes until the client hangs up, and returns its URL."""
+    servers = []
+
+    def start(chunks, **headers):
+        class Stream(Host):
+            def do_GET(self):
+                self.send_response(200)
+                for name, value in headers.items():
+                    self.send_header(name.replace("_", "-"), value)
+                self.end_headers()
+                try:
+                    for chunk in chunks():
+                        self.wfile.write(chunk)
+                except OSError:
+                    pass
+
+        servers.append(serve(Stream))
+        return f"http://127.0.0.1:{servers[-1].server_port}/model.pdparams"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
-def test_without_pip_the_error_says_so(monkeypatch):
-    monkeypatch.setattr(subprocess, "run", lambda *args, **kw: subprocess.CompletedProcess([], 1, "", "No module pip"))
-    with pytest.raises(PipelineError, match="pip ended with 1"):
-        fetch_wheel(SMALL)
+def cached_files(cache):
+    return [path for path in cache.rglob("*") if path.is_file()]
 
 
-def test_a_debian_package_with_another_digest_is_refused_and_nothing_is_kept(cache):
-    with pytest.raises(PipelineError, match=r"dataset-fashion-mnist=\S+: its digest is 39e172fe"):
-        fetch_debian_package(replace(FASHION, sha256="0" * 64))
-    assert not list((cache / "packages").iterdir())
+@pytest.mark.parametrize("url", ["/model.pdparams", f"/Content-Length={len(CONTENT)}/Content-MD5={MD5}/model.pdparams",
+                                 f"/model.pdparams#sha256={SHA256}"])
+def test_a_file_is_downloaded_once_and_then_read_from_the_cache(host, cache, url):
+    for _ in range(2):
+        assert fetch_url(host + url).name == "model.pdparams"
+        assert fetch_url(host + url).read_bytes() == CONTENT
+    assert Host.requests == 1
+    assert len(cached_files(cache)) == 1
 
 
-def test_a_debian_package_that_is_not_there_is_one_line(cache):
-    with pytest.raises(PipelineError, match="cannot fetch the package dataset-fashion-mnist=0: E: Version '0'") as error:
-        fetch_debian_package(replace(FASHION, version="0"))
-    assert "\n" not in str(error.value)
+def test_files_of_the_same_name_at_different_urls_are_kept_apart(host):
+    assert fetch_url(f"{host}/model.pdparams") != fetch_url(f"{host}/A=b/model.pdparams")
 
 
-def test_a_machine_without_apt_is_told_so(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(PipelineError, match="this machine has no apt-get"):
-        fetch_debian_package(FASHION)
+@pytest.mark.parametrize(("url", "reason"), [
+    ("/Content-MD5=abc/model.pdparams", "its MD5 is .*, the host announced abc"),
+    (f"/model.pdparams#sha256={'0' * 64}", f"SHA256 hash .* expected sha256:0{{64}} but got {SHA256}$"),
+    ("/missing.pdparams", "404 Not Found;"),
+])
+def test_a_failed_check_is_an_error_without_retry_and_leaves_nothing_behind(host, cache, url, reason):
+    for attempt in range(2):
+        with pytest.raises(InputError, match=f"cannot download {host}/.*pdparams: .*{reason}") as error:
+            fetch_url(host + url, QUICK)
+        assert "\n" not in str(error.value)
+        assert Host.requests == attempt + 1
+    assert not cached_files(cache)
+
+
+@pytest.mark.parametrize(("body", "kind"), [
+    (b"<p>Moved</p>", "text/html; charset=utf-8"),
+    (b"\xef\xbb\xbf\n<!DOCTYPE HTML><title>Log in", "application/octet-stream")])
+def test_an_html_page_is_refused(stream, cache, body, kind):
+    with pytest.raises(InputError, match="the host sent an HTML page, not a file"):
+        fetch_url(stream(lambda: [body], Content_Type=kind), QUICK)
+    assert not cached_files(cache)
+
+
+def test_an_empty_body_is_refused(stream, cache):
+    with pytest.raises(InputError, match="the host sent an empty body"):
+        fetch_url(stream(lambda: []), QUICK)
+    assert not cached_files(cache)
+
+
+def test_a_truncated_body_is_downloaded_again_and_refused_if_it_stays_so(host, cache):
+    with pytest.raises(InputError, match=r"IncompleteRead\(7000 bytes read, 2000 more expected\)"):
+        fetch_url(f"{host}/Content-Length=9000/model.pdparams", QUICK)
+    assert Host.requests == 1 + QUICK.retries
+    assert not cached_files(cache)
+
+
+@pytest.mark.parametrize("statuses", [[503], [500, 429]])
+def test_a_download_is_retried_after_a_temporary_failure_of_the_host(host, statuses, monkeypatch):
+    monkeypatch.setattr(Host, "statuses", statuses)
+    assert fetch_url(f"{host}/model.pdparams", QUICK).read_bytes() == CONTENT
+    assert Host.requests == 1 + len(statuses)
+
+
+def test_a_host_that_keeps_failing_is_given_up(host, cache, monkeypatch):
+    monkeypatch.setattr(Host, "statuses", [503] * 9)
+    with pytest.raises(InputError, match="503 Service Unavailable"):
+        fetch_url(f"{host}/model.pdparams", QUICK)
+    assert Host.requests == 1 + QUICK.retries
+    assert not cached_files(cache)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 7000\r\n\r\nweights"])
+def test_every_read_has_a_timeout(answer, cache):
+    limits = Limits(read_timeout=0.3, retries=0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        kept = []
+        threading.Thread(target=lambda: kept.append(server.accept()[0]) or kept[0].sendall(answer), daemon=True).start()
+        with pytest.raises(InputError, match=r"cannot download http.*: timed out"):
+            fetch_url(f"http://127.0.0.1:{server.getsockname()[1]}/model.pdparams", limits)
+    kept[0].close()
+    assert not cached_files(cache)
+
+
+def drip():
+    while True:
+        yield b"x"
+        time.sleep(0.05)
+
+
+def endless():
+    while True:
+        yield bytes(1 << 16)
+
+
+@pytest.mark.timeout(30)
+def test_a_host_that_sends_a_byte_at_a_time_is_stopped_at_the_total_time_limit(stream, cache):
+    start = time.monotonic()
+    with pytest.raises(InputError, match=r"not complete after 0\.6 s"):
+        fetch_url(stream(drip, Content_Length="7000"), Limits(read_timeout=0.5, total_timeout=0.6))
+    assert time.monotonic() - start < 5
+    assert not cached_files(cache)
+
+
+@pytest.mark.timeout(30)
+def test_a_host_that_sends_its_headers_a_byte_at_a_time_is_stopped_too(cache):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        def answer():
+            connection = server.accept()[0]
+            for byte in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 10_000:
+                try:
+                    connection.sendall(bytes([byte]))
+                except OSError:
+                    break
+                time.sleep(0.05)
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(InputError, match=r"not complete after 0\.6 s"):
+            fetch_url(f"http://127.0.0.1:{server.getsockname()[1]}/model.pdparams",
+                      Limits(read_timeout=0.5, total_timeout=0.6))
+    assert not cached_files(cache)
+
+
+@pytest.mark.timeout(30)
+def test_an_endless_body_is_stopped_at_the_maximum_size(stream, cache):
+    with pytest.raises(InputError, match="larger than 1,000,000 bytes"):
+        fetch_url(stream(endless), Limits(max_bytes=1_000_000))
+    assert not cached_files(cache)
+
+
+@pytest.mark.timeout(60)
+def test_progress_is_shown_on_a_terminal_only(host, monkeypatch, capfd):
+    fetch_url(f"{host}/model.pdparams")
+    assert capfd.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    fetch_url(f"{host}/Content-Length=7000/model.pdparams")
+    assert "7.0/7.0 kB" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["ftp://host/model.pdparams", "file:///etc/model.pdparams", "https://host/",
+                                 "https://[host/model.pdparams", "https://host/..",
+                                 "https://host/model.pdparams#md5=1", "https://host/model.pdparams#sha256=12"])
+def test_a_malformed_url_is_an_error_that_names_it(url):
+    with pytest.raises(InputError, match="a URL must be https|must be sha256= and 64") as error:
+        fetch_url(url)
+    assert str(error.value).startswith(url)
+
+
+def test_a_url_cannot_redirect_to_a_local_file(cache, tmp_path):
+    (tmp_path / "model.pdparams").write_bytes(CONTENT)
+
+    class Redirect(Host):
+        def do_GET(self):
+            self.send_response(302)
+            self.send_header("Location", f"file://{tmp_path}/model.pdparams")
+            self.end_headers()
+
+    server = serve(Redirect)
+    with pytest.raises(InputError, match="cannot download"):
+        fetch_url(f"http://127.0.0.1:{server.server_port}/model.pdparams", QUICK)
+    server.shutdown()
+    server.server_close()
+    assert not cached_files(cache)
+
+
+def test_the_cache_folder_is_chosen_by_the_users_environment(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    monkeypatch.delenv("PADDLE_SPARSE_CACHE", raising=False)
+    assert cache_dir() == Path("/somewhere/paddle_sparse_cb")
+    monkeypatch.setenv("PADDLE_SPARSE_CACHE", "/elsewhere")
+    assert cache_dir() == Path("/elsewhere")
+
+
+def test_a_cached_folder_is_built_once_and_never_changed(cache):
+    def build(content):
+        def fill(folder):
+            folder.mkdir()
+            (folder / content).touch()
+        return fill
+
+    def slow(folder):  # another process finishes while this one is still building
+        cached_folder("tiles", build("first"))
+        build("second")(folder)
+
+    for fill in (slow, build("third")):
+        assert [path.name for path in cached_folder("tiles", fill).iterdir()] == ["first"]
+    assert [path.name for path in cache.iterdir()] == ["tiles"]
+
+
+def test_a_failed_build_leaves_nothing_behind(cache):
+    def fail(folder):
+        folder.mkdir()
+        (folder / "part").touch()
+        raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        cached_folder("tiles", fail)
+    assert not list(cache.iterdir())

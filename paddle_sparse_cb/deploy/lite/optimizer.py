@@ -18,8 +18,8 @@ from pathlib import Path
 from ...errors import InputError, PipelineError
 from ...hooks import HookContext
 from ...pruning.plan import PrunePlan
-from ...utils.downloads import Wheel, fetch_wheel
 from ...utils.files import atomic_write
+from ...utils.packages import Wheel, fetch_wheel
 from .constraints import THRESHOLD, check_options, check_runs_sparse, check_sparse
 from .pooling import check_pools
 

@@ -6,12 +6,12 @@ import contextlib
 import io
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
+from defusedxml import ElementTree
 
 from ...errors import InputError
-from ..config import blaming, create
+from ..config import convert_errors, create
 from ..network import EVAL_FIELDS, TRAIN_FIELDS
 from . import samples, voc
 from .jpeg import CheckImageFiles
@@ -58,7 +58,7 @@ def build_loader(registry: Any, split: str) -> Loader:
     """
     from ppdet.data.transform import PadGT
 
-    with blaming(f"{split}Dataset"):
+    with convert_errors(f"{split}Dataset"):
         dataset = create(f"{split}Dataset")()
         if type(dataset).__name__ not in ("COCODataSet", "VOCDataSet"):
             raise InputError(f"{split}Dataset is a COCODataSet or a VOCDataSet, got {type(dataset).__name__}")

@@ -26,10 +26,10 @@ Batch = list[np.ndarray]
 class Loader(DataLoader):
     """Paddle's, of a `SeededDataset` data set in `EpochLoader`, with `Transforms` for samples and a `Collate` for batches."""
 
-    def begin(self, epoch: int, first: int = 0) -> None:
-        """Says what the next pass is: the epoch, and the batch that it starts from."""
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Sets the epoch of the next pass and its first batch."""
         self.dataset.epoch = epoch
-        self.batch_sampler.begin(self.dataset.seed, epoch, first)
+        self.batch_sampler.start_epoch(self.dataset.seed, epoch, first_batch)
 
     def __iter__(self) -> Iterator[list[paddle.Tensor]]:
         """Gives the batches of an epoch.
@@ -50,7 +50,7 @@ class EpochLoader(DistributedBatchSampler):
 
     first = 0
 
-    def begin(self, seed: int, epoch: int, first: int) -> None:
+    def start_epoch(self, seed: int, epoch: int, first: int) -> None:
         """Sets the order of the next pass, and the batch that it starts from."""
         self.set_epoch((seed * 1_000_003 + epoch) % 2**32)  # Paddle goes by the epoch alone
         self.first = first

@@ -11,11 +11,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+
+from defusedxml import ElementTree
 
 from ...errors import InputError, did_you_mean
-from ...utils.downloads import DebianPackage, Wheel, fetch_debian_package, fetch_wheel
-from ...utils.files import build_once, cache_dir
+from ...utils.downloads import cached_folder
+from ...utils.packages import DebianPackage, Wheel, fetch_debian_package, fetch_wheel
 from . import garments
 
 TILE = 256  # pixels
@@ -53,12 +54,12 @@ def _weights() -> Path:
 
 
 def _trees() -> Path:
-    return build_once(cache_dir() / f"trees_{TILE}", _cut_photographs)
+    return cached_folder(f"trees_{TILE}", _cut_photographs)
 
 
 def _garments() -> Path:
     fashion = fetch_debian_package(FASHION) / "usr" / "share" / "datasets" / "fashion-mnist"
-    return build_once(cache_dir() / f"garments_{garments.CANVAS}", lambda folder: garments.compose(fashion, folder))
+    return cached_folder(f"garments_{garments.CANVAS}", lambda folder: garments.compose(fashion, folder))
 
 
 def _cut_photographs(folder: Path) -> None:

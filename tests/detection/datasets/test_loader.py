@@ -9,7 +9,7 @@ from paddle_sparse_cb.detection.datasets.build import build_loader
 def batches(registry, epoch=0, first=0, **settings):
     registry.update(settings)
     loader = build_loader(registry, "Train")
-    loader.begin(epoch, first)
+    loader.set_epoch(epoch, first)
     return [[tensor.numpy() for tensor in batch] for batch in loader]
 
 
@@ -53,6 +53,6 @@ def test_mixup_ends_at_its_epoch(few):
     seen = []
     loader.dataset.source.set_transform(lambda sample: seen.append(type(sample)) or sample)
     for epoch in (0, 1):
-        loader.begin(epoch)
+        loader.set_epoch(epoch)
         loader.dataset[0]
     assert seen == [list, dict]

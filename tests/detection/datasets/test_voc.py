@@ -113,3 +113,21 @@ def test_a_data_set_without_its_boxes_cannot_be_measured(registry):
     registry["EvalDataset"]["data_fields"] = ["image"]
     with pytest.raises(InputError, match="data_fields: an evaluation needs 'gt_class'"):
         ground_truth(build_loader(registry, "Eval").dataset.source)
+
+
+def test_an_annotation_with_an_entity_bomb_is_refused_in_one_line_that_names_it(registry, voc):
+    entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
+    bomb = f'<!DOCTYPE annotation [<!ENTITY e0 "aaaaaaaaaa">{entities}]>'
+    annotation = voc / "two.xml"
+    annotation.write_text(bomb + annotation.read_text().replace("<id>7</id>", "<id>7</id><folder>&e9;</folder>"))
+    with pytest.raises(InputError, match=r"/two.xml .line 2 of .*test.txt.*: EntitiesForbidden") as error:
+        build_loader(registry, "Eval")
+    assert "\n" not in str(error.value)
+
+
+def test_an_annotation_cannot_read_another_file(registry, voc):
+    annotation = voc / "two.xml"
+    annotation.write_text(f'<!DOCTYPE annotation [<!ENTITY file SYSTEM "file://{voc}/label_list.txt">]>'
+                          + annotation.read_text().replace("<id>7</id>", "<id>7</id><folder>&file;</folder>"))
+    with pytest.raises(InputError, match=r"/two.xml .line 2 of .*test.txt.*: EntitiesForbidden"):
+        build_loader(registry, "Eval")

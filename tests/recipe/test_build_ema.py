@@ -2,12 +2,12 @@ import pytest
 from helpers import RECIPES
 
 from paddle_sparse_cb import InputError
-from paddle_sparse_cb.recipe import run
+from paddle_sparse_cb.recipe.build import build_ema
 from paddle_sparse_cb.recipe.schema import read_recipe
 
 
 def averaging(*options):
-    return run._averaging(read_recipe(RECIPES / "picodet_s_416_trees_sparse75.yml", options=options))
+    return build_ema(read_recipe(RECIPES / "picodet_s_416_trees_sparse75.yml", options=options))
 
 
 def test_paddledetections_keys_become_an_average():
@@ -22,9 +22,9 @@ def test_paddledetections_keys_become_an_average():
 
 
 @pytest.mark.parametrize(("option", "said"), [
-    ("use_ema=1", "use_ema is true or false, got 1"), ("ema_decay=2", "use_ema: decay is a fraction"),
-    ("ema_decay_type=cosine", "use_ema: decay_type is one of"), ("cycle_epoch=0", "use_ema: cycle_epochs is a number"),
-    ("ema_black_list=head", "use_ema: black_list is a list")])
+    ("use_ema=1", "use_ema must be true or false, got 1"), ("ema_decay=2", "use_ema: decay is a fraction"),
+    ("ema_decay_type=cosine", "use_ema: decay_type must be one of"), ("cycle_epoch=0", "use_ema: cycle_epochs must be a number"),
+    ("ema_black_list=head", "use_ema: black_list must be a list")])
 def test_bad_values_are_found_before_anything_is_trained(option, said):
     with pytest.raises(InputError) as error:
         averaging("use_ema=true", option)

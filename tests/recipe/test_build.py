@@ -4,8 +4,9 @@ from helpers import RECIPES
 
 from paddle_sparse_cb.detection import config
 from paddle_sparse_cb.detection.network import build_network
-from paddle_sparse_cb.recipe import run
+from paddle_sparse_cb.recipe.build import amp_configs, build, load_weights
 from paddle_sparse_cb.recipe.schema import read_recipe
+from paddle_sparse_cb.recipe.train import TrainOptions, start_weights
 
 SPARSE, DENSE = RECIPES / "picodet_s_416_trees_sparse75.yml", RECIPES / "picodet_s_416_trees.yml"
 NOTHING = ["pretrain_weights=null"]
@@ -21,7 +22,7 @@ def backbone(tmp_path):
 
 
 def load(recipe, source):
-    run._load(recipe, run._build(recipe), source)
+    load_weights(recipe, build(recipe), source)
 
 
 def test_a_sparse_start_from_a_backbone_alone_warns_and_names_how_many_layers(backbone, capsys):
@@ -40,16 +41,16 @@ def test_a_sparse_start_from_converged_weights_does_not_warn(capsys):
 
 
 def test_a_sparse_recipe_without_weights_warns_and_a_dense_one_does_not(capsys):
-    assert run._start_weights(read_recipe(SPARSE, options=NOTHING), run.How()) is None
+    assert start_weights(read_recipe(SPARSE, options=NOTHING), TrainOptions()) is None
     assert "warning: starting from untrained weights" in capsys.readouterr().out
-    assert run._start_weights(read_recipe(DENSE, options=NOTHING), run.How()) is None
+    assert start_weights(read_recipe(DENSE, options=NOTHING), TrainOptions()) is None
     assert capsys.readouterr().out == ""
 
 
 def test_amp_and_its_companions_reach_paddles_model():
-    assert run._mixed_precision(read_recipe(SPARSE)) is None
+    assert amp_configs(read_recipe(SPARSE)) is None
     options = ["amp=true", "amp_level=O2", "custom_black_list=[reduce_mean]", "init_loss_scaling=64"]
-    model = run._build(read_recipe(SPARSE, options=options)).model
+    model = build(read_recipe(SPARSE, options=options)).model
     assert model._adapter._amp_level == "O2"
     assert model._adapter._amp_custom_lists == {"custom_black_list": ["reduce_mean"]}
     assert model._adapter._amp_configs == {"init_loss_scaling": 64}

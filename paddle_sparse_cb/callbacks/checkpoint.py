@@ -1,0 +1,118 @@
+"""`Checkpoints`: saves everything that a training needs to resume."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import paddle
+
+from ..checkpoints.store import remove_partial_writes, remove_within_epoch, save_checkpoint
+from ..utils.distributed import is_rank_zero
+from .session import FitCallback
+
+
+class Checkpoints(FitCallback):
+    """Saves `<epoch>` every few epochs and after the last one, `<epoch>_<batches>` within an epoch, and `final`.
+
+    A checkpoint consists of `.pdparams` and `.pdopt` as hapi writes them (also `.pdscaler` under mixed precision),
+    `.pdema` if an `EMACallback` takes part, and `.pdsparse`, which is written last and holds the digests of the other
+    files, the masks, the step and the position of the training. The checkpoint of an epoch is saved after its last
+    batch and before the evaluation that follows.
+
+    Each file is complete or not there. hapi's own `ModelCheckpoint` writes in place, so that a killed process or a full
+    disk leaves half a file.
+
+    Args:
+        folder: the folder of the checkpoints.
+        every: epochs between two checkpoints.
+        every_batches: batches between two checkpoints within an epoch, of which the newest is kept; None saves none.
+            Within a gradient accumulation the checkpoint is saved after the optimizer step.
+        training: plain values to keep in the state.
+
+    Example:
+        >>> import paddle, tempfile
+        >>> from paddle_sparse_cb import Checkpoints, last_checkpoint
+        >>> data = paddle.io.TensorDataset([paddle.rand([32, 8]), paddle.randint(0, 4, [32, 1])])
+        >>> network = paddle.nn.Linear(8, 4)
+        >>> model = paddle.Model(network)
+        >>> model.prepare(paddle.optimizer.SGD(0.1, parameters=network.parameters()), paddle.nn.CrossEntropyLoss())
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.fit(data, epochs=2, batch_size=8, verbose=0, callbacks=[Checkpoints(folder)])
+        ...     last_checkpoint(folder).name
+        '1.pdsparse'
+    """
+
+    stage = 3
+
+    def __init__(self, folder: str | os.PathLike[str], every: int = 1, every_batches: int | None = None,
+                 training: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.folder = Path(folder)
+        self.every, self.every_batches = every, every_batches
+        self.training = training or {}
+        self._is_due = False
+
+    def begin_training(self) -> None:
+        """Removes what a killed process left half written."""
+        self._is_due = False
+        if is_rank_zero():
+            remove_partial_writes(self.folder)
+
+    def on_train_batch_begin(self, step: int, logs: Any = None) -> None:
+        """Saves the result of the previous batch if it is time to: by now the learning rate has been updated too."""
+        super().on_train_batch_begin(step, logs)
+        self._is_due |= bool(self.every_batches and step and step % self.every_batches == 0)
+        if self._is_due and step % getattr(self.model, "_accumulate", 1) == 0:
+            self._is_due = False
+            self.save_position()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Saves the epoch if it is one to save."""
+        super().on_epoch_end(epoch, logs)
+        self._is_due = False
+        if (epoch + 1) % self.every == 0 or epoch + 1 == self.params["epochs"]:
+            self.save_position()
+
+    def end_training(self) -> None:
+        """Saves `final`, and removes checkpoints within an epoch that a killed process may have left."""
+        self.save("final")
+        if is_rank_zero():
+            remove_within_epoch(self.folder)
+
+    def save_position(self) -> Path:
+        """Saves a checkpoint of the current position, and removes earlier checkpoints within an epoch.
+
+        Returns:
+            The `.pdsparse` file.
+        """
+        position = self.session.position
+        is_epoch = position.batch == (self.params["steps"] or 0)
+        name = str(position.epoch) if is_epoch else f"{position.epoch}_{position.batch}"
+        self.save(name)
+        if is_rank_zero():
+            remove_within_epoch(self.folder, keep=name)
+        return self.folder / f"{name}.pdsparse"
+
+    def save(self, name: str, **more: Any) -> None:
+        """Saves the network and the state of the training under a name, on rank 0.
+
+        Args:
+            name: the name of the files, without a suffix.
+            more: plain values to keep in the state.
+
+        Raises:
+            DivergenceError: the network is not finite; earlier checkpoints are kept.
+            OSError: the disk is full, for example; earlier checkpoints are kept.
+        """
+        if not is_rank_zero():
+            return
+        session = self.session
+        training = {**self.training, "epoch": session.position.epoch, "batch": session.position.batch,
+                    "batches": (getattr(self, "params", None) or {}).get("steps"),
+                    "ranks": paddle.distributed.get_world_size(),
+                    "ema": session.average.settings() if session.average else None,
+                    **session.callback_states(), **more}
+        save_checkpoint(self.folder, name, self.model, training, session.pruner.state() if session.pruner else None,
+                        session.average.arrays() if session.average else None)

@@ -1,0 +1,177 @@
+"""`FitSession`: what the callbacks of one `paddle.Model.fit` share, so that their order does not matter.
+
+hapi calls callbacks in the order of the list. What depends on another callback (a checkpoint needs the pruner's masks
+and the averages, the hooks need the checkpoint) is therefore done in stages, whichever callback is called first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import paddle
+
+from ..checkpoints.position import ResumeState, TrainingPosition
+from ..errors import InputError
+from .compat import current_session, install_sessions
+
+if TYPE_CHECKING:
+    from ..pruning.pruner import GMPPruner
+
+
+class Average(Protocol):
+    """A weight average that checkpoints save, such as `EMACallback`."""
+
+    def settings(self) -> dict[str, Any]:
+        """Returns plain values: what a resumed run must have in common, and the progress."""
+
+    def arrays(self) -> Mapping[str, paddle.Tensor]:
+        """Returns the tensors to save, by name."""
+
+
+class FitSession:
+    """What this package's callbacks share during one call of `paddle.Model.fit`.
+
+    Attributes:
+        model: the model that is trained.
+        position: the current epoch and its completed batches; before the first epoch, where the training resumes.
+        resume: the checkpoint that the training resumes from.
+        pruner: the pruner, if a `SparsityCallback` takes part.
+        average: the weight average, if an `EMACallback` takes part.
+        is_finished: whether the training ended regularly.
+    """
+
+    def __init__(self, model: paddle.Model) -> None:
+        self.model = model
+        self.position = TrainingPosition()
+        self.resume: ResumeState | None = None
+        self.pruner: GMPPruner | None = None
+        self.average: Average | None = None
+        self.is_finished = False
+        self._members: list[FitCallback] = []
+        self._has_begun = False
+
+    def join(self, member: FitCallback) -> None:
+        """Adds a callback; it is called in the order of its `stage`."""
+        if member not in self._members:
+            self._members.append(member)
+            self._members.sort(key=lambda one: one.stage)
+
+    @property
+    def target_reached(self) -> bool:
+        """Whether the masks are those of the target ratio; without a pruner there is nothing to wait for."""
+        pruner = self.pruner
+        return pruner is None or (pruner.ratio >= pruner.target_ratio and bool(pruner.masks))
+
+    def load_checkpoint(self, resume: ResumeState, batches: int | None, allow_config_change: bool = False) -> int:
+        """Loads network, optimizer and position of a checkpoint into the model, once, and returns the optimizer steps.
+
+        Raises:
+            InputError: see `ResumeState.load_into`, or another callback resumes from another checkpoint.
+        """
+        if self.resume is not None and self.resume is not resume:
+            raise InputError(f"two callbacks resume from two checkpoints: {self.resume.path} and {resume.path}")
+        if self.resume is None:
+            self.position = resume.position_in(batches, allow_config_change)
+        self.resume = resume
+        return resume.load_into(self.model, batches, allow_config_change)
+
+    def saved(self, key: str) -> Any:
+        """Returns a value of the checkpoint's training state, None if there is no checkpoint or no such value."""
+        return self.resume.state.training.get(key) if self.resume else None
+
+    def callback_states(self) -> dict[str, Any]:
+        """Returns the states of all callbacks that have one, by their keys; plain values to be saved."""
+        return {key: value for member in self._members for key, value in member.state().items()}
+
+    def begin(self) -> None:
+        """Begins the training of all callbacks in the order of their stages; further calls do nothing."""
+        if not self._has_begun:
+            self._has_begun = True
+            for member in self._members:
+                member.begin_training()
+
+    def end(self) -> None:
+        """Ends the training of all callbacks in the order of their stages; further calls do nothing."""
+        if not self.is_finished:
+            self.is_finished = True
+            for member in self._members:
+                member.end_training()
+            for member in self._members:
+                member.after_training()
+
+    def close(self) -> None:
+        """Releases the optimizer and the model, however the training ended."""
+        for member in reversed(self._members):
+            member.close()
+
+
+class FitCallback(paddle.callbacks.Callback):
+    """Base class of the callbacks that share a `FitSession`; their order in `fit` makes no difference.
+
+    Subclasses override `begin_training`, `end_training` and `after_training` in place of `on_train_begin` and
+    `on_train_end`, and call `super()` in the other events that they override.
+
+    Attributes:
+        stage: callbacks with a lower stage begin and end first.
+    """
+
+    stage = 2
+
+    @property
+    def session(self) -> FitSession:
+        """The session of the `fit` that runs; outside of a `fit`, one of its own."""
+        return current_session(self.model) or FitSession(self.model)
+
+    def begin_training(self) -> None:
+        """Called once when the training begins."""
+
+    def end_training(self) -> None:
+        """Called once when the training ends regularly."""
+
+    def after_training(self) -> None:
+        """Called once after `end_training` of all callbacks."""
+
+    def close(self) -> None:
+        """Called when `fit` returns or raises."""
+
+    def state(self) -> dict[str, Any]:
+        """Returns plain values that checkpoints save, for `session.saved(key)` in a resumed run."""
+        return {}
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        """Joins the session."""
+        super().set_params(params)
+        self.session.join(self)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Begins the training of all callbacks of the session."""
+        self.session.begin()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Ends the training of all callbacks of the session."""
+        self.session.end()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Updates the position."""
+        self.session.position = TrainingPosition(epoch)
+
+    def on_train_batch_begin(self, step: int, logs: Any = None) -> None:
+        """Updates the position."""
+        self._update_position(step)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Updates the position."""
+        self._end_epoch(epoch)
+
+    def _update_position(self, step: int) -> None:
+        session = self.session
+        session.position = replace(session.position, batch=step)
+
+    def _end_epoch(self, epoch: int) -> None:
+        self.session.position = TrainingPosition(epoch, self.params["steps"] or 0)
+
+
+# At import and not when a callback is created: `model.fit(callbacks=[SparsityCallback()])` looks `fit` up first.
+install_sessions(FitSession)

@@ -1,0 +1,159 @@
+"""Builds the pieces of a recipe: network, data, `paddle.Model` and plan."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import paddle
+from paddle.static import InputSpec
+
+from ..callbacks.ema import EMACallback
+from ..callbacks.sync_buffers import SyncBuffers
+from ..detection import config
+from ..detection.build import build_detector
+from ..detection.network import DetectionNetwork, build_network
+from ..detection.weights import LoadedWeights, load_matching, read_weights
+from ..errors import InputError
+from ..hooks import HookContext
+from ..pruning.paddleslim_masks import apply_paddleslim_masks
+from ..pruning.plan import PrunePlan
+from ..pruning.statistics import measure_sparsity
+from ..utils.distributed import rank_zero_info
+from .report_hook import WriteReport
+from .schema import Recipe
+from .smoke import write_annotations
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def naming_recipe(function: _Function) -> _Function:
+    """Has the InputErrors of a function of a recipe name the recipe's files."""
+    @functools.wraps(function)
+    def call(recipe: Recipe, *arguments: Any, **keywords: Any) -> Any:
+        with config.prefix_errors(recipe.files):
+            return function(recipe, *arguments, **keywords)
+    return cast(_Function, call)
+
+
+@dataclass
+class Run:
+    """A recipe with its network, data and prepared `paddle.Model`."""
+
+    recipe: Recipe
+    network: DetectionNetwork
+    model: paddle.Model
+    train_loader: paddle.io.DataLoader
+    eval_loader: paddle.io.DataLoader
+    plan: PrunePlan
+    report: WriteReport
+
+    def evaluate(self) -> dict[str, float]:
+        """Returns `mAP` and `AP50` of the network as it is; all ranks must call this."""
+        rank_zero_info(f"evaluating on {len(self.eval_loader.dataset)} images ...")
+        result = self.model.evaluate(self.eval_loader, verbose=0, callbacks=[SyncBuffers()])
+        return {name: float(result[name]) for name in ("mAP", "AP50")}
+
+    def context(self, weights: Path) -> HookContext:
+        """Returns the context of the hooks, with the artefacts that the output folder already holds.
+
+        Args:
+            weights: the checkpoint that the network was loaded from.
+        """
+        recipe = self.recipe
+        artefacts = {"pdparams": weights, "nb_dense": recipe.output / "model_dense.nb",
+                     "nb_sparse": recipe.output / "model_sparse.nb"}
+        artefacts = {name: file for name, file in artefacts.items() if file.is_file()}
+        if recipe.exported.with_suffix(".pdmodel").is_file():
+            artefacts["inference"] = recipe.exported
+        sparsity = measure_sparsity(self.network, self.plan)
+        return HookContext(self.network, recipe.output, self.plan, sparsity, recipe.target_ratio, artefacts=artefacts)
+
+
+@naming_recipe
+def build(recipe: Recipe) -> Run:
+    """Builds network, data, model and plan of a recipe, seeded by it.
+
+    Raises:
+        InputError: the network or the data cannot be made from the recipe.
+    """
+    random.seed(recipe.seed)
+    np.random.seed(recipe.seed)
+    paddle.seed(recipe.seed)
+    if recipe.is_smoke:
+        write_annotations(recipe)
+    detector = build_detector(recipe.content, recipe.files, amp=amp_configs(recipe),
+                              find_unused_parameters=bool(recipe.content.get("find_unused_parameters", False)))
+    plan = make_recipe_plan(recipe, detector.network)
+    report = WriteReport(recipe.name, recipe.seed, recipe.model, recipe.input_size, recipe.digest)
+    return Run(recipe, detector.network, detector.model, detector.train_loader, detector.eval_loader, plan, report)
+
+
+def build_plan(recipe: Recipe) -> PrunePlan:
+    """Returns the plan of a recipe; needs neither data nor weights."""
+    with config.convert_errors(recipe.files):
+        return make_recipe_plan(recipe, build_network(config.load(recipe.content, recipe.files)))
+
+
+def make_recipe_plan(recipe: Recipe, network: DetectionNetwork) -> PrunePlan:
+    """Applies the rules of a recipe to a forward of the exported input size; a dense recipe prunes nothing."""
+    height, width = recipe.input_size
+    spec = [InputSpec([1, 3, height, width], "float32"), InputSpec([1, 2], "float32"), InputSpec([1, 1], "int64")]
+    rules = recipe.pruning_config()
+    plan = replace(rules, skip=(*network.prediction_layers(), *rules.skip)).make_plan(network, spec)
+    if recipe.sparsity is not None:
+        return plan
+    return PrunePlan(tuple(replace(layer, pruned=False, reason=layer.reason or "dense recipe")
+                           for layer in plan.layers))
+
+
+def amp_configs(recipe: Recipe) -> dict[str, Any] | None:
+    """Translates PaddleDetection's `amp` keys to the `amp_configs` of `paddle.Model.prepare`."""
+    content = recipe.content
+    if not content.get("amp", False):
+        return None
+    lists = {key: content[key] for key in ("custom_white_list", "custom_black_list") if content.get(key)}
+    return {"level": content.get("amp_level", "O1"), "init_loss_scaling": content.get("init_loss_scaling", 1024),
+            **lists}
+
+
+def build_ema(recipe: Recipe) -> list[EMACallback]:
+    """Translates PaddleDetection's `use_ema` keys to a callback; an empty list without `use_ema`.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+    content = recipe.content
+    use_ema, cycle = content.get("use_ema", False), content.get("cycle_epoch", -1)
+    if not isinstance(use_ema, bool):
+        raise InputError(f"{recipe.files}: use_ema must be true or false, got {use_ema!r}")
+    if not use_ema:
+        return []
+    if type(cycle) is int and cycle > 0:  # PaddleDetection counts snapshots, whatever the name says
+        cycle *= content.get("snapshot_epoch", 1)
+    given = {key: content[f"ema_{key}"] for key in ("decay", "decay_type", "black_list")
+             if content.get(f"ema_{key}") is not None}
+    try:
+        return [EMACallback(cycle_epochs=cycle, **given)]
+    except InputError as error:
+        raise InputError(f"{recipe.files}: use_ema: {error}") from None
+
+
+@naming_recipe
+def load_weights(recipe: Recipe, run: Run, source: str) -> LoadedWeights:
+    """Loads weights into the network, with the masks of PaddleSlim if there are any, and prints what was loaded."""
+    arrays = read_weights(source)
+    with config.prefix_errors(source):
+        arrays, masked = apply_paddleslim_masks(arrays)
+    loaded = load_matching(run.network, arrays, source)
+    rank_zero_info(f"{loaded}; masks of {len(masked)} weights applied" if masked else str(loaded))
+    untrained = len({layer.name for layer in run.plan.pruned} & set(loaded.missing_keys))
+    if untrained:
+        rank_zero_info(f"warning: {untrained} of the {len(run.plan.pruned)} layers to prune start untrained; pruning "
+                       "assumes a converged model")
+    return loaded

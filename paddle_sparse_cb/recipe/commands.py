@@ -1,0 +1,107 @@
+"""The steps of a recipe one by one, as the command line offers them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..deploy.lite.constraints import find_dense_layers
+from ..detection import config
+from ..errors import InputError
+from ..hooks import call_hooks
+from ..report.schema import read_report
+from ..utils.distributed import rank_zero_info
+from .build import Run, build, build_plan, load_weights, naming_recipe
+from .post_train import VERIFY_HOOKS, ExportDetector, hooks_after_export
+from .preflight import check_plan
+from .schema import Recipe
+
+
+@naming_recipe
+def print_plan(recipe: Recipe) -> None:
+    """Prints what a recipe prunes; needs neither data nor weights.
+
+    Raises:
+        InputError: a planned layer would end below its ratio, or dense in Paddle-Lite.
+    """
+    with config.convert_errors(recipe.files):
+        plan = build_plan(recipe)
+    print(plan)
+    if recipe.sparsity is None:
+        return
+    for name, reason in find_dense_layers(plan, recipe.pruning_config().min_sparsity(plan)).items():
+        print(f"dense in Paddle-Lite: {name}: {reason}")
+    check_plan(recipe, plan)
+
+
+def evaluate(recipe: Recipe, export: str | None = None) -> str:
+    """Evaluates a trained recipe and returns a line with mAP, AP50 and sparsity."""
+    run, weights = _load_trained(recipe, export)
+    result = run.evaluate()
+    sparsity = run.context(weights).sparsity.ratio
+    return f"mAP {result['mAP']:.4f}, AP50 {result['AP50']:.4f}, sparsity {sparsity:.4%}"
+
+
+def export(recipe: Recipe, export: str | None = None) -> None:
+    """Exports a trained recipe again."""
+    run, weights = _load_trained(recipe, export)
+    call_hooks([ExportDetector(run)], run.context(weights))
+
+
+def optimize(recipe: Recipe, export: str | None = None) -> None:
+    """Runs Paddle-Lite's optimizer on an exported recipe, verifies the result and reports.
+
+    Raises:
+        InputError: the recipe has not been trained or exported.
+        PipelineError: the optimizer is missing or failed, or the verification failed.
+    """
+    run, weights = _load_trained(recipe, export)
+    context = run.context(weights)
+    if "inference" not in context.artefacts:
+        raise InputError(f"{recipe.exported}.pdmodel: not exported yet; run: paddle-sparse export {recipe.path}")
+    report = read_report(recipe.output)
+    run.report.digest, run.report.checkpoint = report["digest"], weights.stem
+    if report["digest"] != recipe.digest:
+        rank_zero_info(f"warning: {recipe.path} has changed since it was trained")
+    run.report.dense_note = report.get("dense_note") or ""
+    for row in report["rows"]:
+        metrics = {"mAP": row["map"], "AP50": row["ap50"], "sparsity": row["sparsity"]}
+        if row["name"] == "dense":
+            run.report.dense = metrics
+        else:
+            context.metrics.update(metrics)
+    call_hooks(hooks_after_export(run), context)
+
+
+def verify(recipe: Recipe, export: str | None = None) -> None:
+    """Counts the zeros in everything that a recipe made.
+
+    Raises:
+        InputError: the recipe has not been trained.
+        PipelineError: the verification failed.
+    """
+    run, weights = _load_trained(recipe, export)
+    call_hooks(VERIFY_HOOKS, run.context(weights))
+
+
+def _load_trained(recipe: Recipe, export: str | None) -> tuple[Run, Path]:
+    """Builds a recipe with the weights to work on.
+
+    These are, in this order, `weights` of the recipe, the checkpoint that `export` chooses, the one that the report
+    names, and the best one.
+    """
+    weights = recipe.given_weights
+    if weights is None:
+        weights = recipe.checkpoint(export or _reported(recipe))
+        if not weights.is_file():
+            raise InputError(f"{weights}: not trained yet; run: paddle-sparse train {recipe.path}")
+        if recipe.content.get("weights"):
+            rank_zero_info(f"weights: {recipe.content['weights']} does not exist; using {weights}")
+    run = build(recipe)
+    load_weights(recipe, run, str(weights))
+    return run, weights
+
+
+def _reported(recipe: Recipe) -> str:
+    if not (recipe.output / "report.json").is_file():
+        return "best"
+    return "last" if read_report(recipe.output).get("checkpoint") == "final" else "best"

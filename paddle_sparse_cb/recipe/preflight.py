@@ -1,0 +1,81 @@
+"""Finds what is wrong with a recipe before a training of days, and not after it."""
+
+from __future__ import annotations
+
+import os
+
+import paddle
+
+from ..deploy.lite.constraints import check_runs_sparse
+from ..deploy.lite.optimizer import find_optimizer
+from ..detection import config
+from ..errors import InputError, PipelineError
+from ..pruning.plan import PrunePlan
+from ..utils.distributed import is_rank_zero, rank_zero_info
+from .build import Run, build_ema, naming_recipe
+from .schema import Recipe
+
+# PaddleDetection's keys that have no effect here, and what to use instead.
+_WITHOUT_EFFECT = {
+    "ema_filter_no_grad": "the average leaves out what ema_black_list names",
+    "filename": "the output folder has the name of the recipe",
+    "map_type": "mAP is COCO's, over IoU 0.5 to 0.95",
+    "print_flops": "paddle-sparse plan prints multiply-accumulates",
+    "print_params": "paddle-sparse plan prints the weights",
+    "pruner": "the Sparsity block chooses the pruner",
+    "use_mlu": "Paddle's default device is used",
+    "use_npu": "Paddle's default device is used",
+    "use_xpu": "Paddle's default device is used",
+}
+
+
+@naming_recipe
+def check_recipe(recipe: Recipe) -> None:
+    """Checks a recipe and the machine before anything is built.
+
+    Raises:
+        InputError: the output folder cannot be written, or a value is out of range.
+    """
+    folder = next(path for path in (recipe.output, *recipe.output.parents) if path.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(f"save_dir: {recipe.output} cannot be created: {folder} is not a writable folder")
+    build_ema(recipe)
+    for key, instead in _WITHOUT_EFFECT.items():
+        if recipe.content.get(key):
+            rank_zero_info(f"note: {key} has no effect here: {instead}")
+    if recipe.content.get("use_gpu") is False:
+        paddle.set_device("cpu")
+    if recipe.content.get("amp", False) and paddle.get_device() == "cpu":
+        rank_zero_info("warning: amp has no effect: on a CPU Paddle trains in float32")
+    if recipe.sparsity is not None and is_rank_zero():
+        try:
+            find_optimizer()
+        except PipelineError as error:
+            rank_zero_info(f"warning: {error}")
+
+
+def check_trainable(run: Run) -> None:
+    """Checks that the schedule fits the training and that every planned layer will run sparse.
+
+    Raises:
+        InputError: the training is too short, or a layer would end below its ratio or dense in Paddle-Lite.
+    """
+    recipe, steps = run.recipe, len(run.train_loader)
+    if recipe.sparsity is None:
+        return
+    with config.prefix_errors(recipe.files):
+        recipe.pruning_config().schedule(steps, recipe.content["epoch"] * steps)
+        check_plan(recipe, run.plan)
+
+
+def check_plan(recipe: Recipe, plan: PrunePlan) -> None:
+    """Checks that every planned layer reaches its ratio and will run sparse in Paddle-Lite.
+
+    Raises:
+        InputError: a layer would not; the message names the first one.
+    """
+    settings = recipe.pruning_config()
+    with config.prefix_errors(recipe.files):
+        plan.require_layers()
+        settings.check_blocks(plan)
+        check_runs_sparse(plan, settings.min_sparsity(plan))

@@ -1,0 +1,139 @@
+"""Trains a recipe: start weights, training, and the steps that follow."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field, replace
+
+import paddle
+
+from ..callbacks.best_checkpoint import BestCheckpoint
+from ..callbacks.checkpoint import Checkpoints
+from ..callbacks.evaluation_log import EvaluationLog
+from ..callbacks.progress import TrainingProgress
+from ..callbacks.resume import ResumableCallbacks
+from ..callbacks.sparsity import SparsityCallback
+from ..callbacks.stop_on_signal import Signals, StopOnSignal
+from ..callbacks.sync_buffers import SyncBuffers
+from ..checkpoints.position import ResumeState
+from ..detection.network import LOSS_NAMES, SetEpoch
+from ..hooks import call_hooks
+from ..pruning.statistics import measure_sparsity
+from ..report.schema import read_report
+from ..utils.distributed import is_rank_zero, rank_zero_info
+from .build import Run, build, build_ema, load_weights
+from .post_train import EvaluateNetwork, hooks_after_training, print_results
+from .preflight import check_recipe, check_trainable
+from .resume import LAST, archive_previous, checkpoint_metadata, find_resume_state
+from .schema import Recipe
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a recipe is trained.
+
+    Attributes:
+        evaluate: evaluate at each checkpoint and keep the best one; the start and the result are always evaluated.
+        resume: a checkpoint to resume from, with or without a suffix; `last` is the newest complete one of the
+            recipe's output folder, or of the dense recipe that it starts from, or else the beginning.
+        allow_config_change: the recipe may differ from that of the checkpoint.
+        export: `best` or `last`: which checkpoint is exported and reported.
+        signals: the signals of the process.
+    """
+
+    evaluate: bool = True
+    resume: str | None = None
+    allow_config_change: bool = False
+    export: str = "best"
+    signals: Signals = field(default_factory=Signals)
+
+
+def train(recipe: Recipe, options: TrainOptions | None = None) -> None:
+    """Runs a recipe from its start weights, or from a checkpoint, to its report.
+
+    Under `paddle.distributed.launch` all ranks call this; rank 0 writes.
+
+    Args:
+        recipe: the recipe.
+        options: how to train it.
+
+    Raises:
+        InputError: the recipe, its data, its weights or the checkpoint cannot be used.
+        PipelineError: the training diverged, a later step failed, or a verification failed.
+        KeyboardInterrupt: a signal ended the training; `Interrupted` if a checkpoint was saved.
+    """
+    options = options or TrainOptions()
+    check_recipe(recipe)
+    resume = find_resume_state(recipe, options.resume, options.allow_config_change)
+    # Paddle's optimizers refer to parameters by names that are numbered as they are created: they restart with each
+    # recipe.
+    with paddle.utils.unique_name.guard():
+        run = build(recipe)  # before a dense training of days, so that errors come before it
+        check_trainable(run)
+    source = None if resume else start_weights(recipe, options)
+    loaded = load_weights(recipe, run, source) if source else None
+    with paddle.utils.unique_name.guard():
+        if recipe.sparsity is None:
+            _fit(run, [], options, resume)
+            call_hooks([EvaluateNetwork(run), run.report, print_results], run.context(recipe.checkpoint("last")))
+            return
+        if resume:
+            run.report.dense = dict(resume.state.training.get("dense") or {})
+            run.report.dense_note = str(resume.state.training.get("dense_note") or "")
+        else:
+            _measure_dense(run, loaded.untrained_heads if loaded else ())
+            if is_rank_zero():  # curves of two runs must not share a plot
+                shutil.rmtree(recipe.output / "tensorboard", ignore_errors=True)
+        sparsity = SparsityCallback(
+            **{**recipe.sparsity, "skip": ()}, plan=run.plan, save_dir=recipe.output,
+            log_dir=recipe.output / "tensorboard", post_train=hooks_after_training(run, options.export),
+            allow_config_change=options.allow_config_change)
+        _fit(run, [sparsity], options, resume)
+
+
+def _measure_dense(run: Run, untrained_heads: tuple[str, ...]) -> None:
+    """Evaluates the network before pruning, unless its prediction heads are untrained."""
+    if untrained_heads:
+        run.report.dense_note = ("no dense baseline: the prediction heads do not fit the start weights and are "
+                                 "untrained; train a dense recipe first and start from it (pretrain_weights: "
+                                 "recipe:FILE)")
+        rank_zero_info(run.report.dense_note)
+        return
+    run.report.dense = {**run.evaluate(), "sparsity": measure_sparsity(run.network, run.plan).ratio}
+    rank_zero_info("before pruning: mAP {mAP:.4f}, AP50 {AP50:.4f}".format(**run.report.dense))
+
+
+def _fit(run: Run, callbacks: list[paddle.callbacks.Callback], options: TrainOptions,
+         resume: ResumeState | None) -> None:
+    recipe, content = run.recipe, run.recipe.content
+    every = content.get("snapshot_epoch", 1)
+    if not resume:
+        archive_previous(recipe)
+    metadata = checkpoint_metadata(recipe, run.report.dense, run.report.dense_note)
+    checkpoints = Checkpoints(recipe.checkpoints, every, content.get("snapshot_iter"), metadata)
+    evaluated = run.eval_loader if options.evaluate else None
+    together = [SetEpoch(), SyncBuffers(), *build_ema(recipe), checkpoints, StopOnSignal(options.signals, checkpoints),
+                BestCheckpoint(recipe.checkpoints, "mAP"), EvaluationLog(recipe.evaluations, ("mAP", "AP50")),
+                TrainingProgress(recipe.name, [name[len("loss_"):] for name in LOSS_NAMES], content.get("log_iter", 20)), *callbacks]
+    run.model.fit(run.train_loader, evaluated, epochs=content["epoch"], verbose=0, callbacks=[
+        ResumableCallbacks(together, run.train_loader, evaluated, every, resume, options.allow_config_change,
+                           recipe.seed)])
+
+
+def start_weights(recipe: Recipe, options: TrainOptions) -> str | None:
+    """Returns where the weights come from; a `recipe:` is trained first unless its result is up to date."""
+    dense = recipe.dense
+    if dense is None:
+        source = recipe.content.get("pretrain_weights")
+        if not source and recipe.sparsity is not None:
+            rank_zero_info("warning: starting from untrained weights; pruning assumes a converged model")
+        return source
+    weights, report = dense.checkpoint("last"), dense.output / "report.json"
+    if weights.is_file() and report.is_file() and read_report(dense.output)["digest"] == dense.digest:
+        rank_zero_info(f"using the dense model of {dense.path} in {dense.output}")
+    else:
+        rank_zero_info(f"training the dense model first: {dense.path}")
+        train(dense, replace(options, resume=options.resume and LAST))
+        if paddle.distributed.get_world_size() > 1:
+            paddle.distributed.barrier()  # rank 0 has written what all ranks read
+    return str(weights)

@@ -1,0 +1,52 @@
+"""Reads and writes `report.json`.
+
+Its fields:
+
+- `recipe`, `seed`, `paddle` (version) and `digest` (of the recipe) identify the run.
+- `checkpoint` names the exported checkpoint: `best_model`, `final`, or null if nothing was exported.
+- `rows` has one object for the `dense` model, one for the `sparse` model, or both: `name`, `model`, `input_size`
+  (height and width in pixels), `target_sparsity`, `sparsity`, `map` and `ap50` (fractions), `nb_bytes`, `sparse_convs`
+  and `convs` (of the optimized model). A figure that was not measured is null.
+- `dense_note` says why a sparse run has no dense row; empty otherwise.
+- `layers` has the number of zeros of each weight.
+- `checks` has the results of the verification of each file, each with a `summary` in words.
+- `evaluations` has the best evaluation at each level of sparsity: `epoch`, `sparsity`, `mAP` and `AP50`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..utils.files import write_text
+from .markdown import report_markdown
+from .table import report_table
+
+
+def read_report(output: Path) -> dict[str, Any]:
+    """Reads `report.json` of an output folder.
+
+    Raises:
+        InputError: the file is missing or not a valid report.
+    """
+    path = output / "report.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no report; train the recipe first")
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        report["digest"], report_table(report)  # raises if a field that callers use is missing or malformed
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a valid report: {type(error).__name__} {error}") from None
+    return report
+
+
+def write_report(report: dict[str, Any], output: Path) -> None:
+    """Writes `report.json` and `report.md` to an output folder.
+
+    Raises:
+        ValueError: a figure is NaN or infinite, which JSON cannot represent.
+    """
+    write_text(output / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    write_text(output / "report.md", report_markdown(report))

@@ -1,0 +1,229 @@
+"""The callbacks of one `fit` share a session: their order makes no difference, and nothing outlives the `fit`."""
+
+import hashlib
+import itertools
+import subprocess
+import sys
+import warnings
+
+import paddle
+import pytest
+from helpers import Pointwise, classifier, curves
+
+from paddle_sparse_cb import (
+    BestCheckpoint,
+    Checkpoints,
+    EMACallback,
+    InputError,
+    SparseEarlyStopping,
+    SparsityCallback,
+    find_checkpoint,
+    measure_sparsity,
+)
+from paddle_sparse_cb.callbacks.evaluation_log import EvaluationLog
+from paddle_sparse_cb.checkpoints.state import load_state
+from paddle_sparse_cb.utils.weight_files import load_arrays
+
+NAMES = ("sparsity", "checkpoints", "ema", "best", "log", "hapi")
+
+
+def pruning(**keywords):
+    return SparsityCallback(**{"ratio": 0.75, "pruning_iterations": 2, "pruning_steps": 2, "tunning_iterations": 0,
+                               **keywords})
+
+
+def fit_in_order(folder, order):
+    """Trains a small network with the callbacks in this order, and returns the final files: digests, and arrays."""
+    paddle.seed(3)
+    data = paddle.io.TensorDataset([paddle.rand([8, 6]), paddle.randint(0, 4, [8, 1])])
+    callbacks = {"sparsity": pruning(pruning_iterations=1, prune_params_type=None),
+                 "checkpoints": Checkpoints(folder, every=9), "ema": EMACallback(0.9),
+                 "best": BestCheckpoint(folder, "acc"), "log": EvaluationLog(folder / "evaluations.json", ("acc",)),
+                 "hapi": paddle.callbacks.ModelCheckpoint(9, str(folder / "hapi"))}
+    with paddle.utils.unique_name.guard():
+        network = paddle.nn.Sequential(paddle.nn.Linear(6, 8), paddle.nn.BatchNorm1D(8), paddle.nn.Linear(8, 4))
+        classifier(network).fit(data, data, epochs=2, batch_size=4, verbose=0, shuffle=False,
+                                callbacks=[callbacks[name] for name in order])
+    files = sorted([*folder.glob("final.*"), *folder.glob("best_model.*"), folder / "evaluations.json"])
+    digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return digests, {name: array.tobytes() for name, array in load_arrays(folder / "hapi/final.pdparams").items()}
+
+
+@pytest.fixture(scope="module")
+def in_first_order(tmp_path_factory):
+    return fit_in_order(tmp_path_factory.mktemp("first"), NAMES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", NAMES)
+def test_every_order_of_the_callbacks_gives_the_same_final_files(tmp_path, in_first_order, first):
+    ours, hapis = in_first_order
+    assert {"final.pdparams", "final.pdopt", "final.pdema", "final.pdsparse", "best_model.pdsparse"} <= ours.keys()
+    for number, rest in enumerate(itertools.permutations([name for name in NAMES if name != first])):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        assert fit_in_order(folder, (first, *rest)) == (ours, hapis), (first, *rest)
+
+
+def test_the_final_checkpoint_has_masks_step_and_averages_whatever_comes_first(tmp_path):
+    for order in (("sparsity", "ema", "checkpoints"), ("checkpoints", "ema", "sparsity")):
+        folder = tmp_path / order[0]
+        folder.mkdir()
+        fit_in_order(folder, (*order, "best", "log", "hapi"))
+        state = load_state(folder / "final.pdsparse")
+        assert state.step == 4
+        assert set(state.masks) == {"0.weight", "2.weight"}
+        assert "final.pdema" in state.files
+
+
+class Raise(paddle.callbacks.Callback):
+    """Ctrl-C at an event of the first epoch."""
+
+    def __init__(self, event):
+        super().__init__()
+        self.event = event
+
+    def __getattribute__(self, name):
+        if name == super().__getattribute__("__dict__").get("event"):
+            raise KeyboardInterrupt
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("event", ["on_train_batch_begin", "on_train_batch_end", "on_epoch_end", "on_eval_begin"])
+def test_ctrl_c_in_fit_detaches_pruner_and_average(first_digits, event):
+    network = Pointwise()
+    model = classifier(network)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(first_digits, first_digits, batch_size=40, verbose=0,
+                  callbacks=[pruning(), EMACallback(), Raise(event)])
+    assert not {"step", "minimize"} & vars(model._optimizer).keys()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="this network was pruned")
+        model.fit(first_digits, batch_size=40, verbose=0)
+    assert measure_sparsity(network).ratio < 0.01
+
+
+def test_a_later_fit_without_the_callback_warns_once_that_the_zeros_will_be_lost(first_digits):
+    network = Pointwise()
+    classifier(network).fit(first_digits, batch_size=40, verbose=0, callbacks=[pruning()])
+    model = classifier(network)
+    with pytest.warns(UserWarning, match=r"pruned to 75.00% by an earlier fit, and this fit has no SparsityCallback.*"
+                                         r"SparsityCallback\(ratio=0.75, curve='constant', pruning_epochs=0\)"):
+        model.fit(first_digits, batch_size=40, verbose=0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="this network was pruned")
+        model.fit(first_digits, batch_size=40, verbose=0)
+
+
+def test_what_the_warning_recommends_keeps_the_zeros(first_digits):
+    network = Pointwise()
+    for callback in (pruning(), SparsityCallback(ratio=0.75, curve="constant", pruning_epochs=0)):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="this network was pruned")
+            classifier(network).fit(first_digits, batch_size=40, verbose=0, callbacks=[callback])
+        assert measure_sparsity(network, callback.pruner.plan).ratio == 0.75
+
+
+def test_the_first_callback_of_a_process_may_be_created_in_the_call_of_fit(tmp_path):
+    code = """
+import paddle
+from paddle_sparse_cb import SparsityCallback, measure_sparsity
+network = paddle.nn.Linear(8, 4)
+model = paddle.Model(network)
+model.prepare(paddle.optimizer.SGD(0.1, parameters=network.parameters()), paddle.nn.CrossEntropyLoss())
+data = paddle.io.TensorDataset([paddle.rand([8, 8]), paddle.zeros([8, 1], "int64")])
+model.fit(data, batch_size=4, verbose=0, callbacks=[
+    SparsityCallback(pruning_epochs=0, prune_params_type=None)])
+print(measure_sparsity(network).ratio)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.split() == ["0.75"], done.stderr
+
+
+def test_two_pruners_or_averages_in_one_fit_are_an_error(first_digits):
+    for callbacks, name in (([pruning(), pruning()], "SparsityCallbacks"), ([EMACallback(), EMACallback()],
+                                                                           "EMACallbacks")):
+        model = classifier(Pointwise())
+        with pytest.raises(InputError, match=f"two {name} in one fit"):
+            model.fit(first_digits, batch_size=40, verbose=0, callbacks=callbacks)
+        assert not {"step", "minimize"} & vars(model._optimizer).keys()
+
+
+class Losses(paddle.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_train_batch_end(self, step, logs=None):
+        self.seen.append(logs["loss"][0])
+
+
+def test_the_curve_of_the_training_loss_ends_with_the_training_loss_not_the_evaluations(first_digits, tmp_path):
+    losses = Losses()
+    classifier(Pointwise()).fit(first_digits, first_digits, epochs=1, batch_size=40, verbose=0, shuffle=False,
+                                callbacks=[pruning(log_dir=tmp_path, log_freq=3), losses])
+    points = dict(curves(tmp_path)["train/loss"])
+    assert points == {step: pytest.approx(losses.seen[step - 1], rel=1e-6) for step in (3, 4)}
+
+
+def test_hapi_still_tells_its_callbacks_nothing_when_fit_raises():
+    """The patch in callbacks/compat.py can go when this test fails."""
+    told = []
+
+    class Told(paddle.callbacks.Callback):
+        def __getattribute__(self, name):
+            told.append(name)
+            return super().__getattribute__(name)
+
+        def on_train_batch_end(self, step, logs=None):
+            told.clear()
+            raise KeyboardInterrupt
+
+    data = paddle.io.TensorDataset([paddle.rand([4, 1, 8, 8]), paddle.zeros([4, 1], "int64")])
+    with pytest.raises(KeyboardInterrupt):
+        classifier(Pointwise()).fit(data, batch_size=2, verbose=0, callbacks=[Told()])
+    assert told == []
+
+
+def test_pruner_average_and_checkpoint_count_the_same_steps_under_gradient_accumulation(first_digits, tmp_path):
+    sparsity, ema = pruning(), EMACallback()
+    classifier(Pointwise()).fit(first_digits, epochs=2, batch_size=16, verbose=0, accumulate_grad_batches=4,
+                                callbacks=[Checkpoints(tmp_path, every_batches=1), ema, sparsity])
+    state = load_state(tmp_path / "final.pdsparse")
+    assert state.step == state.training["ema"]["step"] == sparsity.pruner.cur_iteration == 6
+
+
+def test_within_an_accumulation_checkpoints_wait_for_the_optimizer_step(first_digits, tmp_path):
+    class Look(paddle.callbacks.Callback):
+        seen = set()
+
+        def on_train_batch_end(self, step, logs=None):
+            self.seen |= {path.stem for path in tmp_path.glob("*.pdsparse")}
+
+    classifier(Pointwise()).fit(first_digits, epochs=1, batch_size=16, verbose=0, accumulate_grad_batches=4,
+                                callbacks=[Checkpoints(tmp_path, every_batches=3), Look()])
+    assert Look.seen == {"0_4", "0_8"}  # due after batches 3, 6 and 9
+
+
+def test_early_stopping_names_its_epoch_and_keeps_its_patience_in_a_resumed_training(first_digits, tmp_path, capsys):
+    class Constant(paddle.metric.Accuracy):
+        def accumulate(self):
+            return 0.5
+
+    def stopping(patience):
+        return SparseEarlyStopping("acc", mode="max", patience=patience, verbose=1, save_best_model=False)
+
+    def fit(epochs, patience, resume=None):
+        with paddle.utils.unique_name.guard():
+            model = classifier(Pointwise())
+            model._metrics = [Constant()]
+            model.fit(first_digits, first_digits, epochs=epochs, batch_size=80, verbose=0,
+                      callbacks=[pruning(resume=resume), Checkpoints(tmp_path), stopping(patience)])
+        return model
+
+    fit(9, patience=3)  # the target is reached in the second epoch, and no later evaluation is better
+    assert "Epoch 5: Early stopping." in capsys.readouterr().out
+    state = load_state(tmp_path / "4.pdsparse")
+    assert state.training["early_stopping"] == {"acc": [0.5, 2]}
+    fit(3, patience=3, resume=find_checkpoint(tmp_path))  # one more evaluation without a better value
+    assert "Epoch 1: Early stopping." in capsys.readouterr().out
