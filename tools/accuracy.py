@@ -94,7 +94,7 @@ def run(arm, seed, output, size):
     from paddle_sparse_cb.callbacks.resume import ResumableCallbacks
     from paddle_sparse_cb.detection.build import build_detector
     from paddle_sparse_cb.detection.network import SetEpoch
-    from paddle_sparse_cb.detection.weights import load_pretrained
+    from paddle_sparse_cb.detection.weights import load_matching, read_weights
     from paddle_sparse_cb.utils.files import atomic_write, write_text
 
     recipe = arm.recipe(size)
@@ -102,7 +102,8 @@ def run(arm, seed, output, size):
         seeding(seed)
     detector = build_detector(recipe.content, str(recipe.path))
     network, model, train_loader = detector.network, detector.model, detector.train_loader
-    load_pretrained(network, recipe.content["pretrain_weights"] if arm.way == "start" else str(output / "start"))
+    source = recipe.content["pretrain_weights"] if arm.way == "start" else str(output / "start")
+    load_matching(network, read_weights(source), source)
     shapes = ([1, 3, *recipe.input_size], "float32"), ([1, 2], "float32"), ([1, 1], "int64")
     pruned = make_plan(network, [InputSpec(*shape) for shape in shapes], skip=network.prediction_layers())
     train_loader.dataset.seed = seed

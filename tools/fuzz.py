@@ -35,9 +35,11 @@ MEMORY = 2 << 30  # bytes that a reader may take
 
 
 def _read_weights(folder: Path) -> None:
-    from paddle_sparse_cb.detection.weights import load_pretrained
+    from paddle_sparse_cb.detection.weights import load_matching, read_weights
+    from paddle_sparse_cb.pruning.paddleslim_masks import apply_paddleslim_masks
 
-    print(load_pretrained(whole_files.network(), str(folder / "0.pdparams")))
+    source = str(folder / "0.pdparams")
+    print(load_matching(whole_files.network(), apply_paddleslim_masks(read_weights(source))[0], source))
 
 
 def _read_optimizer(folder: Path) -> None:

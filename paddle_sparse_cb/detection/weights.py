@@ -1,89 +1,128 @@
-"""Pretrained weights into a network: from a path, a URL, or a `sample:` of `detection.samples`."""
+"""Pretrained weights for a network: from a path, a URL, or a sample in `detection.datasets.samples`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
 
 from ..errors import InputError
-from ..pruning.paddleslim_masks import apply_paddleslim_masks
 from ..utils.downloads import fetch_url
 from ..utils.weight_files import load_arrays, load_inference
+from . import compat
 from .datasets import samples
 
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What a file of weights gave a network.
+    """The result of `load_matching`; as a string, one line for the user.
 
     Attributes:
         source: where the weights came from.
-        loaded: how many of the network's arrays were set.
-        missing_keys: the network's names that kept what they had: the file lacks them or has another shape.
-        masked: how many layers of the file PaddleSlim's masks, which lay beside the weights, have been applied to.
+        loaded: number of arrays of the network that were set.
+        missing_keys: names of the network's arrays that keep their initial values, because the source lacks them or
+            has them in another shape.
+        untrained_heads: names of the prediction layers among them, such as `head.head_cls0`. A detector with untrained
+            heads finds nothing until it has been trained.
+        mismatch: how the heads of the source differ, in words; empty if it has none or they fit.
     """
 
     source: str
     loaded: int
     missing_keys: tuple[str, ...]
-    masked: int = 0
-
     untrained_heads: tuple[str, ...] = ()
+    mismatch: str = ""
 
     def __str__(self) -> str:
-        some = ", ".join(self.missing_keys[:3]) + (", ..." if len(self.missing_keys) > 3 else "")
-        left = f", {len(self.missing_keys)} left as they were ({some})" if self.missing_keys else ""
-        masked = f", masks of {self.masked} layers applied" if self.masked else ""
-        return f"weights of {self.source}: {self.loaded} arrays loaded{masked}{left}"
+        text = f"weights of {self.source}: {self.loaded} arrays loaded"
+        if self.untrained_heads:
+            reason = f"do not fit ({self.mismatch})" if self.mismatch else "are not in the file"
+            text += f"; the prediction heads {reason} and start untrained: {_abbreviate(self.untrained_heads)}"
+        others = [name for name in self.missing_keys if name.rpartition(".")[0] not in self.untrained_heads]
+        if others:
+            text += f"; {len(others)} arrays keep their initial values: {_abbreviate(others)}"
+        return text
 
 
-def load_pretrained(network: paddle.nn.Layer, source: str) -> LoadedWeights:
-    """Loads what fits by name and shape; a backbone's own weights find their place by the end of the name.
+def _abbreviate(names: Iterable[str]) -> str:
+    first, *rest = names
+    return ", ".join([first, *rest[:2], *(["..."] if len(rest) > 2 else [])])
 
-    Zeros of a sparse file are kept from the first step of a training with `SparsityCallback` on, where a layer is one
-    that it prunes; so are those of PaddleSlim's masks (`apply_paddleslim_masks`).
+
+def read_weights(source: str) -> dict[str, np.ndarray]:
+    """Reads weights without executing anything in the file.
+
+    Args:
+        source: path of a `.pdparams` file with or without its extension, URL of one (`utils.downloads.fetch_url`), or
+            `sample:NAME`.
+
+    Returns:
+        Structured name to array. PaddleSlim's masks, if the file has them, are among the arrays.
+
+    Raises:
+        InputError: the source does not exist, cannot be read, or has no arrays.
+    """
+    if source.startswith("sample:"):
+        return load_inference(samples.resolve(source[len("sample:"):]))
+    path = fetch_url(source) if "://" in source else Path(source)
+    if path.suffix != ".pdparams":
+        path = path.with_name(path.name + ".pdparams")
+    if not path.is_file():
+        raise InputError(f"no weights at {path}")
+    arrays = {name: value for name, value in load_arrays(path).items() if isinstance(value, np.ndarray)}
+    if not arrays:
+        raise InputError(f"{path}: has no arrays")
+    return arrays
+
+
+def load_matching(network: paddle.nn.Layer, arrays: Mapping[str, np.ndarray], source: str) -> LoadedWeights:
+    """Sets the arrays of a network that have a counterpart of the same name and shape.
+
+    The weights of a backbone alone are matched by the end of their names.
 
     Args:
         network: any layer.
-        source: a `.pdparams` file with or without its ending, a URL of one, or `sample:NAME`.
+        arrays: structured name to array, as `read_weights` returns them.
+        source: where the arrays came from, for messages.
 
     Raises:
-        InputError: nothing is there, it cannot be read, or nothing in it fits the network.
+        InputError: no array fits, or one fits two arrays of the network.
     """
+    compat.import_ppdet()
     from ppdet.utils.checkpoint import match_state_dict
 
-    arrays = _read(source)
     own = network.state_dict()
     try:
-        arrays, masked = apply_paddleslim_masks(arrays)
         matched = match_state_dict(own, arrays)
     except ValueError as error:
         raise InputError(f"{source}: {error}") from None
     if not matched:
         raise InputError(f"{source}: none of its {len(arrays)} arrays fits the network by name and shape")
     network.set_state_dict({name: value.astype(_numpy_dtype(own[name])) for name, value in matched.items()})
-    layers = {name.rpartition(".")[0] for name in masked}
-    return LoadedWeights(source, len(matched), tuple(name for name in own if name not in matched), len(layers))
+    missing = tuple(name for name in own if name not in matched)
+    heads = [weight.rpartition(".")[0] for weight in getattr(network, "prediction_layers", list)()]
+    layers = {name.rpartition(".")[0] for name in missing}
+    untrained = tuple(head for head in heads if head in layers)
+    return LoadedWeights(source, len(matched), missing, untrained, _compare_heads(network, arrays, untrained))
 
 
 def _numpy_dtype(tensor: paddle.Tensor) -> str:
     return str(tensor.dtype).rsplit(".", 1)[-1]
 
 
-def _read(source: str) -> dict[str, np.ndarray]:
-    if source.startswith("sample:"):
-        return load_inference(samples.resolve(source[len("sample:"):]))
-    if "://" in source:
-        source = str(fetch_url(source))
-    path = Path(source)
-    if path.suffix != ".pdparams":
-        path = path.with_name(path.name + ".pdparams")
-    if not path.is_file():
-        raise InputError(f"pretrain_weights: nothing at {path}")
-    arrays = {name: value for name, value in load_arrays(path).items() if isinstance(value, np.ndarray)}
-    if not arrays:
-        raise InputError(f"{path}: holds no arrays")
-    return arrays
+def _compare_heads(network: Any, arrays: Mapping[str, np.ndarray], untrained: Iterable[str]) -> str:
+    """Says how the first head with a counterpart in the arrays differs from it."""
+    own = network.state_dict()
+    for name in (f"{head}.weight" for head in untrained):
+        if name not in arrays:
+            continue
+        theirs, ours = list(arrays[name].shape), own[name].shape
+        if theirs[1:] != ours[1:]:
+            return f"{name} has shape {theirs} in the file, {ours} here"
+        classes = network.head.cls_out_channels  # the first dimension, but for a constant number of box outputs
+        return f"{classes + theirs[0] - ours[0]} classes in the file, {classes} here"
+    return ""

@@ -18,9 +18,10 @@ from ..callbacks.sync_buffers import SyncBuffers
 from ..detection import config
 from ..detection.build import build_detector
 from ..detection.network import DetectionNetwork, build_network
-from ..detection.weights import load_pretrained
+from ..detection.weights import LoadedWeights, load_matching, read_weights
 from ..errors import InputError
 from ..hooks import HookContext
+from ..pruning.paddleslim_masks import apply_paddleslim_masks
 from ..pruning.plan import PrunePlan
 from ..pruning.statistics import measure_sparsity
 from ..utils.distributed import rank_zero_info
@@ -144,14 +145,13 @@ def build_ema(recipe: Recipe) -> list[EMACallback]:
 
 
 @naming_recipe
-def load_weights(recipe: Recipe, run: Run, source: str) -> Any:
-    """Loads weights into the network and prints what was loaded.
-
-    Returns:
-        The `LoadedWeights`.
-    """
-    loaded = load_pretrained(run.network, source)
-    rank_zero_info(str(loaded))
+def load_weights(recipe: Recipe, run: Run, source: str) -> LoadedWeights:
+    """Loads weights into the network, with the masks of PaddleSlim if there are any, and prints what was loaded."""
+    arrays = read_weights(source)
+    with config.prefix_errors(source):
+        arrays, masked = apply_paddleslim_masks(arrays)
+    loaded = load_matching(run.network, arrays, source)
+    rank_zero_info(f"{loaded}; masks of {len(masked)} weights applied" if masked else str(loaded))
     untrained = len({layer.name for layer in run.plan.pruned} & set(loaded.missing_keys))
     if untrained:
         rank_zero_info(f"warning: {untrained} of the {len(run.plan.pruned)} layers to prune start untrained; pruning "
