@@ -74,8 +74,7 @@ def _read_exported(folder: Path) -> None:
 
 
 def _read_nb(folder: Path) -> None:
-    from paddle_sparse_cb.deploy.lite.nb import read_nb
-    from paddle_sparse_cb.deploy.lite.optimizer import count_convolutions
+    from paddle_sparse_cb.deploy.lite.nb import count_convolutions, read_nb
     from paddle_sparse_cb.deploy.program import read_program
 
     count_convolutions(folder / "model.nb")
@@ -83,7 +82,8 @@ def _read_nb(folder: Path) -> None:
     program = read_program(folder / "model").convolutions.values()
     for convolution in program:
         if convolution.variable in found:
-            read_nb(folder / "model.nb").weight(found[convolution.variable], convolution.shape, convolution.pixels)
+            read_nb(folder / "model.nb").decode_weight(found[convolution.variable], convolution.shape,
+                                                        convolution.pixels)
 
 
 def _read_recipe(folder: Path, slim: "str | None" = None) -> None:

@@ -19,8 +19,8 @@ from paddle import nn
 from paddle.static import InputSpec
 
 from paddle_sparse_cb import GMPPruner, HookContext, PrunePlan, make_plan, measure_sparsity
-from paddle_sparse_cb.deploy import Export, OptimizeLite, require, verify
-from paddle_sparse_cb.deploy.lite.optimizer import count_convolutions
+from paddle_sparse_cb.deploy import Export, OptimizeLite, fail_on_mismatch, verify
+from paddle_sparse_cb.deploy.lite.nb import count_convolutions
 from paddle_sparse_cb.detection import config
 from paddle_sparse_cb.detection.network import build_network
 from paddle_sparse_cb.recipe.schema import read_recipe
@@ -88,7 +88,7 @@ def measure(model: str, ratio: float, squeeze: str, output: Path) -> list[Row]:
         plan = PrunePlan(tuple(replace(layer, pruned=False) for layer in plan.layers))
     context = HookContext(network, output, plan, measure_sparsity(network, plan), ratio)
     with network.export_mode(SIZE, SIZE, nms=False) as (detector, specs):
-        for hook in (Export(specs, detector), OptimizeLite(), verify, require):
+        for hook in (Export(specs, detector), OptimizeLite(), verify, fail_on_mismatch):
             hook(context)
     convolutions = sum(isinstance(layer, nn.Conv2D) and layer._groups == 1 for layer in network.sublayers())
     dense = context.artefacts["nb_dense"].stat().st_size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..deploy.lite.prediction import find_dense_layers
+from ..deploy.lite.constraints import find_dense_layers
 from ..detection import config
 from ..errors import InputError
 from ..hooks import call_hooks

@@ -6,8 +6,8 @@ import os
 
 import paddle
 
+from ..deploy.lite.constraints import check_runs_sparse
 from ..deploy.lite.optimizer import find_optimizer
-from ..deploy.lite.prediction import check_runs_sparse
 from ..detection import config
 from ..errors import InputError, PipelineError
 from ..pruning.plan import PrunePlan
