@@ -52,8 +52,8 @@ def _resume(folder: Path) -> None:
     """Goes on from a checkpoint of a stranger, who has made the digests right again."""
     from dataclasses import replace
 
-    from paddle_sparse_cb.checkpoints.state import file_digest, load_state, save_state
     from paddle_sparse_cb.checkpoints.position import ResumeState
+    from paddle_sparse_cb.checkpoints.state import file_digest, load_state, save_state
 
     state = load_state(folder / "0.pdsparse")
     digests = {name: file_digest(folder / name) for name in state.files}
@@ -116,7 +116,7 @@ def _read_data(folder: Path) -> None:
         metric = build_metric(loaders[1])
     list(loaders[0])
     for *_, numbers in loaders[1]:
-        metric.update(np.tile(np.float32([0, 0.9, *whole_files.BOX]), (len(numbers), 1, 1)), numbers.numpy())
+        metric.update(np.tile(np.array([0, 0.9, *whole_files.BOX], np.float32), (len(numbers), 1, 1)), numbers.numpy())
 
 
 def _read_report(folder: Path) -> None:
@@ -225,7 +225,7 @@ class _Reader:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.process = None
+        self.process: multiprocessing.process.BaseProcess | None = None
 
     def read(self, kind: Kind, folder: Path) -> "tuple[str, str]":
         if self.process is None:
@@ -289,7 +289,8 @@ def fuzz(files: int, seed: int, kept: "Path | None" = None, kinds: "list[str] | 
         What came of them.
     """
     kinds = kinds or list(KINDS)
-    counted, waiting = Counted(), queue.SimpleQueue()
+    counted = Counted()
+    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in range(files):
         waiting.put(number)
     with tempfile.TemporaryDirectory() as scratch:

@@ -12,6 +12,7 @@ import sys
 import zlib  # noqa: F401  before paddle, as the package does
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import paddle
 from paddle import nn
@@ -34,8 +35,9 @@ PUBLISHED = {("m", 0.0): (30.9, 8.9, 127), ("m", 0.75): (29.4, 5.6, 80), ("m", 0
 # The published runs leave the squeeze-and-excitation block dense that ends each stage of the backbone.
 LAST_BLOCKS = tuple(f"backbone.{block}._se.*" for block in ("2_3", "3_7", "4_3"))
 # What of squeeze-and-excitation stays dense -> arguments of `make_plan`. The prediction layers stay dense in all.
-KINDS = {"all": {}, "3 blocks, as published": {"prune_squeeze_excite": True, "skip": LAST_BLOCKS},
-         "none": {"prune_squeeze_excite": True}}
+KINDS: dict[str, dict[str, Any]] = {
+    "all": {}, "3 blocks, as published": {"prune_squeeze_excite": True, "skip": LAST_BLOCKS},
+    "none": {"prune_squeeze_excite": True}}
 # What is asked of the last kind: the file's share of the dense one, and sparse convolutions but depthwise ones.
 MOST_OF_DENSE = {0.75: 0.61, 0.85: 0.44}
 LEAST_SPARSE = 100

@@ -249,7 +249,9 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     arguments = parser.parse_args()
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of each restart
-    rows, places, differences = [], {}, []
+    rows: list[tuple[int, ...]] = []
+    places: dict[str, int] = {}
+    differences: list[str] = []
     for processes, kills in ((1, arguments.kills), (2, arguments.kills_of_ranks)):
         if not kills:
             continue

@@ -9,8 +9,11 @@ its message goes missing. So errors travel as batches here, and are raised where
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import random
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,10 +24,14 @@ from paddle.io import DataLoader, Dataset, DistributedBatchSampler
 from ...errors import InputError
 
 Batch = list[np.ndarray]
+_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
 class Loader(DataLoader):
     """Paddle's, of a `SeededDataset` data set in `EpochLoader`, with `Transforms` for samples and a `Collate` for batches."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, worker_init_fn=_leave_process_group, **keywords)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Sets the epoch of the next pass and its first batch."""
@@ -39,10 +46,41 @@ class Loader(DataLoader):
         """
         if self.batch_sampler.first >= len(self):  # no worker processes for nothing
             return
-        for batch in super().__iter__():
+        with _signals_blocked():
+            batches = super().__iter__()
+        for batch in batches:
             if len(batch) == 1:  # a real one has an image and what belongs to it
                 raise InputError(batch[0].numpy().tobytes().decode())
             yield batch
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Blocks Ctrl-C and SIGTERM, also for worker processes that start within the block."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _leave_process_group(worker: int) -> None:
+    """Moves a worker process, which starts with blocked signals, to a process group of its own.
+
+    A terminal or a scheduler sends a signal to the whole group. The main process then saves a checkpoint and ends its
+    workers; if these ended by themselves, Paddle would raise an error in the middle of a batch.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        return
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # drops what has arrived since the start
+    os.setpgrp()
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 class EpochLoader(DistributedBatchSampler):
