@@ -1,4 +1,8 @@
-"""What the steps after a training hand to each other."""
+"""The interface between a training and what follows it: post-train hooks and the context they share.
+
+The callbacks call the hooks, and `paddle_sparse_cb.deploy` provides most of them. Neither package may import the other,
+so what both need is defined here.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +13,41 @@ from typing import Any, Callable
 
 import paddle
 
-from .pruning.planner import PrunePlan
+from .pruning.plan import PrunePlan
 from .pruning.statistics import SparsityReport
 from .utils.distributed import is_rank_zero
 
 
 @dataclass
 class HookContext:
-    """A trained network and what has been made of it so far; each hook reads it and adds to it.
+    """A trained network and everything derived from it so far.
+
+    Post-train hooks communicate through this object only: each hook reads what earlier hooks added, and adds its own
+    results to `metrics`, `artefacts` or `checks`. `SparsityCallback` creates it when training ends; create one yourself
+    to run hooks on a network that was trained elsewhere.
 
     Attributes:
-        network: the network, finalized.
-        output: the folder for everything that is made.
-        plan: which weights are pruned.
-        sparsity: the zeros counted in the network.
-        target_ratio: the ratio that the training was for.
-        metrics: evaluation of the final network, by name.
-        artefacts: files made so far, by name: `pdparams`, `inference` (a prefix), `nb_dense`, `nb_sparse`.
-        checks: what has been verified, by the artefact's name.
+        network: the trained network. Its pruned weights are exactly zero.
+        output: the folder that hooks write to. It need not exist.
+        plan: which weights are pruned, and why the others are not.
+        sparsity: the zeros counted in each weight of `network`.
+        target_ratio: the fraction of zeros the training aimed at, over all weights in `plan.pruned`.
+        metrics: evaluation results of `network` by name, such as `{"mAP": 0.29}`.
+        artefacts: paths of the files made so far, by name. `Export` adds `inference` (a prefix without an extension),
+            `QuantizeInt8` adds `inference_int8`, `OptimizeLite` adds `nb_dense`, `nb_sparse`, `nb_int8_dense` and
+            `nb_int8_sparse`. Add a checkpoint as `pdparams` to have it verified too.
+        checks: verification results by name, added by `verify`. Each is a JSON-serializable dict with a boolean `ok`.
+
+    Example:
+        >>> from paddle_sparse_cb import make_plan, measure_sparsity
+        >>> network = paddle.nn.Conv2D(8, 8, 1)
+        >>> plan = make_plan(network)
+        >>> context = HookContext(network, Path("output"), plan, measure_sparsity(network, plan), target_ratio=0.75)
+        >>> def count_layers(context):
+        ...     context.metrics["pruned layers"] = len(context.plan.pruned)
+        >>> call_hooks([count_layers], context)
+        >>> context.metrics
+        {'pruned layers': 1}
     """
 
     network: paddle.nn.Layer
@@ -39,11 +60,15 @@ class HookContext:
     checks: dict[str, Any] = field(default_factory=dict)
 
 
+# Called with the context after training. A hook may also have
+# - an attribute `every_rank = True`, if all ranks of a distributed training must call it;
+# - a method `before_training(plan, min_sparsity)`, which `SparsityCallback` calls at train begin with the plan and the
+#   least fraction of zeros that each planned weight will have. It raises InputError if the hook cannot use the result.
 Hook = Callable[[HookContext], None]
 
 
 def call_hooks(hooks: Iterable[Hook], context: HookContext) -> None:
-    """Calls hooks in order: on rank 0 alone, but one with a true attribute `every_rank` on all ranks."""
+    """Calls hooks in order, each on rank 0 only unless it has a true attribute `every_rank`."""
     for hook in hooks:
         if is_rank_zero() or getattr(hook, "every_rank", False):
             hook(context)

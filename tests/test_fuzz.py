@@ -39,7 +39,7 @@ def _hangs(folder):
     (_crash, fuzz.CRASH), (_unnamed, fuzz.UNNAMED), (_ends, fuzz.CRASH), (_hangs, fuzz.HANG)])
 def test_what_may_not_be_is_counted_and_named(read, outcome, tmp_path, monkeypatch):
     monkeypatch.setattr(fuzz, "SECONDS", 2)
-    kind = fuzz.Kind("report", "report.json", (mutations.cut,), read)
+    kind = fuzz.Kind("report", "report.json", (mutations.truncate,), read)
     monkeypatch.setitem(fuzz.KINDS, "report", kind)
     counted = fuzz.fuzz(files=2, seed=0, kept=tmp_path, kinds=["report"], processes=1)
     assert counted.outcomes == {("report", outcome): 2}

@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pytest
+
 from paddle_sparse_cb import HookContext, make_plan, measure_sparsity
 from paddle_sparse_cb.hooks import call_hooks
 
@@ -8,15 +10,30 @@ class EveryRank:
     every_rank = True
 
     def __call__(self, context):
-        context.metrics["seen"] = context.metrics.get("seen", 0) + 1
+        context.metrics["calls"] = context.metrics.get("calls", 0) + 1
 
 
-def test_other_ranks_run_only_the_hooks_that_need_all(network, monkeypatch):
-    context = HookContext(network, Path("x"), make_plan(network), measure_sparsity(network), 0.75)
-    written = []
+@pytest.fixture
+def context(network):
+    return HookContext(network, Path("x"), make_plan(network), measure_sparsity(network), 0.75)
+
+
+def test_only_hooks_marked_every_rank_run_on_other_ranks(context, monkeypatch):
+    seen = []
     monkeypatch.setattr("paddle.distributed.get_rank", lambda: 1)
-    call_hooks([EveryRank(), written.append], context)
-    assert (context.metrics, written) == ({"seen": 1}, [])
+    call_hooks([EveryRank(), seen.append], context)
+    assert (context.metrics, seen) == ({"calls": 1}, [])
     monkeypatch.setattr("paddle.distributed.get_rank", lambda: 0)
-    call_hooks([EveryRank(), written.append], context)
-    assert (context.metrics, written) == ({"seen": 2}, [context])
+    call_hooks([EveryRank(), seen.append], context)
+    assert (context.metrics, seen) == ({"calls": 2}, [context])
+
+
+def test_hooks_run_in_the_order_given_and_see_what_earlier_ones_added(context):
+    def export(context):
+        context.artefacts["inference"] = context.output / "model"
+
+    def record(context):
+        context.checks["found"] = context.artefacts["inference"]
+
+    call_hooks([export, record], context)
+    assert context.checks == {"found": Path("x/model")}

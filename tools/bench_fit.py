@@ -46,7 +46,7 @@ def lenet():
 
 def compare(make, rounds):
     """Medians of a fit in seconds, without and with the callback."""
-    taken = [[], []]
+    taken: tuple[list[float], ...] = ([], [])
     model, loader, settings = make()
     for round_ in range(rounds + 1):
         for with_it, times in enumerate(taken):

@@ -33,7 +33,7 @@ REPEATS = 15
 
 def interleaved(*calls, repeats=REPEATS):
     """Medians in milliseconds of several calls, one after the other in each round."""
-    taken = [[] for _ in calls]
+    taken: list[list[float]] = [[] for _ in calls]
     for round_ in range(repeats + 1):
         for call, times in zip(calls, taken):
             start = time.perf_counter()
@@ -187,7 +187,8 @@ def bandwidth():
 def mixed_layers(weights):
     """Layers of mixed sizes, from 16 thousand to 2 million weights, with so many weights together."""
     sizes = [1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 21]
-    layers, left = [], weights
+    layers: list[np.ndarray] = []
+    left = weights
     while left > 0:
         size = min(sizes[len(layers) % len(sizes)], left)
         layers.append(paddle.randn([max(1, size // 256), 256]))

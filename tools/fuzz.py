@@ -52,19 +52,19 @@ def _resume(folder: Path) -> None:
     """Goes on from a checkpoint of a stranger, who has made the digests right again."""
     from dataclasses import replace
 
+    from paddle_sparse_cb.checkpoints.position import ResumeState
     from paddle_sparse_cb.checkpoints.state import file_digest, load_state, save_state
-    from paddle_sparse_cb.checkpoints.store import load_checkpoint
 
     state = load_state(folder / "0.pdsparse")
     digests = {name: file_digest(folder / name) for name in state.files}
     save_state(replace(state, files=digests), folder / "0.pdsparse")
-    load_checkpoint(whole_files.model(), folder / "0.pdsparse", 2)
+    ResumeState.open(folder / "0.pdsparse").load_into(whole_files.model(), 2)
 
 
 def _read_state(folder: Path) -> None:
-    from paddle_sparse_cb.checkpoints.state import load_state, verify_digests
+    from paddle_sparse_cb.checkpoints.position import ResumeState
 
-    verify_digests(load_state(folder / "0.pdsparse"), folder / "0.pdsparse")
+    ResumeState.open(folder / "0.pdsparse")
 
 
 def _read_exported(folder: Path) -> None:
@@ -74,8 +74,7 @@ def _read_exported(folder: Path) -> None:
 
 
 def _read_nb(folder: Path) -> None:
-    from paddle_sparse_cb.deploy.lite.nb import read_nb
-    from paddle_sparse_cb.deploy.lite.optimizer import count_convolutions
+    from paddle_sparse_cb.deploy.lite.nb import count_convolutions, read_nb
     from paddle_sparse_cb.deploy.program import read_program
 
     count_convolutions(folder / "model.nb")
@@ -83,16 +82,18 @@ def _read_nb(folder: Path) -> None:
     program = read_program(folder / "model").convolutions.values()
     for convolution in program:
         if convolution.variable in found:
-            read_nb(folder / "model.nb").weight(found[convolution.variable], convolution.shape, convolution.pixels)
+            read_nb(folder / "model.nb").decode_weight(found[convolution.variable], convolution.shape,
+                                                        convolution.pixels)
 
 
 def _read_recipe(folder: Path, slim: "str | None" = None) -> None:
-    from paddle_sparse_cb.recipe import run
+    from paddle_sparse_cb.recipe.build import build
+    from paddle_sparse_cb.recipe.preflight import check_recipe
     from paddle_sparse_cb.recipe.schema import read_recipe
 
     whole = read_recipe(folder / "recipe.yml", slim)
-    run._check(whole)
-    run._build(whole)
+    check_recipe(whole)
+    build(whole)
     assert whole.output.resolve().is_relative_to(Path.cwd())
 
 
@@ -115,7 +116,7 @@ def _read_data(folder: Path) -> None:
         metric = build_metric(loaders[1])
     list(loaders[0])
     for *_, numbers in loaders[1]:
-        metric.update(np.tile(np.float32([0, 0.9, *whole_files.BOX]), (len(numbers), 1, 1)), numbers.numpy())
+        metric.update(np.tile(np.array([0, 0.9, *whole_files.BOX], np.float32), (len(numbers), 1, 1)), numbers.numpy())
 
 
 def _read_report(folder: Path) -> None:
@@ -209,7 +210,7 @@ def _serve(connection, home: str) -> None:
     os.chdir(home)
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1), os.dup2(quiet, 2)  # what libjpeg and Paddle say for themselves
-    import paddle_sparse_cb.recipe.run  # noqa: F401  the import is not a reader's time
+    import paddle_sparse_cb.recipe.train  # noqa: F401  the import is not a reader's time
 
     address_space = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (address_space + 3 * MEMORY, resource.RLIM_INFINITY))
@@ -224,7 +225,7 @@ class _Reader:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.process = None
+        self.process: multiprocessing.process.BaseProcess | None = None
 
     def read(self, kind: Kind, folder: Path) -> "tuple[str, str]":
         if self.process is None:
@@ -288,7 +289,8 @@ def fuzz(files: int, seed: int, kept: "Path | None" = None, kinds: "list[str] | 
         What came of them.
     """
     kinds = kinds or list(KINDS)
-    counted, waiting = Counted(), queue.SimpleQueue()
+    counted = Counted()
+    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in range(files):
         waiting.put(number)
     with tempfile.TemporaryDirectory() as scratch:

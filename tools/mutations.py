@@ -1,25 +1,33 @@
-"""Ways to damage a file: as bytes, as text with numbers in it, and as the mappings and lists that it holds."""
+"""Mutations of files for `tools/fuzz.py`: of their bytes, of numbers in their text, and of their JSON or YAML tree.
+
+Every mutation takes a source of random numbers and the content of a file, and returns the damaged content.
+"""
+
+from __future__ import annotations
 
 import copy
 import json
 import random
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import yaml
 
-BAD_VALUES = (None, True, "", "x", "../..", -1, 0, 0.5, 10**12, -(10**12), 10**400, 1e308, float("nan"), float("inf"),
-              [], {}, [[]], ["x", 1], {"x": 1})
+BAD_VALUES: tuple[Any, ...] = (
+    None, True, "", "x", "../..", -1, 0, 0.5, 10**12, -(10**12), 10**400, 1e308, float("nan"), float("inf"),
+    [], {}, [[]], ["x", 1], {"x": 1})
 NUMBER = re.compile(rb"-?\d+(\.\d+)?")
 BAD_NUMBERS = (b"-1", b"0", b"99999999999", b"-99999999999", b"1" + b"0" * 400, b"1e308", b"nan", b"", b"0x", b"1.5")
 
 
-def cut(source: random.Random, content: bytes) -> bytes:
-    """A file cut short, by one byte or by nearly all."""
+def truncate(source: random.Random, content: bytes) -> bytes:
+    """Removes the end of a file: a random part, one byte, or all but the first bytes."""
     return content[:source.choice([source.randrange(len(content)), len(content) - 1, source.randrange(64)])]
 
 
-def flip(source: random.Random, content: bytes) -> bytes:
-    """Some bits are others, more often in the head, where the structure is."""
+def flip_bits(source: random.Random, content: bytes) -> bytes:
+    """Flips up to eight bits, half of them in the first 512 bytes, which hold the structure."""
     changed = bytearray(content)
     for _ in range(source.choice([1, 1, 2, 8])):
         reach = len(changed) if source.random() < 0.5 else min(len(changed), 512)
@@ -27,31 +35,32 @@ def flip(source: random.Random, content: bytes) -> bytes:
     return bytes(changed)
 
 
-def rewrite(source: random.Random, content: bytes) -> bytes:
-    """A run of bytes is zeroed, doubled, deleted or random."""
+def replace_bytes(source: random.Random, content: bytes) -> bytes:
+    """Replaces consecutive bytes by zeros or random bytes, repeats them, or deletes them."""
     start = source.randrange(len(content))
     run = content[start:start + source.choice([1, 4, 16, 256, 4096])]
     other = source.choice([bytes(len(run)), run + run, b"", source.randbytes(len(run))])
     return content[:start] + other + content[start + len(run):]
 
 
-def renumber(source: random.Random, content: bytes) -> bytes:
-    """A number in a text is another."""
-    found = source.choice(list(NUMBER.finditer(content)) or [re.match(rb"", content)])
-    return content[:found.start()] + source.choice(BAD_NUMBERS) + content[found.end():]
+def replace_number(source: random.Random, content: bytes) -> bytes:
+    """Replaces a number in a text by one that is out of range, of another type, or missing."""
+    spans = [number.span() for number in NUMBER.finditer(content)]
+    start, end = source.choice(spans or [(0, 0)])
+    return content[:start] + source.choice(BAD_NUMBERS) + content[end:]
 
 
-def _places(tree, path=()):
+def _paths(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in children:
         yield (*path, key)
-        yield from _places(value, (*path, key))
+        yield from _paths(value, (*path, key))
 
 
-def restructure(source: random.Random, tree):
-    """A value somewhere in a tree is removed, renamed, doubled or another."""
+def mutate_tree(source: random.Random, tree: Any) -> Any:
+    """Removes, replaces, renames or repeats one value of a tree of dicts and lists."""
     changed = copy.deepcopy(tree)
-    *path, last = source.choice(list(_places(changed)))
+    *path, last = source.choice(list(_paths(changed)))
     parent = changed
     for key in path:
         parent = parent[key]
@@ -69,17 +78,17 @@ def restructure(source: random.Random, tree):
     return changed
 
 
-def in_json(source: random.Random, content: bytes) -> bytes:
-    """A JSON file with another tree."""
-    return json.dumps(restructure(source, json.loads(content))).encode()
+def mutate_json(source: random.Random, content: bytes) -> bytes:
+    """Mutates the tree of a JSON file."""
+    return json.dumps(mutate_tree(source, json.loads(content))).encode()
 
 
-def in_yaml(source: random.Random, content: bytes) -> bytes:
-    """A YAML file with another tree."""
-    return yaml.safe_dump(restructure(source, yaml.safe_load(content))).encode()
+def mutate_yaml(source: random.Random, content: bytes) -> bytes:
+    """Mutates the tree of a YAML file."""
+    return yaml.safe_dump(mutate_tree(source, yaml.safe_load(content))).encode()
 
 
-BINARY = (cut, flip, flip, rewrite)
-TEXT = (cut, flip, rewrite, renumber, renumber)
-JSON = (*TEXT, in_json, in_json, in_json, in_json)
-YAML = (*TEXT, in_yaml, in_yaml, in_yaml, in_yaml)
+BINARY = (truncate, flip_bits, flip_bits, replace_bytes)
+TEXT = (truncate, flip_bits, replace_bytes, replace_number, replace_number)
+JSON = (*TEXT, mutate_json, mutate_json, mutate_json, mutate_json)
+YAML = (*TEXT, mutate_yaml, mutate_yaml, mutate_yaml, mutate_yaml)

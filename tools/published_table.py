@@ -12,14 +12,15 @@ import sys
 import zlib  # noqa: F401  before paddle, as the package does
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import paddle
 from paddle import nn
 from paddle.static import InputSpec
 
 from paddle_sparse_cb import GMPPruner, HookContext, PrunePlan, make_plan, measure_sparsity
-from paddle_sparse_cb.deploy import Export, OptimizeLite, require, verify
-from paddle_sparse_cb.deploy.lite.optimizer import count_convolutions
+from paddle_sparse_cb.deploy import Export, OptimizeLite, fail_on_mismatch, verify
+from paddle_sparse_cb.deploy.lite.nb import count_convolutions
 from paddle_sparse_cb.detection import config
 from paddle_sparse_cb.detection.network import build_network
 from paddle_sparse_cb.recipe.schema import read_recipe
@@ -34,8 +35,9 @@ PUBLISHED = {("m", 0.0): (30.9, 8.9, 127), ("m", 0.75): (29.4, 5.6, 80), ("m", 0
 # The published runs leave the squeeze-and-excitation block dense that ends each stage of the backbone.
 LAST_BLOCKS = tuple(f"backbone.{block}._se.*" for block in ("2_3", "3_7", "4_3"))
 # What of squeeze-and-excitation stays dense -> arguments of `make_plan`. The prediction layers stay dense in all.
-KINDS = {"all": {}, "3 blocks, as published": {"prune_squeeze_excite": True, "skip": LAST_BLOCKS},
-         "none": {"prune_squeeze_excite": True}}
+KINDS: dict[str, dict[str, Any]] = {
+    "all": {}, "3 blocks, as published": {"prune_squeeze_excite": True, "skip": LAST_BLOCKS},
+    "none": {"prune_squeeze_excite": True}}
 # What is asked of the last kind: the file's share of the dense one, and sparse convolutions but depthwise ones.
 MOST_OF_DENSE = {0.75: 0.61, 0.85: 0.44}
 LEAST_SPARSE = 100
@@ -86,7 +88,7 @@ def measure(model: str, ratio: float, squeeze: str, output: Path) -> list[Row]:
         plan = PrunePlan(tuple(replace(layer, pruned=False) for layer in plan.layers))
     context = HookContext(network, output, plan, measure_sparsity(network, plan), ratio)
     with network.export_mode(SIZE, SIZE, nms=False) as (detector, specs):
-        for hook in (Export(specs, detector), OptimizeLite(), verify, require):
+        for hook in (Export(specs, detector), OptimizeLite(), verify, fail_on_mismatch):
             hook(context)
     convolutions = sum(isinstance(layer, nn.Conv2D) and layer._groups == 1 for layer in network.sublayers())
     dense = context.artefacts["nb_dense"].stat().st_size

@@ -59,7 +59,6 @@ COMPARED = ("checkpoints/*.pdparams", "checkpoints/*.pdopt", "checkpoints/*.pdem
 RANK = """
 import os, signal, sys
 from paddle_sparse_cb import cli
-from paddle_sparse_cb.utils import files
 replace, left = os.replace, int(sys.argv.pop(1))
 def counted(*paths):
     global left
@@ -250,7 +249,9 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     arguments = parser.parse_args()
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of each restart
-    rows, places, differences = [], {}, []
+    rows: list[tuple[int, ...]] = []
+    places: dict[str, int] = {}
+    differences: list[str] = []
     for processes, kills in ((1, arguments.kills), (2, arguments.kills_of_ranks)):
         if not kills:
             continue

@@ -38,8 +38,7 @@ def checkpoint(folder: Path) -> None:
     """`0.pdparams`, `0.pdopt` and `0.pdsparse`."""
     import paddle
 
-    from paddle_sparse_cb import SparsityCallback
-    from paddle_sparse_cb.checkpoints.store import Checkpoints
+    from paddle_sparse_cb import Checkpoints, SparsityCallback
 
     data = paddle.io.TensorDataset([paddle.rand([8, 3, 8, 8]), paddle.rand([8, 4, 8, 8])])
     model().fit(data, epochs=2, batch_size=4, verbose=0,

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..checkpoints.position import ResumeState
 from ..errors import InputError
+from ..utils.distributed import is_rank_zero
 from .checkpoint import Checkpoints
 
 NAME = "best_model"
@@ -44,21 +45,30 @@ class BestCheckpoint(Checkpoints):
         self._best = -math.inf
 
     def begin_training(self) -> None:
-        """Takes over the best value of the training that is resumed."""
+        """Takes over the best value of the training that is resumed; the best model of any other one is removed."""
         super().begin_training()
-        self._best = -math.inf
+        best = self._saved_best() if self.session.resume is not None else None
+        self._best = -math.inf if best is None else self._sign * best
+        if best is None and is_rank_zero():
+            for file in self.folder.glob(f"{NAME}.pd*"):
+                file.unlink()
+
+    def _saved_best(self) -> float | None:
+        """The best value up to the position of the checkpoint, at the same target ratio; None if there is none."""
         path = self.folder / f"{NAME}.pdsparse"
-        if self.session.resume is None or not path.is_file():
-            return
+        if not path.is_file():
+            return None
         try:
             saved = ResumeState.open(path)
         except InputError as error:  # a killed process; the evaluation that was being saved is repeated
             warnings.warn(f"the best model so far is not used: {error}", stacklevel=2)
-            return
-        best = saved.state.training.get("best")
+            return None
+        best, pruner = saved.state.training.get("best"), self.session.pruner
         value = best.get(self.monitor) if isinstance(best, dict) else None
-        if saved.position <= self.session.position and isinstance(value, (int, float)):
-            self._best = self._sign * value
+        schedule = saved.state.settings.get("schedule") or {}
+        same_target = schedule.get("ratio") == (pruner.target_ratio if pruner else None)
+        is_earlier = saved.position <= self.session.position
+        return float(value) if is_earlier and same_target and isinstance(value, (int, float)) else None
 
     def on_train_batch_begin(self, step: int, logs: Any = None) -> None:
         """Saves nothing: only evaluations decide."""

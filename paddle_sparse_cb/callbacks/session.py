@@ -119,10 +119,6 @@ class FitCallback(paddle.callbacks.Callback):
 
     stage = 2
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        install_sessions(FitSession)
-
     @property
     def session(self) -> FitSession:
         """The session of the `fit` that runs; outside of a `fit`, one of its own."""
@@ -175,3 +171,7 @@ class FitCallback(paddle.callbacks.Callback):
 
     def _end_epoch(self, epoch: int) -> None:
         self.session.position = TrainingPosition(epoch, self.params["steps"] or 0)
+
+
+# At import and not when a callback is created: `model.fit(callbacks=[SparsityCallback()])` looks `fit` up first.
+install_sessions(FitSession)

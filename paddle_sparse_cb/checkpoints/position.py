@@ -131,16 +131,17 @@ class ResumeState:
             InputError: the checkpoint is one of another network, optimizer, epoch length or number of ranks.
         """
         saved, step = self.state.training.get("batches"), self.state.step
-        scaled = batches if allow_config_change and batches and saved and batches != saved else None
+        is_scaled = bool(allow_config_change and batches and saved and batches != saved)
+        scale = batches / saved if is_scaled and batches and saved else 1
         if not self._loaded:
             self._load(model, batches, allow_config_change)
             rate = getattr(model._optimizer, "_learning_rate", None)
-            if scaled and isinstance(rate, paddle.optimizer.lr.LRScheduler):
-                rate.step(round(rate.last_epoch * scaled / saved))
+            if is_scaled and isinstance(rate, paddle.optimizer.lr.LRScheduler):
+                rate.step(round(rate.last_epoch * scale))
             self._loaded = True
             for suffix in (".pdparams", ".pdopt", ".pdscaler"):
                 self._contents.pop(f"{self.path.stem}{suffix}", None)  # not needed any more
-        return round(step * scaled / saved) if scaled else step
+        return round(step * scale)
 
     def _load(self, model: paddle.Model, batches: int | None, allow_config_change: bool) -> None:
         if not allow_config_change:

@@ -1,12 +1,15 @@
-"""After the training: export, Paddle-Lite's optimizer, and the check of what came out.
+"""From a trained network to a file for a device: export, INT8 quantization, Paddle-Lite's optimizer, verification.
 
-The hooks, in the order in which `SparsityCallback(post_train=[...])` takes them: `Export(input_spec)`,
-`QuantizeInt8(samples)` if INT8 is wanted, `OptimizeLite()`, `verify`, `print_verification`, `require`.
+May import: `errors`, `utils`, `pruning` and `hooks`; never `callbacks`, `detection` or `recipe`.
+A new step is a hook in a module of its own here; a new runtime is a subpackage beside `lite`.
+
+The hooks, in the order in which `SparsityCallback(post_train=[...])` takes them: `Export(input_spec)`, optionally
+`QuantizeInt8(samples)`, `OptimizeLite()`, `verify`, `print_verification`, `fail_on_mismatch`.
 """
 
 from .export import Export
 from .lite.optimizer import OptimizeLite
 from .quantize import QuantizeInt8
-from .verify import print_verification, require, verify
+from .verify import fail_on_mismatch, print_verification, verify
 
-__all__ = ["Export", "OptimizeLite", "QuantizeInt8", "print_verification", "require", "verify"]
+__all__ = ["Export", "OptimizeLite", "QuantizeInt8", "fail_on_mismatch", "print_verification", "verify"]

@@ -1,4 +1,4 @@
-"""A network to the `.pdmodel` and `.pdiparams` that Paddle-Lite reads."""
+"""Exports a network to the `.pdmodel` and `.pdiparams` files that Paddle-Lite reads."""
 
 from __future__ import annotations
 
@@ -11,37 +11,45 @@ from pathlib import Path
 from typing import Any
 
 import paddle
-from paddle.jit.dy2static.program_translator import ProgramTranslator
 
 from ..errors import PipelineError
 from ..hooks import HookContext
 from ..utils.layers import eval_mode
 from ..utils.legacy_programs import legacy_program_format
-from .lite.constraints import check_input
-from .program import patch_for_lite
+from .compat import discard_failed_exports
+from .lite.constraints import check_input_shape
+from .lite.patches import patch_for_lite
 
 
 def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) -> Path:
-    """Exports a network in evaluation mode, with a fixed input shape.
+    """Exports a network in evaluation mode with fixed input shapes and batch size 1.
 
-    The shape has to be fixed, the batch to be one: Paddle-Lite bakes height and width into the offsets of a sparse
-    convolution's weights, and computes a second image wrongly.
+    Paddle-Lite stores height and width in the offsets of sparse weights, and computes the second image of a batch
+    wrongly. The program is rewritten for Paddle-Lite (see `patch_for_lite`) and computes the same as the network.
 
     Args:
-        network: any layer; left as it was.
-        prefix: the path without an ending; each file is written whole or not at all.
-        input_spec: `paddle.static.InputSpec`s, or dicts of them (None for what is not used) for a network that
-            takes dicts.
+        network: any layer. The training mode of each of its sublayers is restored.
+        prefix: the path to write to, without an extension. Each file appears only when it is complete.
+        input_spec: one `paddle.static.InputSpec` per input; a dict of them for an input that is a dict, with None for a
+            key that is not used.
 
     Returns:
-        The prefix.
+        `prefix`.
 
     Raises:
-        InputError: a shape is not fixed, or the batch is not 1.
-        PipelineError: Paddle 3 cannot write what Paddle-Lite reads for a function of this network.
+        InputError: a dimension of an input is dynamic, the batch size is not 1, or the network has an adaptive pooling
+            that Paddle-Lite computes wrongly.
+        PipelineError: Paddle 3 cannot export a function of this network for Paddle-Lite.
+
+    Example:
+        >>> network = paddle.nn.Conv2D(3, 8, 1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     prefix = export(network, Path(folder, "model"), [paddle.static.InputSpec([1, 3, 32, 32])])
+        ...     sorted(path.name for path in prefix.parent.iterdir())
+        ['model.pdiparams', 'model.pdiparams.info', 'model.pdmodel']
     """
-    for spec in _flat(input_spec):
-        check_input(f"export: input {spec.name!r}", list(spec.shape))
+    for spec in _flatten(input_spec):
+        check_input_shape(f"export: input {spec.name!r}", list(spec.shape))
     prefix.parent.mkdir(parents=True, exist_ok=True)
     with eval_mode(network), tempfile.TemporaryDirectory(prefix=".", dir=prefix.parent) as scratch:
         _save(network, Path(scratch, prefix.name), list(input_spec))
@@ -52,52 +60,44 @@ def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) ->
 
 
 def _save(network: paddle.nn.Layer, prefix: Path, input_spec: list[Any]) -> None:
-    _forget_failed()
+    discard_failed_exports()
     try:
-        # Names that do not depend on what the process did before: the same weights are the same files.
+        # The guard makes variable names independent of earlier work in this process: equal weights give equal files.
         with legacy_program_format(), paddle.utils.unique_name.guard():
             paddle.jit.save(network, str(prefix), input_spec=input_spec)
     except (TypeError, ValueError) as error:
-        # What `legacy_program_format` has no operator for: Paddle 3's own complaint, at the end of a translated traceback.
-        unknown = re.search(r"(\w+)\(\): argument .* must be Value, but got", str(error))
-        if unknown is None:
+        # Raised at the end of a translated traceback for functions that `legacy_program_format` does not supply.
+        unsupported = re.search(r"(\w+)\(\): argument .* must be Value, but got", str(error))
+        if unsupported is None:
             raise
-        raise PipelineError(f"export: Paddle {paddle.__version__} cannot put {unknown[1]}() into a program for "
-                        "Paddle-Lite; load the checkpoint with paddlepaddle 2.6.2 and export there") from None
+        raise PipelineError(f"export: Paddle {paddle.__version__} cannot export {unsupported[1]}() for Paddle-Lite; "
+                            "load the checkpoint with paddlepaddle 2.6.2 and export there") from None
 
 
-def _forget_failed() -> None:
-    """Drops what Paddle has noted of programs that it did not finish.
-
-    It notes a program's parameters under the program's `id`, and strikes the note off at the end, which is not reached
-    where an export fails. Later another program gets the `id`, and with it parameters of a network that is gone:
-    `KeyError: 'conv2d_50.w_0'`.
-    """
-    ProgramTranslator.get_instance()._params_recorder.params_dict.clear()
-
-
-def _flat(input_spec: Sequence[Any]) -> list[Any]:
+def _flatten(input_spec: Sequence[Any]) -> list[Any]:
     specs = [spec for item in input_spec for spec in (item.values() if isinstance(item, dict) else [item])]
     return [spec for spec in specs if spec is not None]
 
 
 @dataclass
 class Export:
-    """Post-train hook: exports the network to `inference/model`.
+    """Post-train hook: exports the network to `inference/model` in the output folder.
 
     Attributes:
         input_spec: see `export`.
-        network: the layer to export where it is not the trained one itself, such as the detector inside a wrapper;
-            it shares the trained parameters.
+        network: the layer to export instead of the trained network, such as the detector inside a wrapper. It must
+            share the trained parameters.
+
+    Raises:
+        InputError: when called, see `export`.
+        PipelineError: when called, see `export`.
     """
 
     input_spec: Sequence[Any]
     network: paddle.nn.Layer | None = None
 
     def __call__(self, context: HookContext) -> None:
-        """Adds the artefact `inference`, a prefix."""
+        """Adds the artefact `inference`, the path without an extension."""
         print("exporting the network ...", flush=True)
         prefix = context.output / "inference" / "model"
         context.artefacts["inference"] = export(self.network or context.network, prefix, self.input_spec)
-
-

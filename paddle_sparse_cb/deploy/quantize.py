@@ -1,4 +1,4 @@
-"""INT8 by post-training quantisation, before Paddle-Lite's optimizer."""
+"""Quantizes an exported model to INT8 after training, before Paddle-Lite's optimizer."""
 
 from __future__ import annotations
 
@@ -17,45 +17,48 @@ import paddle
 from ..errors import InputError, PipelineError
 from ..hooks import HookContext
 from .lite.constraints import INT8_THRESHOLD, check_int8
-from .program import patch_for_lite, read_program
+from .lite.patches import patch_for_lite
+from .program import read_program
 
 
 def quantize(prefix: Path, output: Path, samples: Sequence[Mapping[str, np.ndarray]]) -> Path:
-    """Quantises an exported model with PaddleSlim: weights per channel, activations by their mean largest magnitude.
+    """Quantizes an exported model with PaddleSlim's `quant_post_static` (algorithm `avg`).
 
-    A weight that was zero stays zero: the scales are symmetric.
+    Weights are scaled per output channel, activations by the mean over the samples of their largest magnitude. Scales
+    are symmetric, so zero weights stay zero.
 
     Args:
         prefix: the exported model's path without `.pdmodel`.
-        output: the path of the quantised one, without an ending.
-        samples: what the network sees, a few dozen of them: for each the inputs by name, without the batch's dimension
-            (an image is [3, height, width]).
+        output: the path of the quantized model, without an extension.
+        samples: a few dozen typical inputs, each a dict from input name to array without the batch dimension, such as
+            `{"image": array}` with an array of shape [3, height, width].
 
     Returns:
         `output`.
 
     Raises:
-        InputError: there is no sample, or one does not have the model's inputs.
-        PipelineError: Paddle 3, which has no quantisation for Paddle-Lite.
+        InputError: there is no sample, or a sample's names or shapes are not those of the model's inputs.
+        PipelineError: this is Paddle 3, which cannot quantize a model for Paddle-Lite.
     """
     if hasattr(paddle.pir_utils, "OldIrGuard"):
-        raise PipelineError(f"INT8: Paddle {paddle.__version__} quantises no model for Paddle-Lite; use paddlepaddle 2.6.2 "
-                        "for this step")
-    inputs = read_program(prefix).inputs
+        raise PipelineError(f"INT8: Paddle {paddle.__version__} cannot quantize a model for Paddle-Lite; run this step "
+                            "with paddlepaddle 2.6.2")
+    inputs = {name: shape[1:] for name, shape in read_program(prefix).inputs.items()}
     if not len(samples):
-        raise InputError("INT8: no samples to measure the activations with")
-    for sample in samples:
+        raise InputError("INT8: no samples to calibrate with")
+    for index, sample in enumerate(samples):
         shapes = {name: np.shape(array) for name, array in sample.items()}
-        if shapes != {name: shape[1:] for name, shape in inputs.items()}:
-            raise InputError(f"INT8: a sample has {shapes}; {prefix}.pdmodel takes, without the batch, "
-                             f"{ {name: shape[1:] for name, shape in inputs.items()} }")
+        if shapes != inputs:
+            raise InputError(f"INT8: sample {index} has shapes {shapes}; without the batch dimension the inputs of "
+                             f"{prefix}.pdmodel are {inputs}")
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=output.parent) as scratch:
         _quantize(prefix, Path(scratch), samples)
         patch_for_lite(Path(scratch, "model.pdmodel"))
-        shutil.copy(f"{prefix}.pdiparams.info", Path(scratch, "model.pdiparams.info"))  # the names are the same
-        for ending in (".pdmodel", ".pdiparams", ".pdiparams.info"):
-            Path(scratch, f"model{ending}").replace(f"{output}{ending}")
+        # Quantization does not rename the weights.
+        shutil.copy(f"{prefix}.pdiparams.info", Path(scratch, "model.pdiparams.info"))
+        for extension in (".pdmodel", ".pdiparams", ".pdiparams.info"):
+            Path(scratch, f"model{extension}").replace(f"{output}{extension}")
     return output
 
 
@@ -71,7 +74,7 @@ class _Samples(paddle.io.Dataset):
 
 
 def _quantize(prefix: Path, folder: Path, samples: Sequence[Mapping[str, np.ndarray]]) -> None:
-    from paddleslim.quant import quant_post_static  # here: it costs a second
+    from paddleslim.quant import quant_post_static  # here, because PaddleSlim takes a second to import
 
     paddle.enable_static()
     logging.disable(logging.WARNING)
@@ -79,7 +82,8 @@ def _quantize(prefix: Path, folder: Path, samples: Sequence[Mapping[str, np.ndar
         place = paddle.CPUPlace()
         loader = paddle.io.DataLoader(_Samples(samples), batch_size=1, places=[place])
         scope = paddle.static.Scope()
-        with paddle.static.scope_guard(scope), contextlib.redirect_stderr(io.StringIO()):  # its progress bars
+        # PaddleSlim's progress bars go to stderr.
+        with paddle.static.scope_guard(scope), contextlib.redirect_stderr(io.StringIO()):
             quant_post_static(paddle.static.Executor(place), str(prefix.parent), str(folder), data_loader=loader,
                               model_filename=f"{prefix.name}.pdmodel", params_filename=f"{prefix.name}.pdiparams",
                               batch_size=1, batch_nums=len(samples), algo="avg", scope=scope)
@@ -90,24 +94,29 @@ def _quantize(prefix: Path, folder: Path, samples: Sequence[Mapping[str, np.ndar
 
 @dataclass
 class QuantizeInt8:
-    """Post-train hook, between `Export` and `OptimizeLite`: an INT8 model beside the exported one.
+    """Post-train hook: quantizes the exported model to `inference_int8/model`, between `Export` and `OptimizeLite`.
 
-    Refused for a sparse network with hard swish or leaky ReLU, which Paddle-Lite computes wrongly.
+    Prints a warning if the network has so few zeros that the sparse INT8 file will be larger than the dense one.
 
     Attributes:
-        samples: see `quantize`.
+        samples: typical inputs (see `quantize`).
+
+    Raises:
+        InputError: when called, if the network is pruned and has an activation that Paddle-Lite computes wrongly in
+            sparse INT8 models (hard swish, leaky ReLU), or if the samples do not match (see `quantize`).
+        PipelineError: when called, see `quantize`.
     """
 
     samples: Sequence[Mapping[str, np.ndarray]]
 
     def __call__(self, context: HookContext) -> None:
-        """Adds the artefact `inference_int8`, a prefix."""
+        """Adds the artefact `inference_int8`, the path without an extension."""
         exported = context.artefacts["inference"]
         if context.plan.pruned:
             check_int8(f"{exported}.pdmodel", read_program(exported))
             if context.sparsity.ratio < INT8_THRESHOLD:
-                print(f"warning: {context.sparsity.ratio:.0%} zeros: below some {INT8_THRESHOLD:.0%} a sparse INT8 "
-                      "file is larger than the dense INT8 one", flush=True)
-        print(f"quantising with {len(self.samples)} samples ...", flush=True)
+                print(f"warning: {context.sparsity.ratio:.0%} zeros: below about {INT8_THRESHOLD:.0%} a sparse INT8 "
+                      "file is larger than the dense INT8 file", flush=True)
+        print(f"quantizing with {len(self.samples)} samples ...", flush=True)
         context.artefacts["inference_int8"] = quantize(exported, context.output / "inference_int8" / "model",
                                                        self.samples)

@@ -155,7 +155,8 @@ class PruningConfig:
 
     def min_sparsity(self, plan: PrunePlan) -> dict[str, float]:
         """Returns the least share of zeros of each planned weight at the target ratio, whatever the weights are."""
-        return min_sparsity(plan, self.ratio, str(self.scope), self.sparse_block)
+        rows, columns = self.sparse_block
+        return min_sparsity(plan, self.ratio, str(self.scope), (rows, columns))
 
     def check_blocks(self, plan: PrunePlan) -> None:
         """Raises InputError if `sparse_block` does not divide a planned layer, which would end below its ratio."""

@@ -89,8 +89,7 @@ def build(recipe: Recipe) -> Run:
         write_annotations(recipe)
     detector = build_detector(recipe.content, recipe.files, amp=amp_configs(recipe),
                               find_unused_parameters=bool(recipe.content.get("find_unused_parameters", False)))
-    with config.convert_errors(recipe.files):  # a network whose parts do not fit fails in its first forward
-        plan = make_recipe_plan(recipe, detector.network)
+    plan = make_recipe_plan(recipe, detector.network)
     report = WriteReport(recipe.name, recipe.seed, recipe.model, recipe.input_size, recipe.digest)
     return Run(recipe, detector.network, detector.model, detector.train_loader, detector.eval_loader, plan, report)
 
@@ -147,17 +146,12 @@ def build_ema(recipe: Recipe) -> list[EMACallback]:
 
 @naming_recipe
 def load_weights(recipe: Recipe, run: Run, source: str) -> LoadedWeights:
-    """Loads weights into the network, with PaddleSlim's masks applied if it has any, and prints what was loaded.
-
-    Raises:
-        InputError: the weights cannot be read, a mask is ambiguous, or nothing fits the network.
-    """
+    """Loads weights into the network, with the masks of PaddleSlim if there are any, and prints what was loaded."""
     arrays = read_weights(source)
     with config.prefix_errors(source):
         arrays, masked = apply_paddleslim_masks(arrays)
     loaded = load_matching(run.network, arrays, source)
-    layers = {name.rpartition(".")[0] for name in masked}
-    rank_zero_info(f"{loaded}; masks of {len(layers)} layers applied" if masked else str(loaded))
+    rank_zero_info(f"{loaded}; masks of {len(masked)} weights applied" if masked else str(loaded))
     untrained = len({layer.name for layer in run.plan.pruned} & set(loaded.missing_keys))
     if untrained:
         rank_zero_info(f"warning: {untrained} of the {len(run.plan.pruned)} layers to prune start untrained; pruning "

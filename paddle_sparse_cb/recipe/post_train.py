@@ -9,7 +9,7 @@ import paddle
 from ..callbacks.best_checkpoint import NAME as BEST
 from ..deploy.export import Export
 from ..deploy.lite.optimizer import OptimizeLite
-from ..deploy.verify import print_verification, require, verify
+from ..deploy.verify import fail_on_mismatch, print_verification, verify
 from ..hooks import Hook, HookContext
 from ..pruning.statistics import measure_sparsity
 from ..report.schema import read_report
@@ -83,7 +83,7 @@ def print_results(context: HookContext) -> None:
 
 def hooks_after_export(run: Run) -> list[Hook]:
     """Returns the hooks from Paddle-Lite's optimizer to the verification."""
-    return [OptimizeLite(run.recipe.lite_options), verify, run.report, print_results, require]
+    return [OptimizeLite(run.recipe.lite_options), verify, run.report, print_results, fail_on_mismatch]
 
 
 def hooks_after_training(run: Run, export: str) -> list[Hook]:
@@ -92,4 +92,4 @@ def hooks_after_training(run: Run, export: str) -> list[Hook]:
             *hooks_after_export(run)]
 
 
-VERIFY_HOOKS: list[Hook] = [verify, print_verification, require]
+VERIFY_HOOKS: list[Hook] = [verify, print_verification, fail_on_mismatch]

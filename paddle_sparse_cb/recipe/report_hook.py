@@ -9,7 +9,7 @@ from typing import Any
 import paddle
 
 from ..callbacks.evaluation_log import best_by_sparsity, read_evaluations
-from ..deploy.lite.optimizer import count_convolutions
+from ..deploy.lite.nb import count_convolutions
 from ..deploy.verify import describe
 from ..hooks import HookContext
 from ..report.schema import write_report

@@ -1,8 +1,11 @@
-"""Programs in Paddle 2's format from Paddle 3, which builds others: Paddle-Lite reads no other.
+"""Makes Paddle 3 build programs in Paddle 2's format, the only one that Paddle-Lite reads.
 
-Paddle 3 still has the code for them, and switches to it on request. From 3.1 on some functions have lost the half that
-adds to such a program (`paddle/base/dygraph/generated_tensor_methods_patch.py` there); those that Paddle-Lite has a
-kernel for get one here, while an export runs.
+Paddle 3 still has the code for it and switches to it on request. Since 3.1 some functions can no longer append their
+operator to such a program (see `paddle/base/dygraph/generated_tensor_methods_patch.py` there). Those that Paddle-Lite
+has a kernel for are supplied here, and installed only while `legacy_program_format` is active.
+
+Needed by: Paddle 3.1 to 3.3.1, the last version tested. Paddle 2 needs nothing. A test in
+tests/utils/test_legacy_programs.py fails for each function that Paddle can export by itself again.
 """
 
 from __future__ import annotations
@@ -15,77 +18,72 @@ import paddle
 from paddle.base.framework import Variable
 from paddle.base.layer_helper import LayerHelper
 
-# Function to the operator of the old format, by kind of signature.
+# The operator of the old format for each function, grouped by signature.
 _UNARY = {name: name for name in ("abs", "acos", "asin", "ceil", "cos", "exp", "floor", "log", "log10", "log1p", "log2",
                                   "logical_not", "round", "rsqrt", "sigmoid", "sign", "sin", "sqrt", "tanh")}
 _BINARY = {"multiply": "elementwise_mul", "maximum": "elementwise_max", "minimum": "elementwise_min",
            "greater_than": "greater_than", "logical_and": "logical_and", "logical_or": "logical_or",
            "logical_xor": "logical_xor"}
-_REDUCING = {"sum": "reduce_sum", "amax": "reduce_max", "amin": "reduce_min", "all": "reduce_all", "any": "reduce_any"}
-_TRUTH = frozenset({"logical_not", "greater_than", "logical_and", "logical_or", "logical_xor", "all", "any"})
+_REDUCTIONS = {"sum": "reduce_sum", "amax": "reduce_max", "amin": "reduce_min", "all": "reduce_all",
+               "any": "reduce_any"}
+_BOOLEAN = frozenset({"logical_not", "greater_than", "logical_and", "logical_or", "logical_xor", "all", "any"})
 
 
 @contextlib.contextmanager
 def legacy_program_format() -> Iterator[None]:
-    """Has Paddle 3 build and read programs in Paddle 2's format; does nothing in Paddle 2."""
+    """Makes Paddle 3 build and read programs in Paddle 2's format within the block; does nothing in Paddle 2."""
     if not hasattr(paddle.pir_utils, "OldIrGuard"):
         yield
         return
-    functions = _functions()
-    originals = [(owner, name, getattr(owner, name)) for name in functions
+    originals = [(owner, name, getattr(owner, name)) for name in SUPPLIED_FUNCTIONS
                  for owner in (paddle._C_ops, Variable) if hasattr(owner, name)]
-    dynamic = paddle.in_dynamic_mode()
+    was_dynamic = paddle.in_dynamic_mode()
     with paddle.pir_utils.OldIrGuard():
-        if dynamic:
-            paddle.disable_static()  # the guard also enters static mode, where no layer can be exported
+        if was_dynamic:
+            paddle.disable_static()  # the guard also enters static mode, in which no layer can be exported
         try:
             for owner, name, original in originals:
-                setattr(owner, name, functions[name] if owner is Variable else _either(functions[name], original))
+                supplied = SUPPLIED_FUNCTIONS[name]
+                setattr(owner, name, supplied if owner is Variable else _dispatch(supplied, original))
             yield
         finally:
             for owner, name, original in originals:
                 setattr(owner, name, original)
 
 
-def _either(for_programs: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
-    """Paddle's function, but for a variable of an old program the other one."""
+def _dispatch(supplied: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function that calls `supplied` for variables of an old program, and Paddle's own for anything else."""
     def call(*arguments: Any, **keywords: Any) -> Any:
-        old = any(isinstance(value, Variable) for value in (*arguments, *keywords.values()))
-        return (for_programs if old else original)(*arguments, **keywords)
+        in_program = any(isinstance(value, Variable) for value in (*arguments, *keywords.values()))
+        return (supplied if in_program else original)(*arguments, **keywords)
     return call
 
 
-def _functions() -> dict[str, Callable[..., Any]]:
-    return {**{name: _unary(name) for name in _UNARY}, **{name: _binary(name) for name in _BINARY},
-            **{name: _reducing(name) for name in _REDUCING},
-            "matmul": _matmul, "argmax": _argmax, "gelu": _gelu, "softplus": _softplus}
-
-
-def _append(kind: str, inputs: dict[str, Any], attributes: dict[str, Any], dtype: Any) -> Any:
-    helper = LayerHelper(kind)
+def _append(op_type: str, inputs: dict[str, Any], attributes: dict[str, Any], dtype: Any) -> Any:
+    helper = LayerHelper(op_type)
     output = helper.create_variable_for_type_inference(dtype)
-    helper.append_op(type=kind, inputs=inputs, outputs={"Out": output}, attrs=attributes)
+    helper.append_op(type=op_type, inputs=inputs, outputs={"Out": output}, attrs=attributes)
     return output
 
 
 def _unary(function: str) -> Callable[..., Any]:
     def call(x: Any, name: str | None = None) -> Any:
-        return _append(_UNARY[function], {"X": x}, {}, "bool" if function in _TRUTH else x.dtype)
+        return _append(_UNARY[function], {"X": x}, {}, "bool" if function in _BOOLEAN else x.dtype)
     return call
 
 
 def _binary(function: str) -> Callable[..., Any]:
     def call(x: Any, y: Any, name: str | None = None) -> Any:
-        return _append(_BINARY[function], {"X": x, "Y": y}, {"axis": -1}, "bool" if function in _TRUTH else x.dtype)
+        return _append(_BINARY[function], {"X": x, "Y": y}, {"axis": -1}, "bool" if function in _BOOLEAN else x.dtype)
     return call
 
 
-def _reducing(function: str) -> Callable[..., Any]:
+def _reduction(function: str) -> Callable[..., Any]:
     def call(x: Any, axis: Any = None, dtype: Any = None, keepdim: bool = False, name: str | None = None) -> Any:
         axes = [] if axis is None else list(axis) if isinstance(axis, (list, tuple)) else [axis]
         attributes = {"dim": axes or [0], "keep_dim": keepdim, "reduce_all": not axes or len(axes) == len(x.shape)}
-        summed = _append(_REDUCING[function], {"X": x}, attributes, "bool" if function in _TRUTH else x.dtype)
-        return summed if dtype is None else summed.astype(dtype)
+        reduced = _append(_REDUCTIONS[function], {"X": x}, attributes, "bool" if function in _BOOLEAN else x.dtype)
+        return reduced if dtype is None else reduced.astype(dtype)
 
     def without_dtype(x: Any, axis: Any = None, keepdim: bool = False, name: str | None = None) -> Any:
         return call(x, axis, None, keepdim)
@@ -108,3 +106,10 @@ def _gelu(x: Any, approximate: bool = False, name: str | None = None) -> Any:
 
 def _softplus(x: Any, beta: float = 1.0, threshold: float = 20.0, name: str | None = None) -> Any:
     return _append("softplus", {"X": x}, {"beta": float(beta), "threshold": float(threshold)}, x.dtype)
+
+
+# Each has the signature of the function of the same name in `paddle._C_ops` and of the method of `Variable`.
+SUPPLIED_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{name: _unary(name) for name in _UNARY}, **{name: _binary(name) for name in _BINARY},
+    **{name: _reduction(name) for name in _REDUCTIONS},
+    "matmul": _matmul, "argmax": _argmax, "gelu": _gelu, "softplus": _softplus}

@@ -14,7 +14,7 @@ def fit(digits, path, resume=None):
     callbacks = [sparsity, Checkpoints(path.parent), EvaluationLog(path, ("acc",))]
     with paddle.utils.unique_name.guard():
         classifier(Pointwise()).fit(*loaders, epochs=4, verbose=0,
-                                    callbacks=[ResumableCallbacks(callbacks, *loaders, resume=resume)])
+                                    callbacks=[ResumableCallbacks(callbacks, loaders[0], loaders[1], resume=resume)])
 
 
 def test_each_evaluation_is_logged_with_its_sparsity(first_digits, tmp_path):

@@ -2,6 +2,8 @@
 
 import hashlib
 import itertools
+import subprocess
+import sys
 import warnings
 
 import paddle
@@ -120,6 +122,22 @@ def test_what_the_warning_recommends_keeps_the_zeros(first_digits):
             warnings.filterwarnings("error", message="this network was pruned")
             classifier(network).fit(first_digits, batch_size=40, verbose=0, callbacks=[callback])
         assert measure_sparsity(network, callback.pruner.plan).ratio == 0.75
+
+
+def test_the_first_callback_of_a_process_may_be_created_in_the_call_of_fit(tmp_path):
+    code = """
+import paddle
+from paddle_sparse_cb import SparsityCallback, measure_sparsity
+network = paddle.nn.Linear(8, 4)
+model = paddle.Model(network)
+model.prepare(paddle.optimizer.SGD(0.1, parameters=network.parameters()), paddle.nn.CrossEntropyLoss())
+data = paddle.io.TensorDataset([paddle.rand([8, 8]), paddle.zeros([8, 1], "int64")])
+model.fit(data, batch_size=4, verbose=0, callbacks=[
+    SparsityCallback(pruning_epochs=0, prune_params_type=None)])
+print(measure_sparsity(network).ratio)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.split() == ["0.75"], done.stderr
 
 
 def test_two_pruners_or_averages_in_one_fit_are_an_error(first_digits):

@@ -6,7 +6,7 @@ from paddle import nn
 from paddle.static import InputSpec
 
 from paddle_sparse_cb import GMPPruner, HookContext, InputError, make_plan, measure_sparsity
-from paddle_sparse_cb.deploy import Export, OptimizeLite, QuantizeInt8, require, verify
+from paddle_sparse_cb.deploy import Export, OptimizeLite, QuantizeInt8, fail_on_mismatch, verify
 from paddle_sparse_cb.deploy.export import export
 from paddle_sparse_cb.deploy.lite.nb import read_nb
 from paddle_sparse_cb.deploy.quantize import quantize
@@ -15,10 +15,10 @@ from paddle_sparse_cb.utils.weight_files import load_inference
 
 SPEC = [InputSpec([1, 3, 32, 32], "float32", "image")]
 
-needs_paddle2 = pytest.mark.skipif(PADDLE3, reason="Paddle 3 quantises no model for Paddle-Lite")
+needs_paddle2 = pytest.mark.skipif(PADDLE3, reason="Paddle 3 cannot quantize a model for Paddle-Lite")
 
 
-def pruned(network, folder, ratio):
+def prune(network, folder, ratio):
     plan = make_plan(network, SPEC)
     GMPPruner(network, ratio=ratio, local_sparsity=True, plan=plan,
               configs={"initial_ratio": ratio, "pruning_steps": 1}).step()
@@ -36,9 +36,9 @@ def samples(count=4):
 
 @needs_paddle2
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU6()])
-def test_a_sparse_int8_file_holds_the_zeros_of_the_network_and_is_smaller(activation, tmp_path):
-    context = pruned(with_activation(activation), tmp_path, 0.9)
-    for hook in (Export(SPEC), QuantizeInt8(samples()), OptimizeLite(), verify, require):
+def test_the_sparse_int8_file_passes_verification_and_is_the_smallest(activation, tmp_path):
+    context = prune(with_activation(activation), tmp_path, 0.9)
+    for hook in (Export(SPEC), QuantizeInt8(samples()), OptimizeLite(), verify, fail_on_mismatch):
         hook(context)
     assert {path.name for path in tmp_path.glob("*.nb")} == {"model_dense.nb", "model_sparse.nb", "model_int8_dense.nb",
                                                             "model_int8_sparse.nb"}
@@ -51,60 +51,62 @@ def test_a_sparse_int8_file_holds_the_zeros_of_the_network_and_is_smaller(activa
 
 
 @needs_paddle2
-def test_the_int8_model_computes_nearly_the_same_with_the_same_zeros(tmp_path):
-    context = pruned(with_activation(nn.ReLU()), tmp_path, 0.75)
+def test_zeros_stay_zero_and_the_outputs_are_close(tmp_path):
+    context = prune(with_activation(nn.ReLU()), tmp_path, 0.75)
     calibration = samples(16)
     Export(SPEC)(context)
     prefix = quantize(context.artefacts["inference"], tmp_path / "int8" / "model", calibration)
-    own, quantised = load_inference(context.artefacts["inference"]), load_inference(prefix)
+    own, quantized = load_inference(context.artefacts["inference"]), load_inference(prefix)
     for layer in context.plan.pruned:
-        assert not (quantised[layer.name][own[layer.name] == 0]).any()
-        np.testing.assert_array_equal(quantised[layer.name], np.round(quantised[layer.name]))
+        assert not (quantized[layer.name][own[layer.name] == 0]).any()
+        np.testing.assert_array_equal(quantized[layer.name], np.round(quantized[layer.name]))
     image = calibration[0]["image"][None]
-    expected, found = run_exported(context.artefacts["inference"], image)[0], run_exported(prefix, image)[0]
-    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
-    assert np.abs(found - expected).max() > 0
+    expected, output = run_exported(context.artefacts["inference"], image)[0], run_exported(prefix, image)[0]
+    assert np.abs(output - expected).max() < 0.05 * np.abs(expected).max()
+    assert np.abs(output - expected).max() > 0
 
 
-@pytest.mark.parametrize(("activation", "kind"), [(nn.Hardswish(), "hard_swish"), (nn.LeakyReLU(), "leaky_relu")])
-def test_an_activation_that_lite_scales_twice_is_refused(activation, kind, tmp_path):
-    context = pruned(with_activation(activation), tmp_path, 0.9)
+@pytest.mark.parametrize(("activation", "op_type"), [(nn.Hardswish(), "hard_swish"), (nn.LeakyReLU(), "leaky_relu")])
+def test_an_activation_that_paddle_lite_scales_twice_is_refused(activation, op_type, tmp_path):
+    context = prune(with_activation(activation), tmp_path, 0.9)
     Export(SPEC)(context)
-    with pytest.raises(InputError, match=f"no sparse INT8 model of a network with {kind}: .* wrong results"):
+    with pytest.raises(InputError, match=f"a network with {op_type} cannot be INT8 and sparse: .* wrong results"):
         QuantizeInt8(samples())(context)
     assert "inference_int8" not in context.artefacts
 
 
 @needs_paddle2
-def test_it_is_refused_for_a_quantised_model_of_someone_else_too(tmp_path):
+def test_it_is_refused_in_a_model_quantized_elsewhere_too(tmp_path):
     prefix = export(with_activation(nn.Hardswish()), tmp_path / "model", SPEC)
-    quantised = quantize(prefix, tmp_path / "int8" / "model", samples())
-    context = pruned(with_activation(nn.Hardswish()), tmp_path, 0.9)
-    context.artefacts.update(inference=prefix, inference_int8=quantised)
-    with pytest.raises(InputError, match="int8/model.pdmodel: no sparse INT8 model of a network with hard_swish"):
+    quantized = quantize(prefix, tmp_path / "int8" / "model", samples())
+    context = prune(with_activation(nn.Hardswish()), tmp_path, 0.9)
+    context.artefacts.update(inference=prefix, inference_int8=quantized)
+    with pytest.raises(InputError, match="int8/model.pdmodel: a network with hard_swish cannot be INT8 and sparse"):
         OptimizeLite()(context)
 
 
 @needs_paddle2
-def test_below_80_percent_it_warns_that_the_file_is_larger(tmp_path, capsys):
-    context = pruned(with_activation(nn.ReLU()), tmp_path, 0.7)
-    for hook in (Export(SPEC), QuantizeInt8(samples()), OptimizeLite(), verify, require):
+def test_below_80_percent_zeros_a_warning_says_that_the_sparse_file_is_larger(tmp_path, capsys):
+    context = prune(with_activation(nn.ReLU()), tmp_path, 0.7)
+    for hook in (Export(SPEC), QuantizeInt8(samples()), OptimizeLite(), verify, fail_on_mismatch):
         hook(context)
-    assert "warning: 70% zeros: below some 80% a sparse INT8 file is larger" in capsys.readouterr().out
+    assert "warning: 70% zeros: below about 80% a sparse INT8 file is larger" in capsys.readouterr().out
     assert context.checks["nb_int8"]["sparse_bytes"] > context.checks["nb_int8"]["dense_bytes"]
 
 
 @needs_paddle2
-def test_samples_that_do_not_fit_are_named(tmp_path):
+def test_samples_that_do_not_match_the_inputs_are_refused(tmp_path):
     prefix = export(with_activation(nn.ReLU()), tmp_path / "model", SPEC)
-    with pytest.raises(InputError, match="no samples to measure"):
+    with pytest.raises(InputError, match="no samples to calibrate with"):
         quantize(prefix, tmp_path / "int8" / "model", [])
-    with pytest.raises(InputError, match=r"a sample has .*\(3, 16, 16\).* takes, without the batch, .*\(3, 32, 32\)"):
-        quantize(prefix, tmp_path / "int8" / "model", [{"image": np.zeros((3, 16, 16), "float32")}])
+    with pytest.raises(InputError, match=r"sample 1 has shapes .*\(3, 16, 16\).* without the batch dimension .*"
+                                         r"\(3, 32, 32\)"):
+        quantize(prefix, tmp_path / "int8" / "model", [*samples(1), {"image": np.zeros((3, 16, 16), "float32")}])
 
 
-@pytest.mark.skipif(not PADDLE3, reason="Paddle 2 can")
-def test_on_paddle_3_the_error_says_where_to_go(tmp_path):
+@pytest.mark.skipif(not PADDLE3, reason="Paddle 2 can quantize")
+def test_on_paddle_3_the_error_names_the_version_to_use(tmp_path):
     prefix = export(with_activation(nn.ReLU()), tmp_path / "model", SPEC)
-    with pytest.raises(PipelineError, match=f"Paddle {paddle.__version__} quantises no model for Paddle-Lite; .*2.6.2"):
+    message = f"Paddle {paddle.__version__} cannot quantize a model for Paddle-Lite; .*2.6.2"
+    with pytest.raises(PipelineError, match=message):
         quantize(prefix, tmp_path / "int8" / "model", samples())

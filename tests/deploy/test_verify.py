@@ -8,16 +8,15 @@ from paddle import nn
 from paddle.static import InputSpec
 
 from paddle_sparse_cb import GMPPruner, HookContext, InputError, PrunePlan, make_plan, measure_sparsity
-from paddle_sparse_cb.deploy.export import Export
-from paddle_sparse_cb.deploy.lite.optimizer import OptimizeLite
-from paddle_sparse_cb.deploy.verify import check_arrays, print_verification, require, verify
+from paddle_sparse_cb.deploy import Export, OptimizeLite, fail_on_mismatch, print_verification, verify
+from paddle_sparse_cb.deploy.verify import check_arrays, describe
 from paddle_sparse_cb.errors import PipelineError
 from paddle_sparse_cb.utils.legacy_programs import legacy_program_format
 
 SPEC = [InputSpec([1, 1, 8, 8], "float32", "x")]
 
 
-def prepared(network, folder):
+def prune(network, folder):
     plan = make_plan(network, SPEC)
     GMPPruner(network, ratio=0.75, local_sparsity=True, plan=plan,
               configs={"initial_ratio": 0.75, "pruning_steps": 1}).step()
@@ -28,102 +27,124 @@ def prepared(network, folder):
 
 @pytest.fixture
 def context(network, tmp_path):
-    return prepared(network, tmp_path)
+    """A pruned network with its checkpoint."""
+    return prune(network, tmp_path)
 
 
-def test_zeros_are_found_in_every_file(context):
-    for hook in (Export(SPEC), OptimizeLite(), verify, require):
-        hook(context)
-    assert set(context.checks) == {"pdparams", "pdiparams", "nb"}
-    assert context.checks["pdparams"]["sparsity"] == context.checks["pdiparams"]["sparsity"] == 0.75
-    assert context.checks["nb"]["sparse_convs"] == context.checks["nb"]["planned"] == 2
-
-
-def made(context):
+def deploy(context):
     for hook in (Export(SPEC), OptimizeLite(), verify):
         hook(context)
     return context
 
 
-def test_each_layer_of_the_file_is_listed_with_its_zeros_and_its_kernel(context, capsys):
-    layers = made(context).checks["nb"]["layers"]
+@pytest.fixture
+def deployed(context):
+    """The same with its exported model and `.nb` files, verified."""
+    return deploy(context)
+
+
+def test_every_file_of_a_pruned_network_passes(deployed):
+    fail_on_mismatch(deployed)
+    assert set(deployed.checks) == {"pdparams", "pdiparams", "nb"}
+    assert deployed.checks["pdparams"]["sparsity"] == deployed.checks["pdiparams"]["sparsity"] == 0.75
+    assert deployed.checks["nb"]["sparse_convs"] == deployed.checks["nb"]["planned"] == 2
+
+
+def test_each_layer_is_listed_with_its_zeros_and_its_kernel(deployed, capsys):
+    layers = deployed.checks["nb"]["layers"]
     assert [(layer["name"], layer["zeros"], layer["kernel"]) for layer in layers] == [
         ("stem.0.weight", 0, "dense"), ("depthwise.weight", 0, "dense"), ("expand.weight", 768, "sparse"),
         ("squeeze.1.weight", 0, "dense"), ("squeeze.3.weight", 0, "dense"), ("project.weight", 1536, "sparse"),
         ("strided.weight", 0, "dense")]
-    print_verification(context)
+    print_verification(deployed)
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("project.weight"))
     assert row.split() == ["project.weight", "32x64x1x1", "1,536", "1,536", "1,536", "1,536", "sparse", "pruned"]
 
 
-def test_layers_that_lite_merges_are_told_from_dense_ones(tmp_path):
+def test_each_result_says_what_was_compared_and_what_was_not(deployed, capsys):
+    print_verification(deployed)
+    lines = capsys.readouterr().out.splitlines()[-3:]
+    weights = ("ok: 75.0000% zeros in the pruned weights, target 75.0000% (pruned weights compared with the network "
+               "bit for bit; other tensors not checked)")
+    assert lines[:2] == [f"pdparams: {weights}", f"pdiparams: {weights}"]
+    assert lines[2].startswith("nb: ok: 2 of 2 planned layers run sparse; 2 of 7 convolutions; ")
+    assert lines[2].endswith(" (zeros compared with the network, pruned weights with the dense file; other tensors and "
+                             "outputs not checked)")
+
+
+def test_a_tensor_that_is_not_pruned_is_not_checked(deployed):
+    """As the results say."""
+    state = {name: value.numpy() for name, value in deployed.network.state_dict().items()}
+    state["stem.0.weight"] = state["stem.0.weight"] + 1
+    paddle.save(state, str(deployed.artefacts["pdparams"]))
+    verify(deployed)
+    fail_on_mismatch(deployed)
+
+
+def test_layers_that_paddle_lite_has_merged_are_told_from_dense_ones(tmp_path):
     network = nn.Sequential(nn.Conv2D(1, 16, 3), nn.ReLU(), conv(16, 16), conv(16, 72), nn.ReLU(), nn.Conv2D(72, 8, 1))
-    context = prepared(network, tmp_path)
+    context = prune(network, tmp_path)
     context.artefacts["inference"] = tmp_path / "inference" / "model"
     network.eval()
     with legacy_program_format():
-        paddle.jit.save(network, str(context.artefacts["inference"]), SPEC)  # as `Export` would not
+        paddle.jit.save(network, str(context.artefacts["inference"]), SPEC)  # without the patches of `Export`
     OptimizeLite()(context)
     verify(context)
     assert [layer["kernel"] for layer in context.checks["nb"]["layers"]] == ["dense", "merged", "merged", "sparse"]
-    with pytest.raises(PipelineError, match="1 of 3 planned layers run sparse; .*; dense: 2.weight, 3.weight$"):
-        require(context)
+    with pytest.raises(PipelineError, match=r"1 of 3 planned layers run sparse; .*; dense: 2.weight, 3.weight \(zeros"):
+        fail_on_mismatch(context)
 
 
-def test_a_layer_that_runs_dense_is_named_although_its_zeros_are_right(context):
-    made(context)
-    project = next(layer for layer in context.plan.layers if layer.name == "strided.weight")
-    context.plan = PrunePlan((*context.plan.pruned, replace(project, pruned=True)))
-    verify(context)
-    assert context.checks["nb"]["dense_layers"] == ["strided.weight"]
-    with pytest.raises(PipelineError, match=r"2 of 3 planned layers run sparse; .*; dense: strided.weight$"):
-        require(context)
+def test_a_planned_layer_that_runs_dense_fails_and_is_named(deployed):
+    strided = next(layer for layer in deployed.plan.layers if layer.name == "strided.weight")
+    deployed.plan = PrunePlan((*deployed.plan.pruned, replace(strided, pruned=True)))
+    verify(deployed)
+    assert deployed.checks["nb"]["dense_layers"] == ["strided.weight"]
+    with pytest.raises(PipelineError, match=r"2 of 3 planned layers run sparse; .*; dense: strided.weight \(zeros"):
+        fail_on_mismatch(deployed)
 
 
-def test_a_dense_file_in_the_place_of_the_sparse_one_does_not_pass(context):
-    made(context)
-    context.artefacts["nb_sparse"] = context.artefacts["nb_dense"]
-    verify(context)
-    with pytest.raises(PipelineError, match=r"model_dense.nb: 0 of 2 planned layers run sparse; (\S+) bytes, dense \1;"):
-        require(context)
+def test_a_dense_file_in_place_of_the_sparse_one_fails(deployed):
+    deployed.artefacts["nb_sparse"] = deployed.artefacts["nb_dense"]
+    verify(deployed)
+    with pytest.raises(PipelineError, match=r"model_dense.nb: 0 of 2 planned layers run sparse; 0 of 7 convolutions; "
+                                            r"(\S+) bytes, dense \1;"):
+        fail_on_mismatch(deployed)
 
 
 @pytest.mark.parametrize("file", ["nb_dense", "nb_sparse"])
-def test_a_file_of_other_weights_does_not_pass(context, file):
-    made(context)
-    weight = context.network.expand.weight
-    kept = weight.numpy()
-    weight.set_value(np.where(kept == 0, 0, kept * 2) if file == "nb_dense" else np.roll(kept, 1))
-    other = HookContext(context.network, context.output / "other", context.plan, context.sparsity, 0.75)
-    made(other)
-    weight.set_value(kept)
-    context.artefacts[file] = other.artefacts[file]
-    verify(context)
-    assert context.checks["nb"]["sparse_convs"] == 2
-    with pytest.raises(PipelineError, match="other weights than the network's in expand.weight"):
-        require(context)
+def test_a_file_with_other_weights_fails(deployed, file):
+    weight = deployed.network.expand.weight
+    original = weight.numpy()
+    weight.set_value(np.where(original == 0, 0, original * 2) if file == "nb_dense" else np.roll(original, 1))
+    other = deploy(HookContext(deployed.network, deployed.output / "other", deployed.plan, deployed.sparsity, 0.75))
+    weight.set_value(original)
+    deployed.artefacts[file] = other.artefacts[file]
+    verify(deployed)
+    assert deployed.checks["nb"]["sparse_convs"] == 2
+    with pytest.raises(PipelineError, match="weights differ in expand.weight"):
+        fail_on_mismatch(deployed)
 
 
-def test_a_file_made_for_an_input_of_another_size_does_not_pass(context):
-    made(context)
-    Export([InputSpec([1, 1, 16, 16], "float32", "x")])(context)
-    with pytest.raises(InputError, match=r"model_sparse.nb: .* on an input of 256 pixels: .* offsets are others"):
-        verify(context)
+def test_a_file_for_another_input_size_is_refused(deployed):
+    Export([InputSpec([1, 1, 16, 16], "float32", "x")])(deployed)
+    with pytest.raises(InputError, match=r"model_sparse.nb: .* on an input of 256 pixels: .* offsets do not match"):
+        verify(deployed)
 
 
-def test_a_checkpoint_with_one_zero_too_few_does_not_pass(context):
-    network = context.network
-    state = {name: value.numpy() for name, value in network.state_dict().items()}
+def test_a_checkpoint_with_one_zero_too_few_fails(context):
+    state = {name: value.numpy() for name, value in context.network.state_dict().items()}
     weight = state["expand.weight"]
     weight[tuple(np.argwhere(weight == 0)[0])] = 1e-9
     paddle.save(state, str(context.artefacts["pdparams"]))
     verify(context)
     assert context.checks["pdparams"]["wrong"] == ["expand.weight"]
-    with pytest.raises(PipelineError, match=r"pdparams: 74.9674% zeros .* other weights than .* in expand.weight"):
-        require(context)
+    assert describe(context.checks["pdparams"]).startswith("FAILED: 74.9674% zeros")
+    with pytest.raises(PipelineError, match=r"^pdparams: 74.9674% zeros .*; weights differ in expand.weight \(pruned"):
+        fail_on_mismatch(context)
 
 
-def test_the_same_zeros_in_other_places_do_not_pass(context):
+def test_as_many_zeros_in_other_positions_fail(context):
     state = {name: value.numpy() for name, value in context.network.state_dict().items()}
     state["expand.weight"] = np.roll(state["expand.weight"], 1)
     paddle.save(state, str(context.artefacts["pdparams"]))
@@ -133,19 +154,18 @@ def test_the_same_zeros_in_other_places_do_not_pass(context):
     assert not context.checks["pdparams"]["ok"]
 
 
-def test_a_layer_that_runs_dense_does_not_pass(context):
+def test_a_network_whose_planned_layer_is_not_sparse_fails(context):
     context.network.project.weight.set_value(paddle.rand(context.network.project.weight.shape))
     context.artefacts.clear()
-    for hook in (Export(SPEC), OptimizeLite(), verify):
-        hook(context)
+    deploy(context)
     assert context.checks["pdiparams"]["sparsity"] < 0.75
     assert context.checks["nb"]["sparse_convs"] == 1
     del context.checks["pdiparams"]
     with pytest.raises(PipelineError, match=r"model_sparse.nb: 1 of 2 planned layers run sparse"):
-        require(context)
+        fail_on_mismatch(context)
 
 
-def test_a_missing_weight_does_not_pass(context):
+def test_missing_weights_fail_and_are_named(context):
     result = check_arrays(context, {})
     assert not result["ok"]
     assert result["wrong"] == ["expand.weight", "project.weight"]

@@ -1,3 +1,4 @@
+import functools
 import tracemalloc
 
 import numpy as np
@@ -26,7 +27,7 @@ def is_on_host(layers, count):
         scratch[:len(layer)] = layer
         return scratch[:len(layer)]
 
-    drop_smallest([lambda layer=layer: scores(layer) for layer in layers], kept, count)
+    drop_smallest([functools.partial(scores, layer) for layer in layers], kept, count)
     return ~np.concatenate(kept)
 
 

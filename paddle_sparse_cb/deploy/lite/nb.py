@@ -1,8 +1,8 @@
-"""Reads the `.nb` of Paddle-Lite's optimizer: its operators, and the weights as they are stored.
+"""Reads the `.nb` file of Paddle-Lite's optimizer: its operators, and its weights as they are stored.
 
-The file is a program and the parameters one after another, each a flatbuffer (Paddle-Lite 2.13:
-lite/model_parser/model_parser.cc, lite/model_parser/flatbuffers/*.fbs and io.cc). A sparse convolution is stored as
-its non-zeros and the steps between them in the image (lite/core/optimizer/mir/sparse_conv_detect_pass.cc).
+The file contains a program followed by the parameters, each a flatbuffer (Paddle-Lite 2.13:
+lite/model_parser/model_parser.cc, lite/model_parser/flatbuffers/*.fbs and io.cc). A sparse convolution is stored as its
+non-zeros and the byte distances between them in the input (lite/core/optimizer/mir/sparse_conv_detect_pass.cc).
 """
 
 from __future__ import annotations
@@ -16,41 +16,41 @@ import numpy as np
 
 from ...errors import InputError
 
-# Paddle-Lite's VarType: the types that weights and offsets have.
+# Paddle-Lite's VarType: the types of weights and offsets.
 _DTYPES = {2: "<i4", 3: "<i8", 4: "<f2", 5: "<f4", 21: "i1"}
-_VERSION = 2  # of the layout, which is the file's first number
+_LAYOUT_VERSION = 2  # the first number in the file
 
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator of the optimized program.
+    """An operator of an optimized program.
 
     Attributes:
-        kind: such as `conv2d` or `sparse_conv2d`.
-        inputs: parameter to the variable it is, such as `Filter` to `conv2d_0.w_0`.
-        attributes: the integers among its attributes, `first_ic` for one.
+        type: such as `conv2d` or `sparse_conv2d`.
+        inputs: the variable of each input, such as `conv2d_0.w_0` of `Filter`.
+        attributes: the integer attributes, such as `first_ic`.
     """
 
-    kind: str
+    type: str
     inputs: dict[str, str]
     attributes: dict[str, int]
 
     @property
     def sparse(self) -> bool:
-        """Whether it has a sparse kernel."""
-        return self.kind == "sparse_conv2d"
+        """Whether the operator has a sparse kernel."""
+        return self.type == "sparse_conv2d"
 
     @property
-    def weight(self) -> str | None:
-        """The variable that held a convolution's weight in the exported program; None for another operator."""
+    def weight_variable(self) -> str | None:
+        """The variable of a convolution's weight in the exported program; None for other operators."""
         if self.sparse:
             return self.inputs["NonZeroWeights"][: -len("_nonzeros_output")]
-        return self.inputs["Filter"] if self.kind in ("conv2d", "depthwise_conv2d") else None
+        return self.inputs["Filter"] if self.type in ("conv2d", "depthwise_conv2d") else None
 
 
 @dataclass(frozen=True)
-class Optimized:
-    """What a `.nb` holds: its operators in order, and its parameters by the names of their variables."""
+class OptimizedModel:
+    """The content of a `.nb` file: its operators in order, and its parameters by variable."""
 
     path: Path
     operators: tuple[Operator, ...]
@@ -58,70 +58,90 @@ class Optimized:
 
     @property
     def convolutions(self) -> dict[str, Operator]:
-        """The convolutions by the variable of their weight."""
-        return {op.weight: op for op in self.operators if op.weight is not None}
+        """The convolutions by the variable of their weight in the exported program."""
+        return {op.weight_variable: op for op in self.operators if op.weight_variable is not None}
 
-    def weight(self, operator: Operator, shape: tuple[int, ...], pixels: int) -> np.ndarray:
-        """The weight of a convolution as the file holds it, that of a sparse kernel with its zeros put back.
+    def decode_weight(self, operator: Operator, shape: tuple[int, ...], pixels: int) -> np.ndarray:
+        """Returns the weight of a convolution as stored; zeros left out by a sparse kernel are filled in.
 
         Args:
             operator: one of `convolutions`.
-            shape: of the weight in the exported program.
-            pixels: height times width of the convolution's input; a sparse kernel's offsets hold it.
+            shape: the shape of the weight in the exported program.
+            pixels: height times width of the convolution's input, which the offsets of a sparse kernel depend on.
 
         Raises:
-            InputError: the weight has another shape, or the offsets of a sparse kernel lead out of it or between its
-                channels: it was made for an input of another size.
+            InputError: the weight has another shape, or the offsets of a sparse kernel are not those of an input with
+                that number of pixels.
         """
         try:
             if operator.sparse:
-                return self._sparse_weight(operator, shape, pixels)
+                return self._decode_sparse(operator, shape, pixels)
             return self.parameters[operator.inputs["Filter"]].reshape(shape)
         except (ValueError, KeyError, IndexError) as error:
-            raise InputError(f"{self.path}: {operator.weight} is not a weight of shape {list(shape)} on an input of "
-                             f"{pixels} pixels: {error}") from None
+            raise InputError(f"{self.path}: {operator.weight_variable} is not a weight of shape {list(shape)} on an "
+                             f"input of {pixels} pixels: {error}") from None
 
-    def _sparse_weight(self, operator: Operator, shape: tuple[int, ...], pixels: int) -> np.ndarray:
+    def _decode_sparse(self, operator: Operator, shape: tuple[int, ...], pixels: int) -> np.ndarray:
         values = self.parameters[operator.inputs["NonZeroWeights"]]
         ends = self.parameters[operator.inputs["OcNonZeros"]].tolist()
-        steps, rest = np.divmod(self.parameters[operator.inputs["Diffs"]], pixels * values.itemsize)
+        steps, remainders = np.divmod(self.parameters[operator.inputs["Diffs"]], pixels * values.itemsize)
         first, paired = operator.attributes["first_ic"], bool(operator.attributes["flag_semi"])
-        # Output channels are stored in pairs, an odd last one by itself, or each by itself; FP32 ones of the latter
-        # kind are filled up to a multiple of four values.
-        height, fill = (2, 1) if paired else (1, 4 if values.dtype == np.float32 else 1)
-        found = np.zeros(shape[:2], dtype=values.dtype)
+        # Output channels are stored in pairs (a last odd one by itself) or one by one. In the latter case the values of
+        # each FP32 channel are padded to a multiple of four.
+        rows_per_group, alignment = (2, 1) if paired else (1, 4 if values.dtype == np.float32 else 1)
+        weight = np.zeros(shape[:2], dtype=values.dtype)
         begin, column = 0, first
-        for row, end in zip(range(0, shape[0], height), ends):
+        for row, end in zip(range(0, shape[0], rows_per_group), ends):
             if end > begin:
                 columns = column + np.concatenate(([0], np.cumsum(steps[begin:end - 1])))
-                if rest[begin:end].any() or columns.min() < 0 or columns.max() >= shape[1]:
-                    raise ValueError("the sparse kernel's offsets are others")
-                rows = min(height, shape[0] - row)
-                stored = values[begin * height:begin * height + rows * (end - begin)].reshape(end - begin, rows)
-                found[row:row + rows, columns] = stored.T
-                column = first + int(steps[end - 1])  # the last step of a channel is the sum of all until there
-            begin = -(-end // fill) * fill
-        return found.reshape(shape)
+                if remainders[begin:end].any() or columns.min() < 0 or columns.max() >= shape[1]:
+                    raise ValueError("the sparse kernel's offsets do not match")
+                rows = min(rows_per_group, shape[0] - row)
+                stored = values[begin * rows_per_group:begin * rows_per_group + rows * (end - begin)]
+                weight[row:row + rows, columns] = stored.reshape(end - begin, rows).T
+                # The last step of a group is the sum of all steps so far, from the very first non-zero to that of the
+                # next group.
+                column = first + int(steps[end - 1])
+            begin = -(-end // alignment) * alignment
+        return weight.reshape(shape)
 
 
-def read_nb(path: Path) -> Optimized:
+@dataclass(frozen=True)
+class ConvolutionCount:
+    """The number of convolutions in a `.nb` file, and of those with a sparse kernel."""
+
+    total: int
+    sparse: int
+
+
+def count_convolutions(nb: Path) -> ConvolutionCount:
+    """Counts the convolutions in an optimized model; one that is called twice counts twice.
+
+    Raises:
+        InputError: see `read_nb`.
+    """
+    convolutions = [op for op in read_nb(nb).operators if op.weight_variable is not None]
+    return ConvolutionCount(len(convolutions), sum(op.sparse for op in convolutions))
+
+
+def read_nb(path: Path) -> OptimizedModel:
     """Reads an optimized model.
 
     Raises:
-        InputError: it is missing, damaged, or not of Paddle-Lite 2.13's layout.
+        InputError: the file is missing, damaged, or not in the layout of Paddle-Lite 2.13.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     data = path.read_bytes()
     try:
         version, size = struct.unpack_from("<H16xQ", data)
-        if version != _VERSION:
-            raise InputError(f"{path}: no .nb of layout {_VERSION}, which Paddle-Lite 2.13 writes")
+        if version != _LAYOUT_VERSION:
+            raise InputError(f"{path}: not a .nb file with layout {_LAYOUT_VERSION}, which Paddle-Lite 2.13 writes")
         begin = struct.calcsize("<H16xQ")
         operators = tuple(_operators(_root(data, begin)))
         for operator in operators:
-            operator.weight  # noqa: B018  a convolution without one is damaged
-        return Optimized(path, operators, dict(_parameters(data, begin + size)))
+            operator.weight_variable  # noqa: B018  raises KeyError for a convolution without a weight
+        return OptimizedModel(path, operators, dict(_parameters(data, begin + size)))
     except InputError:
         raise
     except (struct.error, IndexError, KeyError, ValueError, OverflowError) as error:
@@ -129,7 +149,7 @@ def read_nb(path: Path) -> Optimized:
 
 
 class _Table:
-    """A flatbuffer's table: its fields by their number in the schema (flatbuffers.dev, internals)."""
+    """A flatbuffer table; fields are addressed by their number in the schema (flatbuffers.dev, internals)."""
 
     def __init__(self, data: bytes, at: int) -> None:
         self._data, self._at = data, at
@@ -165,13 +185,13 @@ class _Table:
         return self.vector(field, "u1").tobytes().decode()
 
     def tables(self, field: int) -> list[_Table]:
-        return [_Table(self._data, at) for at in self._places(field)]
+        return [_Table(self._data, at) for at in self._element_offsets(field)]
 
     def strings(self, field: int) -> list[str]:
         return [self._data[at + 4:at + 4 + struct.unpack_from("<I", self._data, at)[0]].decode()
-                for at in self._places(field)]
+                for at in self._element_offsets(field)]
 
-    def _places(self, field: int) -> list[int]:
+    def _element_offsets(self, field: int) -> list[int]:
         at = self._target(field)
         offsets = self.vector(field, "<u4").tolist()
         return [] if at is None else [at + 4 + 4 * index + offset for index, offset in enumerate(offsets)]
@@ -184,9 +204,10 @@ def _root(data: bytes, begin: int) -> _Table:
 def _operators(program: _Table) -> Iterator[Operator]:
     for block in program.tables(0):
         for op in block.tables(3):
-            inputs = {one.string(0): names[0] for one in op.tables(1) if (names := one.strings(1))}
-            # Of the attributes only those of type INT; the others are not needed.
-            integers = {one.string(0): one.number(2) for one in op.tables(3) if one.number(1) == 0}
+            inputs = {slot.string(0): names[0] for slot in op.tables(1) if (names := slot.strings(1))}
+            # Only attributes of type INT (0) are needed.
+            integers = {attribute.string(0): attribute.number(2) for attribute in op.tables(3)
+                        if attribute.number(1) == 0}
             yield Operator(op.string(0), inputs, integers)
 
 

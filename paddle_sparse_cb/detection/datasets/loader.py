@@ -20,6 +20,7 @@ from ..config import create
 from ..network import EVAL_FIELDS, TRAIN_FIELDS
 from .batches import CollateBatch, TransformSample, error_message
 from .dataset import build_dataset
+from .workers import block_signals, leave_process_group
 
 
 def build_loader(registry: Any, split: str) -> SeededLoader:
@@ -63,6 +64,9 @@ def build_loader(registry: Any, split: str) -> SeededLoader:
 class SeededLoader(DataLoader):
     """A DataLoader over a `SeededDataset` in the order of a `SeededBatchSampler`, collated by `CollateBatch`."""
 
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, worker_init_fn=leave_process_group, **keywords)
+
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Sets the epoch of the next pass and its first batch."""
         self.dataset.epoch = epoch
@@ -76,7 +80,9 @@ class SeededLoader(DataLoader):
         """
         if self.batch_sampler.first_batch >= len(self):  # starts no worker processes
             return
-        for batch in super().__iter__():
+        with block_signals():
+            batches = super().__iter__()
+        for batch in batches:
             message = error_message(batch)
             if message:
                 raise InputError(message)

@@ -16,7 +16,7 @@ SPEC = [InputSpec([1, 3, 10, 6], "float32", "x")]
 
 
 def pruned(rows, columns, block, empty=()):
-    """A 1x1 convolution at some 75%, in blocks of output channels, with some of these all zero."""
+    """A network with a 1x1 convolution of about 75% zeros in blocks of channels; those in `empty` are all zero."""
     network = nn.Sequential(nn.Conv2D(3, columns, 3, padding=1), nn.ReLU(), nn.Conv2D(columns, rows, 1), nn.ReLU())
     kept = np.repeat(np.random.rand(-(-rows // block), columns) < 0.25, block, axis=0)[:rows]
     kept[list(empty)] = False
@@ -28,7 +28,7 @@ def pruned(rows, columns, block, empty=()):
     (32, 16, 1, ()), (33, 16, 1, ()), (31, 24, 1, (0, 1)), (40, 16, 1, (5, 6, 7, 38, 39)), (9, 7, 1, ()),
     (32, 16, 2, ()), (33, 16, 2, ()), (31, 24, 2, (0, 1)), (40, 16, 2, (6, 7, 38, 39)),
 ])
-def test_every_weight_is_found_in_the_file_where_the_network_has_it(tmp_path, rows, columns, block, empty):
+def test_the_weights_decoded_from_the_file_are_the_networks(tmp_path, rows, columns, block, empty):
     network = pruned(rows, columns, block, empty)
     prefix = export(network, tmp_path / "model", SPEC)
     program = read_program(prefix)
@@ -38,22 +38,22 @@ def test_every_weight_is_found_in_the_file_where_the_network_has_it(tmp_path, ro
             convolution = program.convolutions[name]
             operator = model.convolutions[convolution.variable]
             assert operator.sparse == (sparse and name == "2.weight")
-            stored = model.weight(operator, convolution.shape, convolution.pixels)
+            stored = model.decode_weight(operator, convolution.shape, convolution.pixels)
             np.testing.assert_array_equal(stored, weight.numpy())
     assert program.convolutions["2.weight"].pixels == 60
 
 
-def test_a_file_for_an_input_of_another_size_is_refused(tmp_path):
+def test_offsets_for_an_input_of_another_size_are_refused(tmp_path):
     prefix = export(pruned(32, 16, 1), tmp_path / "model", SPEC)
     model = read_nb(optimize(prefix, tmp_path / "model.nb", sparse=True))
     operator = next(one for one in model.operators if one.sparse)
     with pytest.raises(InputError, match=r"model.nb: .* is not a weight of shape \[32, 16, 1, 1\] on an input of 61"):
-        model.weight(operator, (32, 16, 1, 1), 61)
+        model.decode_weight(operator, (32, 16, 1, 1), 61)
     with pytest.raises(InputError, match=r"is not a weight of shape \[32, 8, 1, 1\]"):
-        model.weight(operator, (32, 8, 1, 1), 60)
+        model.decode_weight(operator, (32, 8, 1, 1), 60)
 
 
-def test_a_damaged_file_is_an_error_or_other_content_but_never_a_crash(tmp_path):
+def test_a_damaged_file_raises_input_error_or_reads_differently_but_never_crashes(tmp_path):
     prefix = export(pruned(32, 16, 1), tmp_path / "model", SPEC)
     path = optimize(prefix, tmp_path / "model.nb", sparse=True)
     whole, random, read = bytearray(path.read_bytes()), np.random.RandomState(0), 0
@@ -69,29 +69,29 @@ def test_a_damaged_file_is_an_error_or_other_content_but_never_a_crash(tmp_path)
         with contextlib.suppress(InputError):
             model = read_nb(path)
             for operator in model.operators:
-                if operator.weight is not None:
-                    model.weight(operator, (32, 16, 1, 1), 60)
+                if operator.weight_variable is not None:
+                    model.decode_weight(operator, (32, 16, 1, 1), 60)
             read += 1
     assert read < 300
 
 
-def test_what_is_no_nb_is_named(tmp_path):
-    (tmp_path / "thesis.nb").write_bytes(b"years of work" * 10)
-    with pytest.raises(InputError, match=r"thesis.nb: no .nb of layout 2"):
-        read_nb(tmp_path / "thesis.nb")
+def test_a_file_that_is_not_a_nb_is_refused_by_name(tmp_path):
+    (tmp_path / "notes.nb").write_bytes(b"not a model" * 10)
+    with pytest.raises(InputError, match=r"notes.nb: not a .nb file with layout 2"):
+        read_nb(tmp_path / "notes.nb")
     with pytest.raises(InputError, match=r"none.nb: no such file"):
         read_nb(tmp_path / "none.nb")
 
 
-def test_the_optimizer_writes_the_layout_that_is_read_here(tmp_path):
+def test_the_optimizer_writes_the_layout_that_is_read(tmp_path):
     prefix = export(nn.Conv2D(3, 4, 1), tmp_path / "model", SPEC)
     model = read_nb(optimize(prefix, tmp_path / "model.nb", sparse=False, optimizer=find_optimizer()))
-    assert [one.kind for one in model.operators if one.weight] == ["conv2d"]
+    assert [one.type for one in model.operators if one.weight_variable] == ["conv2d"]
     assert {str(array.dtype) for array in model.parameters.values()} == {"float32"}
     assert paddle.in_dynamic_mode()
 
 
-def test_a_convolution_without_its_weight_is_a_damaged_file(tmp_path):
+def test_a_convolution_without_a_weight_is_refused_as_damage(tmp_path):
     path = optimize(export(pruned(32, 16, 1), tmp_path / "model", SPEC), tmp_path / "model.nb", sparse=True)
     for name in (b"NonZeroWeights", b"Filter"):
         whole = path.read_bytes()

@@ -9,9 +9,8 @@ from paddle.static import InputSpec
 from paddle_sparse_cb import GMPPruner, InputError, make_plan
 from paddle_sparse_cb.deploy.export import export
 from paddle_sparse_cb.deploy.lite import optimizer as lite
-from paddle_sparse_cb.deploy.lite.prediction import check_runs_sparse
+from paddle_sparse_cb.deploy.lite.nb import ConvolutionCount, count_convolutions
 from paddle_sparse_cb.errors import PipelineError
-from paddle_sparse_cb.pruning.min_sparsity import min_sparsity
 
 SPEC = [InputSpec([1, 1, 8, 8], "float32", "x")]
 
@@ -23,51 +22,49 @@ def optimizer():
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A network at exactly Paddle-Lite's threshold, 60%, exported."""
+    """A network at exactly Paddle-Lite's threshold, 60% zeros, exported."""
     network = Pointwise()
     GMPPruner(network, ratio=0.6, local_sparsity=True, plan=make_plan(network, SPEC),
               configs={"initial_ratio": 0.6, "pruning_steps": 1}).step()
     return export(network, tmp_path_factory.mktemp("lite") / "inference" / "model", SPEC)
 
 
-def test_every_planned_layer_runs_sparse_at_the_threshold_itself(exported, optimizer, tmp_path):
+def test_every_planned_layer_runs_sparse_at_exactly_the_threshold(exported, optimizer, tmp_path):
     nb = lite.optimize(exported, tmp_path / "sparse.nb", sparse=True, optimizer=optimizer)
-    assert lite.count_convolutions(nb) == lite.Convolutions(total=7, sparse=2)
+    assert count_convolutions(nb) == ConvolutionCount(total=7, sparse=2)
 
 
-def test_without_the_flag_nothing_runs_sparse(exported, optimizer, tmp_path):
+def test_nothing_runs_sparse_in_a_dense_file(exported, optimizer, tmp_path):
     nb = lite.optimize(exported, tmp_path / "dense.nb", sparse=False, optimizer=optimizer)
-    assert lite.count_convolutions(nb) == lite.Convolutions(total=7, sparse=0)
+    assert count_convolutions(nb) == ConvolutionCount(total=7, sparse=0)
 
 
-def test_the_documented_flag_does_nothing(exported, optimizer, tmp_path):
-    """PaddleDetection's README has `--sparse_model=True`; this shows why `optimize` writes `true`."""
+def test_the_flag_in_paddledetections_readme_is_ignored(exported, optimizer, tmp_path):
+    """The README has `--sparse_model=True`; `optimize` passes `true`."""
     done = optimizer.run(f"--model_file={exported}.pdmodel", f"--param_file={exported}.pdiparams",
                          f"--optimize_out={tmp_path / 'documented'}", "--valid_targets=arm", "--sparse_model=True")
     assert done.returncode == 0
-    assert lite.count_convolutions(tmp_path / "documented.nb").sparse == 0
+    assert count_convolutions(tmp_path / "documented.nb").sparse == 0
 
 
-@pytest.mark.parametrize(("plan", "ratio", "scope", "said"), [
-    ({}, 0.59, "local", "expand.weight dense: it may end with as few as 59.08% zeros, and runs sparse from 60% "
-                        r"\(and 1 more of 2 planned layers\)"),
-    ({}, 0.75, "global", "expand.weight dense: it may end with as few as 0.00% zeros"),
-    ({"prune_params_type": None}, 0.75, "local", r"stem.0.weight dense: 3x3 kernel \(and 2 more of 7 planned layers\)"),
-    ({"skip_params_func": lambda network: set()}, 0.75, "local", "stem.0.weight dense: 3x3 kernel"),
-])
-def test_a_planned_layer_that_would_stay_dense_is_named_before_the_training(network, plan, ratio, scope, said):
-    made = make_plan(network, SPEC, **plan)
-    with pytest.raises(InputError, match=f"Paddle-Lite would keep {said}"):
-        lite.OptimizeLite().before_training(made, min_sparsity(made, ratio, scope))
+@pytest.mark.parametrize("targets", ["arm,x86", "x86", "arm,opencl"])
+def test_nothing_runs_sparse_with_another_target(targets, exported, optimizer, tmp_path):
+    done = optimizer.run(f"--model_file={exported}.pdmodel", f"--param_file={exported}.pdiparams",
+                         f"--optimize_out={tmp_path / 'other'}", f"--valid_targets={targets}", "--sparse_model=true")
+    assert done.returncode == 0
+    assert count_convolutions(tmp_path / "other.nb").sparse == 0
 
 
-def test_nothing_is_said_of_a_plan_that_runs_sparse(network):
-    made = make_plan(network, SPEC)
-    check_runs_sparse(made, min_sparsity(made, 0.6))
-
-
-def test_a_model_that_cannot_be_read_is_one_line(optimizer, tmp_path):
+def test_a_damaged_program_is_refused_by_name(optimizer, tmp_path):
     (tmp_path / "model.pdmodel").write_bytes(b"no program")
+    (tmp_path / "model.pdiparams").write_bytes(b"")
+    with pytest.raises(InputError, match=r"model.pdmodel: .* damaged"):
+        lite.optimize(tmp_path / "model", tmp_path / "model.nb", sparse=False, optimizer=optimizer)
+    assert not (tmp_path / "model.nb").exists()
+
+
+def test_a_failure_of_the_optimizer_is_one_line_and_leaves_no_file(exported, optimizer, tmp_path):
+    (tmp_path / "model.pdmodel").write_bytes(exported.with_suffix(".pdmodel").read_bytes())
     (tmp_path / "model.pdiparams").write_bytes(b"")
     with pytest.raises(PipelineError, match="Paddle-Lite's optimizer failed on .*model.pdmodel") as error:
         lite.optimize(tmp_path / "model", tmp_path / "model.nb", sparse=False, optimizer=optimizer)
@@ -75,7 +72,7 @@ def test_a_model_that_cannot_be_read_is_one_line(optimizer, tmp_path):
     assert not (tmp_path / "model.nb").exists()
 
 
-def test_an_explicit_optimizer_is_taken(optimizer, monkeypatch, tmp_path):
+def test_the_optimizer_named_in_the_environment_is_used(optimizer, monkeypatch, tmp_path):
     script = tmp_path / "opt"
     settings = " ".join(f"{key}={value}" for key, value in optimizer.environment.items())
     script.write_text(f'#!/bin/sh\nexec env {settings} {" ".join(optimizer.command)} "$@"\n')
@@ -85,14 +82,14 @@ def test_an_explicit_optimizer_is_taken(optimizer, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["/nowhere/opt", "/bin/false", "/bin/true"])
-def test_an_explicit_optimizer_that_does_not_run_is_named(path, monkeypatch):
+def test_a_program_in_the_environment_that_is_no_optimizer_is_refused(path, monkeypatch):
     monkeypatch.setenv("PADDLE_LITE_OPT", path)
-    with pytest.raises(InputError, match=f"PADDLE_LITE_OPT={path}"):
+    with pytest.raises(InputError, match=f"PADDLE_LITE_OPT={path} is not a working Paddle-Lite optimizer"):
         lite.find_optimizer()
 
 
-def test_without_any_interpreter_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(lite, "_interpreters", lambda version: iter(()))
+def test_without_an_interpreter_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(lite, "find_interpreters", lambda version: iter(()))
     monkeypatch.setattr(lite, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("PADDLE_LITE_OPT", raising=False)
@@ -100,7 +97,7 @@ def test_without_any_interpreter_the_error_says_what_to_install(monkeypatch):
         lite.find_optimizer()
 
 
-def test_a_shim_with_nothing_behind_it_is_passed_over(monkeypatch, tmp_path):
+def test_a_shim_without_an_interpreter_is_skipped(monkeypatch, tmp_path):
     """pyenv puts a `python3.10` on PATH that answers `command not found`."""
     shims, real = tmp_path / "shims", tmp_path / "versions" / "3.10.99" / "bin"
     for folder, text in ((shims, "#!/bin/sh\necho 'command not found' >&2\nexit 127\n"),
@@ -110,16 +107,16 @@ def test_a_shim_with_nothing_behind_it_is_passed_over(monkeypatch, tmp_path):
         (folder / "python3.10").chmod(0o755)
     monkeypatch.setenv("PATH", f"{shims}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "nowhere"))
-    found = list(lite._interpreters("3.10"))
+    found = list(lite.find_interpreters("3.10"))
     assert str(real / "python3.10") in found
     assert str(shims / "python3.10") not in found
 
 
-def test_this_very_python_is_recognised():
+def test_an_interpreter_is_known_by_its_answer_and_not_by_its_name():
     version = "{}.{}".format(*sys.version_info[:2])
-    assert lite._is_python(sys.executable, version)
-    assert not lite._is_python(sys.executable, "2.7")
-    assert not lite._is_python("/nowhere/python", version)
+    assert lite.is_python_version(sys.executable, version)
+    assert not lite.is_python_version(sys.executable, "2.7")
+    assert not lite.is_python_version("/nowhere/python", version)
 
 
 def test_the_optimizer_does_not_need_the_training_environment(optimizer):

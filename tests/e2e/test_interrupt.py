@@ -1,0 +1,63 @@
+"""A signal to the whole process group, as a terminal or a scheduler sends it, ends a training cleanly."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import soak
+
+pytestmark = pytest.mark.slow
+COMMAND = [sys.executable, "-m", "paddle_sparse_cb", "train", "soak.yml", "-o", "worker_num=2"]
+
+
+def start(folder, *arguments):
+    soak.write_recipe(folder, 1)
+    return subprocess.Popen([*COMMAND, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True, start_new_session=True)
+
+
+def wait_for(condition, training):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert training.poll() is None, training.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def end(training, number):
+    """Sends a signal to the process group; returns the lines on standard error."""
+    workers = psutil.Process(training.pid).children(recursive=True)
+    os.killpg(training.pid, number)
+    _, stderr = training.communicate(timeout=120)
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive
+    return [line for line in stderr.splitlines() if line.startswith(("paddle-sparse", "resume", "Traceback")) or
+            "Error" in line]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_with_data_workers_a_checkpoint_is_saved_and_the_workers_end(tmp_path, number):
+    training = start(tmp_path)
+    try:
+        wait_for(lambda: list(tmp_path.glob("output/soak/checkpoints/*.pdsparse")), training)
+        stopped, hint = end(training, number)
+    finally:
+        training.kill()
+    assert training.returncode == 128 + number
+    assert stopped.startswith(f"paddle-sparse: interrupted by {signal.Signals(number).name}: saved output/soak/")
+    assert hint == "resume with: paddle-sparse train soak.yml -o worker_num=2 --resume"
+
+
+def test_without_a_checkpoint_no_resume_is_recommended(tmp_path):
+    training = start(tmp_path)
+    try:
+        time.sleep(3)  # the imports are still under way, or the data are being read
+        lines = end(training, signal.SIGTERM)
+    finally:
+        training.kill()
+    assert training.returncode in (143, -signal.SIGTERM)
+    assert not any("resume" in line for line in lines)
