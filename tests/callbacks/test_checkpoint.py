@@ -83,7 +83,8 @@ def test_resuming_after_any_epoch_reproduces_the_uninterrupted_training_bit_for_
 
 def test_resuming_with_another_schedule_or_mismatched_files_is_an_input_error(first_digits, tmp_path):
     pruned_fit(first_digits, tmp_path, 4)
-    with pytest.raises(InputError, match=r"1\.pdsparse: schedule: ratio is 0\.75 in the checkpoint and 0\.8 in this run"):
+    with pytest.raises(InputError, match=r"1\.pdsparse: schedule: ratio is 0\.75 in the checkpoint and 0\.8 in "
+                                         "this run"):
         pruned_fit(first_digits, tmp_path, 2, resume="1", ratio=0.8)
     (tmp_path / "2.pdparams").replace(tmp_path / "1.pdparams")
     with pytest.raises(InputError, match=r"1\.pdsparse: .*1\.pdparams does not belong to this checkpoint"):
@@ -184,7 +185,8 @@ def test_the_error_for_another_network_or_optimizer_describes_both_sides(saved, 
 def test_momentum_under_other_parameter_names_is_an_error_instead_of_being_lost(saved):
     with paddle.utils.unique_name.guard():
         Pointwise()
-        with pytest.raises(InputError, match=r"1\.pdopt: a checkpoint of another optimizer: its [\w.]+ belongs to no parameter"):
+        with pytest.raises(InputError, match=r"1\.pdopt: a checkpoint of another optimizer: its [\w.]+ belongs to no "
+                                             "parameter"):
             load_checkpoint(classifier(Pointwise()), saved / "1.pdsparse", 4)
 
 
