@@ -154,15 +154,15 @@ def test_resuming_a_complete_training_trains_no_batch_and_writes_the_final_files
 
 @pytest.mark.parametrize(("position", "every", "expected"), [
     (TrainingPosition(), 1, "epoch 0,batch 0,batch 1,end 0,evaluation,evaluated True,"
-                 "epoch 1,batch 0,batch 1,end 1,evaluation,evaluated True,"
-                 "epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True"),
+        "epoch 1,batch 0,batch 1,end 1,evaluation,evaluated True,"
+        "epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True"),
     (TrainingPosition(), 2, "epoch 0,batch 0,batch 1,end 0,epoch 1,batch 0,batch 1,end 1,evaluation,evaluated True,"
-                 "epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True"),
+        "epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True"),
     (TrainingPosition(1, 1), 1, "epoch 1,batch 1,end 1,evaluation,evaluated True,"
-                     "epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True"),
+        "epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True"),
     (TrainingPosition(1, 2), 1, "evaluation,evaluated True,epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True"),
     (TrainingPosition(0, 2), 2, "epoch 1,batch 0,batch 1,end 1,evaluation,evaluated True,"
-                     "epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True"),
+        "epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True"),
     (TrainingPosition(2, 2), 1, "evaluation,evaluated True"),
 ])
 def test_a_resumed_training_calls_callbacks_for_the_remaining_batches_only(first_digits, tmp_path, position, every,
@@ -176,7 +176,7 @@ def test_a_resumed_training_calls_callbacks_for_the_remaining_batches_only(first
     if position != TrainingPosition():
         resume = find_checkpoint(tmp_path)
         resume.position = position
-model.fit(loader, eval_loader, epochs=3, verbose=0,
+    model.fit(loader, eval_loader, epochs=3, verbose=0,
               callbacks=[ResumableCallbacks([events], loader, eval_loader, every, resume=resume)])
     assert ",".join(events.seen) == expected
 
