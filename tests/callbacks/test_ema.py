@@ -82,7 +82,8 @@ def test_averages_match_ppdets_model_ema(keywords):
         if step % 10 == 9:
             expected = {name: tensor.numpy() for name, tensor in theirs.apply().items()}
             averages = {live.name: value.numpy() for _, live, value in ours.values()}
-            assert_close({name: averages.get(live.name, live.numpy()) for name, live in network.state_dict().items()}, expected)
+            assert_close({name: averages.get(live.name, live.numpy()) for name, live in network.state_dict().items()},
+                         expected)
             assert len(averages) == len(expected) - (6 if "ema_black_list" in keywords else 0)
 
 

@@ -40,7 +40,7 @@ def test_a_new_training_does_not_resume(saved):
     assert resume.find_resume_state(recipe(), None) is None
 
 
-def test_without_a_checkpoint_the_last_one_means_the_beginning_and_a_folder_is_an_input_error(tmp_path, monkeypatch, capsys):
+def test_without_a_checkpoint_last_starts_from_the_beginning_and_a_folder_is_an_error(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert resume.find_resume_state(recipe(), resume.LAST) is None
     assert capsys.readouterr().out.endswith("/checkpoints: starting from the beginning\n")
