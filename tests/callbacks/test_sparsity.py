@@ -165,7 +165,8 @@ def test_a_training_that_ends_early_warns_and_keeps_its_zeros(first_digits):
     network = Pointwise()
     sparsity = SparsityCallback(ratio=0.75, pruning_epochs=2, tunning_epochs=0, pruning_steps=2)
     with pytest.warns(UserWarning, match=r"ended after 10 optimizer steps at ratio 0.1500, before the target 0.75"):
-        classifier(network).fit(first_digits, epochs=3, batch_size=16, verbose=0, callbacks=[sparsity, StopAfterEpoch()])
+        classifier(network).fit(first_digits, epochs=3, batch_size=16, verbose=0,
+                                callbacks=[sparsity, StopAfterEpoch()])
     assert planned_sparsity(network) == pytest.approx(0.15, abs=1e-3)
 
 

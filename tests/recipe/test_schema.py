@@ -110,7 +110,7 @@ def test_the_digest_depends_on_the_recipe_of_the_start_weights(tmp_path):
 def test_an_export_size_that_is_not_fixed_is_an_input_error(option):
     recipe = read_recipe(SPARSE, options=[option])
     with pytest.raises(InputError, match="the fixed size of the exported"):
-        recipe.input_size
+        recipe.input_size  # noqa: B018  a property that raises
 
 
 @pytest.mark.parametrize("save_dir", ["/etc", "../elsewhere", "output/../../elsewhere", ".."])
