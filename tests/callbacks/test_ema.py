@@ -244,7 +244,7 @@ def test_a_black_list_entry_that_matches_no_parameter_is_an_input_error(first_di
 
 
 @pytest.mark.parametrize(("keywords", "message"), [
-    ({"decay": 1}, "decay is a fraction"), ({"decay": "0.9"}, "decay is a fraction"),
+    ({"decay": 1}, "decay must be a fraction"), ({"decay": "0.9"}, "decay must be a fraction"),
     ({"decay_type": "cosine"}, "decay_type must be one of threshold, normal, exponential, got 'cosine'"),
     ({"cycle_epochs": 0}, "cycle_epochs must be a number of epochs"), ({"cycle_epochs": 1.5}, "cycle_epochs"),
     ({"black_list": "head"}, "black_list must be a list"), ({"black_list": [1]}, "black_list must be a list")])

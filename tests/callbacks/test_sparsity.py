@@ -205,7 +205,7 @@ def test_a_loader_without_length_needs_iterations(digits):
 
 
 @pytest.mark.parametrize(("keywords", "message"), [
-    ({"ratio": 75}, "ratio is a fraction from 0.0 to below 1, got 75 (did you mean 0.75?)"),
+    ({"ratio": 75}, "ratio must be a fraction from 0.0 to below 1, got 75 (did you mean 0.75?)"),
     ({"initial_ratio": 0.8}, "initial_ratio"), ({"pruning_steps": 0}, "pruning_steps"),
     ({"stable_epochs": -1}, "stable_epochs"), ({"pruning_epochs": 0.5}, "pruning_epochs"),
     ({"tunning_epochs": "1"}, "tunning_epochs"), ({"pruning_iterations": -5}, "pruning_iterations"),
@@ -215,7 +215,8 @@ def test_a_loader_without_length_needs_iterations(digits):
     ({"per_layer": "maybe"}, "per_layer must be"),
     ({"local_sparsity": 1}, "local_sparsity must be True or False"), ({"plan": "x"}, "plan must come from make_plan"),
     ({"prune_squeeze_excite": 1}, "prune_squeeze_excite must be True or False"),
-    ({"scope": "local"}, "scope"), ({"curve": "square"}, "curve is one of"),
+    ({"scope": "local"}, "scope must be one of uniform, global, erk, got 'local'; did you mean 'uniform'?"),
+    ({"curve": "square"}, "curve must be one of"),
     ({"sparse_block": (0, 1)}, "sparse_block"), ({"log_freq": 0}, "log_freq"),
     ({"tuning_epochs": 1}, "unknown argument 'tuning_epochs'; did you mean 'tunning_epochs'?"),
     ({"post_train": [print]}, "post_train hooks need save_dir"),

@@ -22,7 +22,7 @@ def test_paddledetections_ema_keys_create_an_ema_callback():
 
 
 @pytest.mark.parametrize(("option", "message"), [
-    ("use_ema=1", "use_ema must be true or false, got 1"), ("ema_decay=2", "use_ema: decay is a fraction"),
+    ("use_ema=1", "use_ema must be true or false, got 1"), ("ema_decay=2", "use_ema: decay must be a fraction"),
     ("ema_decay_type=cosine", "use_ema: decay_type must be one of"),
     ("cycle_epoch=0", "use_ema: cycle_epochs must be a number"),
     ("ema_black_list=head", "use_ema: black_list must be a list")])

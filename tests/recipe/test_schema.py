@@ -66,13 +66,13 @@ def test_weights_can_be_a_url_with_a_digest(url):
     (["metric=WiderFace"], "metric must be COCO or VOC, got 'WiderFace'"),
     (["amp=O1"], "amp must be true or false, got 'O1'"),
     (["amp_level=O3"], "amp_level must be O1 or O2, got 'O3'"),
-    (["init_loss_scaling=0"], "init_loss_scaling is a whole number"),
+    (["init_loss_scaling=0"], "init_loss_scaling must be a whole number"),
     (["custom_black_list=relu"], "custom_black_list must be a list of names of operators, got 'relu'"),
     (["resume_weights=/none"], "use --resume to resume a training"), (["export=5"], "export must be a mapping, got 5"),
     (["export.nmss=false"], "export: unknown argument 'nmss'; did you mean 'nms'?"),
     (['export.nms="false"'], "export.nms must be true or false, got 'false'"),
     (["worker_num=100000"], "worker_num must be at most 1024"),
-    ([f"Sparsity.initial_ratio=1{'0' * 400}"], "initial_ratio is a fraction"),
+    ([f"Sparsity.initial_ratio=1{'0' * 400}"], "initial_ratio must be a fraction"),
     (["PicoDet={5: x}"], "keys must be strings, got 5"),
 ])
 def test_an_invalid_option_is_a_one_line_input_error(options, message):
@@ -151,5 +151,5 @@ def test_only_pdparams_files_can_be_downloaded_as_weights(source):
 def test_an_error_names_the_recipe_and_the_slim_file(tmp_path):
     slim = tmp_path / "slim.yml"
     slim.write_text("UnstructuredPruner: {ratio: 75}\n")
-    with pytest.raises(InputError, match=r"picodet_s_416_trees.yml with .*slim.yml: ratio is a fraction"):
+    with pytest.raises(InputError, match=r"picodet_s_416_trees.yml with .*slim.yml: ratio must be a fraction"):
         read_recipe(RECIPES / "picodet_s_416_trees.yml", str(slim))

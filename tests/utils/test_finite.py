@@ -61,7 +61,7 @@ def test_a_loss_that_is_not_finite_is_said_with_its_step(losses):
         check_finite_loss(losses, 12)
 
 
-@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("scope", ["uniform", "global"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_masks_are_not_made_of_weights_that_are_not_finite(network, scope, value):
     pruner = GMPPruner(network, ratio=0.75, prune_params_type="conv1x1_only", scope=scope, configs=CONFIGS)
