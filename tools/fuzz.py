@@ -326,8 +326,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=600, help="number of files to damage")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same damage")
-    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), metavar="KIND", help="kinds of files, all by default")
-    parser.add_argument("--kept", type=Path, default=Path("output/fuzz"), help="folder for the files on which a reader failed")
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), metavar="KIND", help="all by default")
+    parser.add_argument("--kept", type=Path, default=Path("output/fuzz"),
+                        help="folder for the files on which a reader failed")
     options = parser.parse_args()
     result = fuzz(options.files, options.seed, options.kept, options.kinds)
     for failure in result.failures:
