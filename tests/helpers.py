@@ -42,7 +42,7 @@ def conv(inputs, outputs, kernel=1, **arguments):
 class Chain(nn.Layer):
     """Two convolutions that Paddle-Lite merges unless another operator or an output reads the first one."""
 
-    def __init__(self, first_output="unused", norm=False):
+    def __init__(self, first_output="alone", norm=False):
         super().__init__()
         self.first, self.norm, self.second = conv(16, 16), nn.BatchNorm2D(16) if norm else None, conv(16, 72)
         self.first_output = first_output
@@ -57,8 +57,9 @@ class Chain(nn.Layer):
 def classifier(network, learning_rate=0.01, optimizer="Momentum", **keywords):
     """Returns a prepared `paddle.Model` of a classifier."""
     model = paddle.Model(network, **keywords)
-    prepared_optimizer = getattr(paddle.optimizer, optimizer)(learning_rate=learning_rate, parameters=network.parameters())
-    model.prepare(prepared_optimizer, nn.CrossEntropyLoss(), paddle.metric.Accuracy())
+    optimizer_type = getattr(paddle.optimizer, optimizer)
+    model.prepare(optimizer_type(learning_rate=learning_rate, parameters=network.parameters()), nn.CrossEntropyLoss(),
+                  paddle.metric.Accuracy())
     return model
 
 
