@@ -108,7 +108,7 @@ def test_a_start_from_weights_whose_heads_do_not_fit_has_no_dense_row_and_says_w
     assert [row["name"] for row in report["rows"]] == ["sparse"]
     assert report["dense_note"].startswith("no dense baseline: the prediction heads do not fit the start weights")
     assert "pretrain_weights: recipe:FILE" in report["dense_note"]
-    said = soak.said(reference[0])
+    said = soak.printed(reference[0])
     assert "the prediction heads do not fit (80 classes in the file, 1 here) and start untrained: head." in said
     assert "before pruning: mAP" not in said
     assert report["dense_note"] in (output / "report.md").read_text()
