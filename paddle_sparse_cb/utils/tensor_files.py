@@ -20,7 +20,7 @@ from ..errors import InputError
 # Paddle's dtypes by number. numpy has no bfloat16, which is read as its bits.
 _DTYPES = {0: "?", 1: "<i2", 2: "<i4", 3: "<i8", 4: "<f2", 5: "<f4", 6: "<f8", 20: "u1", 21: "i1", 22: "<u2"}
 
-# Version of the tensor's LoD, number of LoD levels, version of the tensor, bytes of the description that follows.
+# Version and number of the levels of detail, version of the tensor, size of the description that follows.
 _HEADER = "<IQIi"
 
 

@@ -1,4 +1,4 @@
-"""Which checkpoint the commands of a recipe use, and which keys of PaddleDetection have an effect."""
+"""The checkpoint that the commands of a recipe load, and the keys of PaddleDetection that have an effect."""
 
 import shutil
 
@@ -40,7 +40,7 @@ def trained(weights, tmp_path, monkeypatch):
     return recipe
 
 
-def loaded(recipe, export=None):
+def loaded_bias(recipe, export=None):
     run, _ = load_trained(recipe, export)
     return float(run.network.head.head_cls0.bias[0])
 
@@ -48,41 +48,40 @@ def loaded(recipe, export=None):
 @pytest.mark.parametrize(("export", "options", "expected"), [
     (None, [], 1), ("best", [], 1), ("last", [], 0), (None, ["weights=mine"], 2), (None, ["weights=mine.pdparams"], 2),
     ("last", ["weights=mine"], 2)])
-def test_commands_use_the_best_checkpoint_unless_told_otherwise(trained, export, options, expected):
-    assert loaded(read_recipe(SPARSE, options=options), export) == expected
+def test_commands_load_the_best_checkpoint_unless_export_or_weights_names_another(trained, export, options, expected):
+    assert loaded_bias(read_recipe(SPARSE, options=options), export) == expected
 
 
 def test_without_a_best_checkpoint_the_last_one_is_used(trained):
     (trained.checkpoints / "best_model.pdparams").unlink()
-    assert loaded(trained) == 0
+    assert loaded_bias(trained) == 0
 
 
 @pytest.mark.slow
-def test_the_flag_of_the_command_line_chooses_what_is_exported(trained):
+def test_the_export_flag_selects_the_exported_checkpoint(trained):
     assert main(["export", str(SPARSE), "--export", "last"]) == 0
     assert load_inference(trained.exported)["head.head_cls0.bias"][0] == 0
 
 
 @pytest.mark.parametrize("command", ["eval", "export", "optimize", "verify"])
-def test_weights_on_the_command_line_that_do_not_exist_are_an_error_of_one_line(trained, capsys, command):
+def test_missing_weights_on_the_command_line_are_a_one_line_error(trained, capsys, command):
     assert main([command, str(SPARSE), "-o", "weights=/none/model"]) == 2
     assert capsys.readouterr().err.endswith("weights: /none/model.pdparams does not exist\n")
 
 
-def test_weights_in_a_file_that_do_not_exist_are_replaced_by_the_recipes_checkpoint_with_a_line(trained, tmp_path,
-                                                                                              capsys):
+def test_missing_weights_in_a_recipe_file_fall_back_to_the_recipes_checkpoint_with_a_note(trained, tmp_path, capsys):
     (tmp_path / SPARSE.name).write_text(f"_BASE_: [{SPARSE}]\npretrain_weights: null\n"
                                         "weights: output/picodet/model_final\n")
-    assert loaded(read_recipe(SPARSE.name)) == 1
+    assert loaded_bias(read_recipe(SPARSE.name)) == 1
     assert "weights: output/picodet/model_final does not exist; using output/" in capsys.readouterr().out
 
 
-def test_weights_make_no_other_recipe():
+def test_the_weights_key_does_not_change_the_digest():
     assert read_recipe(SPARSE, options=["weights=a"]).digest == read_recipe(SPARSE).digest
 
 
 @pytest.mark.parametrize("key", ["print_flops", "use_xpu", "map_type", "filename", "pruner"])
-def test_a_key_without_effect_is_named_in_a_line(key, capsys, tmp_path, monkeypatch):
+def test_a_key_without_effect_is_named_in_a_note(key, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     check_recipe(read_recipe(SPARSE, options=[f"{key}=true"]))
     assert f"note: {key} has no effect here: " in capsys.readouterr().out
@@ -90,19 +89,19 @@ def test_a_key_without_effect_is_named_in_a_line(key, capsys, tmp_path, monkeypa
     assert "no effect" not in capsys.readouterr().out
 
 
-def test_every_plain_key_of_paddledetection_has_an_effect_or_is_named():
-    """A new key in the list of known keys must be decided on here."""
+def test_every_plain_key_of_paddledetection_has_an_effect_or_a_note():
+    """Whoever adds a known key decides here whether it has an effect."""
     from paddle_sparse_cb.recipe.preflight import WITHOUT_EFFECT
 
-    yaml_anchors = {"eval_height", "eval_size", "eval_width"}  # read by the file itself: `&eval_size`
-    honoured = {"amp", "amp_level", "architecture", "custom_black_list", "custom_white_list", "cycle_epoch",
-                "ema_black_list", "ema_decay", "ema_decay_type", "epoch", "export", "find_unused_parameters",
-                "init_loss_scaling", "log_iter", "metric", "norm_type", "num_classes", "pretrain_weights",
-                "resume_weights", "save_dir", "seed", "slim", "snapshot_epoch", "snapshot_iter", "use_ema", "use_gpu",
-                "weights", "worker_num"}
-    assert config.PLAIN_KEYS == honoured | yaml_anchors | set(WITHOUT_EFFECT)
+    yaml_anchors = {"eval_height", "eval_size", "eval_width"}  # referred to within the file: `*eval_size`
+    effective = {"amp", "amp_level", "architecture", "custom_black_list", "custom_white_list", "cycle_epoch",
+                 "ema_black_list", "ema_decay", "ema_decay_type", "epoch", "export", "find_unused_parameters",
+                 "init_loss_scaling", "log_iter", "metric", "norm_type", "num_classes", "pretrain_weights",
+                 "resume_weights", "save_dir", "seed", "slim", "snapshot_epoch", "snapshot_iter", "use_ema", "use_gpu",
+                 "weights", "worker_num"}
+    assert effective | yaml_anchors | set(WITHOUT_EFFECT) == config.PLAIN_KEYS
 
 
-def test_weights_must_be_a_path():
+def test_weights_that_are_not_a_string_are_an_input_error():
     with pytest.raises(InputError, match="weights must be a string, got 5"):
         read_recipe(SPARSE, options=["weights=5"])

@@ -77,9 +77,9 @@ def test_arrays_of_every_plain_dtype_are_read(dtype, protocol, tmp_path):
 def test_a_file_truncated_anywhere_is_refused_by_name(network, tmp_path):
     path = tmp_path / "model.pdparams"
     paddle.save(network.state_dict(), str(path))
-    whole = path.read_bytes()
-    for length in range(0, len(whole), len(whole) // 50):
-        path.write_bytes(whole[:length])
+    content = path.read_bytes()
+    for length in range(0, len(content), len(content) // 50):
+        path.write_bytes(content[:length])
         with pytest.raises(InputError, match="model.pdparams"):
             load_arrays(path)
 
@@ -109,14 +109,14 @@ def test_a_damaged_exported_model_is_refused_by_name(network, tmp_path):
     with legacy_program_format():
         paddle.jit.save(network, str(prefix), [paddle.static.InputSpec([1, 1, 8, 8])])
     for ending in (".pdmodel", ".pdiparams"):
-        whole = prefix.with_suffix(ending).read_bytes()
-        prefix.with_suffix(ending).write_bytes(whole[: len(whole) // 2])
+        content = prefix.with_suffix(ending).read_bytes()
+        prefix.with_suffix(ending).write_bytes(content[: len(content) // 2])
         with pytest.raises(InputError, match=f"model{ending}: .*damaged"):
             load_inference(prefix)
         prefix.with_suffix(ending).write_bytes(b"")
         with pytest.raises(InputError, match=f"model{ending}: "):
             load_inference(prefix)
-        prefix.with_suffix(ending).write_bytes(whole)
+        prefix.with_suffix(ending).write_bytes(content)
     assert paddle.in_dynamic_mode()
 
 
