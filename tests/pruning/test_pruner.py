@@ -327,7 +327,7 @@ def test_a_layer_too_small_for_the_ratio_is_an_error():
 
 @pytest.mark.parametrize(("keywords", "said"), [
     ({"ratio": 75}, "did you mean 0.75?"),
-    ({"sparse_block": [0, 1]}, "sparse_block"), ({"sparse_block": 2}, "sparse_block is two whole numbers"),
+    ({"sparse_block": [0, 1]}, "sparse_block"), ({"sparse_block": 2}, "sparse_block must be two whole numbers"),
     ({"configs": {"pruning_steps": 0}}, "pruning_steps"), ({"configs": {"prunning": 1}}, "'prunning'"),
     ({"configs": {"resume_iteration": -1}}, "resume_iteration"),
 ])
