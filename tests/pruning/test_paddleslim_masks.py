@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from helpers import PADDLE3, Pointwise, slim_checkpoint
+from helpers import CORE_ONLY, PADDLE3, Pointwise, slim_checkpoint
 
 from paddle_sparse_cb import InputError, apply_paddleslim_masks
 
@@ -24,7 +24,7 @@ def test_the_masks_of_paddleslim_are_applied_and_gone():
     assert (arrays["expand.weight"] == 0).mean() == pytest.approx(0.6, abs=0.02)
 
 
-@pytest.mark.skipif(PADDLE3, reason="ppdet is for Paddle 2.6")
+@pytest.mark.skipif(CORE_ONLY, reason="needs PaddleDetection")
 def test_masks_that_an_average_has_averaged_are_applied():
     from ppdet.optimizer import ModelEMA
 
