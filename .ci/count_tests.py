@@ -7,7 +7,7 @@ from pathlib import Path
 
 total: "Counter[str]" = Counter()
 for path in sorted(Path(sys.argv[1]).glob("*.xml")):
-    suites = list(ElementTree.parse(path).getroot().iter("testsuite"))
+    suites = list(ElementTree.parse(path).getroot().iter("testsuite"))  # noqa: S314  pytest wrote it
     found = Counter({key: sum(int(suite.get(key, 0)) for suite in suites)
                      for key in ("tests", "failures", "errors", "skipped")})
     total += found

@@ -28,7 +28,7 @@ NO_DENSE = "pretrain_weights=sample:picodet_s_416_lcnet"
     (["train", "none.yml"], "none.yml: no such recipe"),
     (["train", SPARSE, "-o", "epochs=3"], "unknown key 'epochs'"),
     (["train", SPARSE, "-o", "Sparsity.ratios=0.5"], "unknown key 'ratios' in Sparsity"),
-    (["train", SPARSE, "-o", "Sparsity.ratio=75"], "ratio is a fraction from 0.0 to below 1, got 75"),
+    (["train", SPARSE, "-o", "Sparsity.ratio=75"], "ratio must be a fraction from 0.0 to below 1, got 75"),
     (["train", SPARSE, "-o", "TrainDataset.dataset_dir=/none"], "TrainDataset: no annotations at /none/train.json"),
     (["train", SPARSE, "-o", "Sparsity.skip=['*']"], "no layer left to prune"),
     (["train", SPARSE, "-o", "pretrain_weights=/none/model"], "no weights at /none/model.pdparams"),
@@ -51,7 +51,7 @@ NO_DENSE = "pretrain_weights=sample:picodet_s_416_lcnet"
     (["train", SPARSE, "-o", "TrainReader.batch_size=eight"], "TypeError"),
     (["train", SPARSE, "-o", "TrainDataset.dataset_dir=5"], "dataset_dir"),
     (["train", SPARSE, "-o", "PicoHeadV2.fpn_stride=[8]"], "cannot be created from the recipe"),
-    (["train", SPARSE, "-o", "epoch=three"], "epoch is a whole number of at least 1, got 'three'"),
+    (["train", SPARSE, "-o", "epoch=three"], "epoch must be a whole number of at least 1, got 'three'"),
     (["train", SPARSE, "-o", "architecture=YOLOv3"], "architecture must be PicoDet, got 'YOLOv3'"),
     (["train", SPARSE, "-o", "LCNet.scale=wide"], "PicoDet: cannot be created from the recipe"),
     (["train", SPARSE, "-o", "OptimizerBuilder.optimizer.type=Adamm"], "Adamm"),
@@ -86,7 +86,7 @@ def test_the_plan_needs_neither_data_nor_weights(here, capsys):
     assert "40 of 98 weights are pruned: 82.8% of 297.64 million multiply-accumulates become sparse" in output.out
     rows = [" ".join(line.split()) for line in output.out.splitlines()]
     assert "neck.conv_t.convs.0.conv.weight 96x96x1x1 32x32 9.44 pruned" in rows
-    assert "backbone.blocks6.1.se.conv1.weight 96x384x1x1 1x1 0.04 on a 1x1 map" in rows
+    assert "backbone.blocks6.1.se.conv1.weight 96x384x1x1 1x1 0.04 1x1 output" in rows
 
 
 def test_the_plan_lists_every_layer_that_would_not_run_sparse(here, capsys):

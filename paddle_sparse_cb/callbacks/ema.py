@@ -12,7 +12,7 @@ import paddle
 from ..checkpoints.position import ResumeState
 from ..errors import InputError
 from ..pruning.optimizer_hook import OptimizerHook, master_weights
-from ..pruning.zeroing import zeroing
+from ..pruning.zeroing import make_zeroing
 from ..utils.validation import check_fraction, check_same
 from .session import FitCallback
 from .weight_average import DECAY_TYPES, WeightAverage
@@ -145,7 +145,7 @@ class EMACallback(FitCallback):
             self._own[name] = live, live.clone()
             paddle.assign(value, live)
             if live.name in masks:
-                zeroing(live, masks[live.name])()
+                make_zeroing(live, masks[live.name])()
 
     @paddle.no_grad()
     def after_training(self) -> None:

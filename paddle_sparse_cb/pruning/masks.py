@@ -1,7 +1,7 @@
-"""Which weights go: the smallest by magnitude, exactly as many as the ratio asks for.
+"""Masks of the weights to keep: the smallest magnitudes are pruned, exactly as many as the ratio asks for.
 
-The same weights give the same masks on every rank, in every run and on every version of Paddle: magnitudes are
-compared by their bits (`bits.py`), ties are broken by position (`select.py`).
+Equal weights give equal masks on every rank, in every run and with every version of Paddle: magnitudes are compared as
+integers (`float_bits.py`), and ties are broken by position (`topk.py`).
 """
 
 from __future__ import annotations
@@ -22,26 +22,30 @@ from .topk import Scores, drop_smallest, drop_smallest_on_device
 
 
 def check_block(block: Sequence[int]) -> tuple[int, int]:
-    """Returns a block as (rows, columns), or says what is wrong with it."""
+    """Returns a block as (rows, columns), or raises InputError if it is not two positive whole numbers."""
     if not isinstance(block, (list, tuple)) or len(block) != 2:
-        raise InputError(f"sparse_block is two whole numbers, rows and columns, got {block!r}")
+        raise InputError(f"sparse_block must be two whole numbers, rows and columns, got {block!r}")
     return check_count("sparse_block", block[0], least=1), check_count("sparse_block", block[1], least=1)
 
 
 def prune_count(ratio: float, units: int) -> int:
-    """How many of `units` are pruned at a ratio: ceil(ratio * units), the ratio taken as the decimal it is written as.
+    """Returns how many of `units` a ratio prunes: ceil(ratio * units), with the ratio as the decimal it is written as.
 
-    In floating point 0.07 * 100 is more than 7; as decimals it is 7.
+    As floats 0.07 * 100 is more than 7, as decimals it is 7.
+
+    Args:
+        ratio: a Python or NumPy float in [0, 1).
+        units: number of weights or blocks.
 
     Example:
         >>> prune_count(0.75, 16), prune_count(0.6, 5), prune_count(0.07, 100)
         (12, 3, 7)
     """
-    return math.ceil(Decimal(repr(float(ratio))) * units)
+    return math.ceil(Decimal(str(ratio)) * units)
 
 
 def count_units(shape: Sequence[int], block: tuple[int, int]) -> int:
-    """How many blocks a weight has; an incomplete one at the edge counts.
+    """Returns the number of blocks of a weight, incomplete ones at the edges included.
 
     Example:
         >>> count_units([8, 12, 1, 1], (1, 1)), count_units([7, 5, 1, 1], (2, 4))
@@ -52,21 +56,21 @@ def count_units(shape: Sequence[int], block: tuple[int, int]) -> int:
 
 def keep_masks(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int, int] = (1, 1),
                monotone: bool = True, out: Sequence[paddle.Tensor | None] | None = None) -> list[paddle.Tensor]:
-    """Chooses what to prune in one ranking over all the weights given: one layer's, or those of all layers.
+    """Selects the weights to keep in one ranking over all weights given: those of one layer, or of all layers.
 
-    A weight keeps at least one unit: Paddle-Lite cannot load a layer of zeros.
+    At least one unit of each weight is kept, because Paddle-Lite cannot load a layer of zeros.
 
     Args:
-        weights: [rows, ...] each. For a convolution the rows are output channels, what follows is flattened to
-            columns.
+        weights: [rows, ...] each. The rows of a convolution are its output channels; the other dimensions are
+            flattened to columns.
         ratio: the share of all units to prune.
-        block: rows and columns of the units that are pruned as one, by their L1 norm.
-        monotone: what is zero stays pruned, also beyond the ratio, so that the choice only grows while the ratio
-            rises and an already sparse network loses none of its zeros.
-        out: an earlier mask of each weight, where there is one; it may be written in place of a new one.
+        block: rows and columns of a unit. The weights of a unit are pruned as one, by their L1 norm.
+        monotone: weights that are zero stay pruned, even if they are more than the ratio asks for. So a rising ratio
+            only ever adds pruned weights, and a sparse network loses none of its zeros.
+        out: for each weight an earlier mask or None. On the host, earlier masks may be overwritten and returned.
 
     Returns:
-        For each weight bool of its shape, True where a weight lives.
+        For each weight a bool tensor of its shape, True where a weight is kept.
 
     Example:
         >>> import paddle
@@ -74,42 +78,47 @@ def keep_masks(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int,
         [[False, True], [True, False]]
     """
     if all(is_on_host(weight) for weight in weights):
-        return _keep_on_host(weights, ratio, block, monotone, out)
-    return _keep_on_device(weights, ratio, block, monotone)
+        return keep_masks_on_host(weights, ratio, block, monotone, out)
+    return keep_masks_on_device(weights, ratio, block, monotone)
 
 
-def _count(ratio: float, units: int, layers: int) -> tuple[int, int]:
-    """How many units to prune of those of so many layers, and up to how many zeros are a choice made earlier.
+def _prune_limits(ratio: float, units: int, layers: int) -> tuple[int, int]:
+    """Returns how many units to prune, and how many zeros may stay pruned beyond that.
 
-    Nothing but zeros is an untrained layer and no ranking.
+    Both leave a unit for each layer. If all possible units are zero, the network is untrained and the zeros are no
+    choice made earlier.
     """
     most = units - layers
     return min(most, prune_count(ratio, units)), most - 1
 
 
-def _keep_on_host(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int, int], monotone: bool,
-                  out: Sequence[paddle.Tensor | None] | None = None) -> list[paddle.Tensor]:
-    """Written into the memory of the masks, of earlier ones if there are any: new memory costs more than ranking."""
+def keep_masks_on_host(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int, int], monotone: bool,
+                       out: Sequence[paddle.Tensor | None] | None = None) -> list[paddle.Tensor]:
+    """Computes `keep_masks` with NumPy, for weights whose memory NumPy can access (`is_on_host`).
+
+    Earlier masks are overwritten, because allocating memory takes longer than the ranking.
+    """
     units = [count_units(weight.shape, block) for weight in weights]
     if out is None or block != (1, 1):
         out = [None] * len(weights)
-    made = [paddle.empty(weight.shape if block == (1, 1) else [size], dtype="bool") if mask is None else mask
-            for weight, size, mask in zip(weights, units, out)]
+    masks = [paddle.empty(weight.shape if block == (1, 1) else [size], dtype="bool") if mask is None else mask
+             for weight, size, mask in zip(weights, units, out)]
     layers = [_scores(weight, block, alone=len(weights) == 1) for weight in weights]
-    keeps = [host_bits(mask) for mask in made]
-    count, zeros_up_to = _count(ratio, sum(units), len(units))
-    for guard in (lambda layer: layer, _guarded):
-        drop_smallest([chunk for layer in layers for chunk in guard(layer)],
+    keeps = [host_bits(mask) for mask in masks]
+    count, zeros_up_to = _prune_limits(ratio, sum(units), len(units))
+    # Only if the first ranking leaves a layer without weights, a second one protects the largest of each layer.
+    for protect in (lambda layer: layer, _protect_largest):
+        drop_smallest([chunk for layer in layers for chunk in protect(layer)],
                       [part for keep in keeps for part in split_chunks(keep)], count, zeros_up_to if monotone else 0)
         if len(keeps) == 1 or all(keep.any() for keep in keeps):
             break
     if block == (1, 1):
-        return made
-    return [spread(mark, weight.shape, block) for mark, weight in zip(made, weights)]
+        return masks
+    return [expand_blocks(mask, weight.shape, block) for mask, weight in zip(masks, weights)]
 
 
 def _scores(weight: paddle.Tensor, block: tuple[int, int], alone: bool) -> list[Scores]:
-    """The scores of a layer in chunks, made anew for each pass unless it is but one chunk."""
+    """Returns the scores of a layer in chunks, computed anew in each pass unless there is only one chunk."""
     if block != (1, 1):
         scores = host_bits(block_scores(weight, block))
         return [functools.partial(np.copy, chunk) for chunk in split_chunks(scores)]
@@ -120,50 +129,51 @@ def _scores(weight: paddle.Tensor, block: tuple[int, int], alone: bool) -> list[
     return [functools.partial(magnitudes, chunk) for chunk in chunks]
 
 
-def _guarded(layer: list[Scores]) -> list[Scores]:
-    """A layer's scores with its largest (the last of equal ones) out of reach."""
+def _protect_largest(layer: list[Scores]) -> list[Scores]:
+    """Returns the scores of a layer with the largest one (the last of equal ones) raised above all others."""
     largest = [int(chunk().max()) for chunk in layer]
     last = len(largest) - 1 - int(np.argmax(largest[::-1]))
 
-    def guarded() -> np.ndarray:
-        made = layer[last]()
-        made[len(made) - 1 - int(np.argmax(made[::-1]))] = np.iinfo(made.dtype).max
-        return made
-    return [*layer[:last], guarded, *layer[last + 1:]]
+    def protected() -> np.ndarray:
+        scores = layer[last]()
+        scores[len(scores) - 1 - int(np.argmax(scores[::-1]))] = np.iinfo(scores.dtype).max
+        return scores
+    return [*layer[:last], protected, *layer[last + 1:]]
 
 
-def _keep_on_device(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int, int],
-                    monotone: bool) -> list[paddle.Tensor]:
+def keep_masks_on_device(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int, int],
+                         monotone: bool) -> list[paddle.Tensor]:
+    """Computes `keep_masks` with Paddle operators, so that the weights stay on their device."""
     units = [count_units(weight.shape, block) for weight in weights]
-    count, zeros_up_to = _count(ratio, sum(units), len(units))
+    count, zeros_up_to = _prune_limits(ratio, sum(units), len(units))
     layers = [block_scores(weight, block) for weight in weights]
-    for guard in (lambda layer: layer, _guarded_on_device):
-        scores = paddle.concat([guard(layer) for layer in layers])
+    for protect in (lambda layer: layer, _protect_largest_on_device):  # as on the host
+        scores = paddle.concat([protect(layer) for layer in layers])
         zeros = int((scores == 0).astype("int64").sum()) if monotone else 0
         kept = drop_smallest_on_device(scores, max(count, zeros) if zeros <= zeros_up_to else count)
-        marks = paddle.split(kept, units) if len(units) > 1 else [kept]
-        if len(units) == 1 or all(bool(mark.any()) for mark in marks):
+        keeps = paddle.split(kept, units) if len(units) > 1 else [kept]
+        if len(units) == 1 or all(bool(keep.any()) for keep in keeps):
             break
-    return [spread(mark, weight.shape, block) for mark, weight in zip(marks, weights)]
+    return [expand_blocks(keep, weight.shape, block) for keep, weight in zip(keeps, weights)]
 
 
-def _guarded_on_device(scores: paddle.Tensor) -> paddle.Tensor:
+def _protect_largest_on_device(scores: paddle.Tensor) -> paddle.Tensor:
     last = scores.shape[0] - 1 - paddle.argmax(paddle.flip(scores, [0]))
     return paddle.where(paddle.arange(scores.shape[0]) == last,
                         paddle.full_like(scores, np.iinfo(str(scores.dtype).rsplit(".", 1)[-1]).max), scores)
 
 
 def block_scores(weight: paddle.Tensor, block: tuple[int, int]) -> paddle.Tensor:
-    """The L1 norm of each block of a weight, as integers of the same order (`magnitude_bits`).
+    """Returns the L1 norm of each block of a weight, as integers of the same order (see `magnitude_bits`).
 
     Args:
-        weight: [rows, ...]; what follows the rows is flattened to columns.
+        weight: [rows, ...]; the other dimensions are flattened to columns.
         block: rows and columns of a block.
 
     Returns:
         [blocks], row by row.
     """
-    if str(weight.dtype).endswith("float16"):  # its integers are too short for Paddle's operators
+    if str(weight.dtype).endswith("float16"):  # Paddle has too few operators for 16-bit integers
         weight = weight.astype("float32")
     magnitudes = weight.abs().reshape([weight.shape[0], -1])
     height, width = block
@@ -175,21 +185,21 @@ def block_scores(weight: paddle.Tensor, block: tuple[int, int]) -> paddle.Tensor
     return magnitude_bits(tiled.sum(axis=[1, 3]).reshape([-1]))
 
 
-def spread(marks: paddle.Tensor, shape: Sequence[int], block: tuple[int, int]) -> paddle.Tensor:
-    """Turns one mark a unit into one a weight: the inverse of `block_scores`.
+def expand_blocks(keep: paddle.Tensor, shape: Sequence[int], block: tuple[int, int]) -> paddle.Tensor:
+    """Expands one value per block to one value per weight, in the order of `block_scores`.
 
     Args:
-        marks: [blocks], bool.
-        shape: the weight's shape.
+        keep: [blocks], bool.
+        shape: shape of the weight.
         block: rows and columns of a block.
 
     Returns:
-        Bool of the weight's shape.
+        A bool tensor of the weight's shape.
     """
     height, width = block
     if (height, width) == (1, 1):
-        return marks.reshape(list(shape))
+        return keep.reshape(list(shape))
     rows, columns = shape[0], math.prod(shape[1:])
-    grid = marks.reshape([-(-rows // height), 1, -(-columns // width), 1])
+    grid = keep.reshape([-(-rows // height), 1, -(-columns // width), 1])
     full = grid.expand([-1, height, -1, width]).reshape([grid.shape[0] * height, grid.shape[2] * width])
     return full[:rows, :columns].reshape(list(shape))

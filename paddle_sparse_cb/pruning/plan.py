@@ -1,4 +1,4 @@
-"""`PrunePlan`: what is pruned, what is not and why, and what each layer costs."""
+"""`PrunePlan`: which weights are pruned, why the others are not, and the cost of each layer."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ..utils.tables import render_table
 
 @dataclass(frozen=True)
 class PlannedLayer:
-    """One weight of a network.
+    """One weight of a network and whether it is pruned.
 
     Attributes:
-        name: the structured name.
-        shape: of the weight.
-        pruned: whether it is to be pruned.
-        reason: if not, why.
-        lite_dense_reason: why Paddle-Lite would keep the layer dense whatever its zeros; empty where nothing is known
-            against it.
-        maps: the sizes of the layer's output maps in pixels, each once, such as `((40, 40),)`; `((),)` of a linear
-            layer on vectors; nothing where no forward has shown them.
-        macs: multiply-accumulates for one image; None where no forward has shown them.
+        name: structured name of the weight, such as `backbone.conv1.weight`.
+        shape: shape of the weight.
+        pruned: whether the weight is pruned.
+        reason: why the weight is not pruned; empty if it is.
+        lite_dense_reason: why Paddle-Lite would run the layer dense however many zeros it has; empty if no reason is
+            known.
+        output_sizes: the distinct spatial sizes of the layer's outputs in pixels, such as `((40, 40),)`, or `((),)`
+            for a linear layer applied to vectors; empty if no forward pass was run.
+        macs: multiply-accumulates for one image; None if no forward pass was run.
     """
 
     name: str
@@ -30,37 +30,45 @@ class PlannedLayer:
     pruned: bool
     reason: str = ""
     lite_dense_reason: str = ""
-    maps: tuple[tuple[int, ...], ...] = ()
+    output_sizes: tuple[tuple[int, ...], ...] = ()
     macs: int | None = None
 
 
 @dataclass(frozen=True)
 class PrunePlan:
-    """What is pruned and what is not, for every weight of a network; its `str()` is the table."""
+    """Which weights of a network are pruned; `str(plan)` is a table.
+
+    Attributes:
+        layers: every weight of the network, in the network's order.
+    """
 
     layers: tuple[PlannedLayer, ...]
 
     @property
     def pruned(self) -> tuple[PlannedLayer, ...]:
-        """The layers to prune, in the network's order."""
+        """The weights to prune, in the network's order."""
         return tuple(layer for layer in self.layers if layer.pruned)
 
     def require_layers(self) -> PrunePlan:
-        """Returns itself, or raises InputError with the commonest reasons when nothing is left to prune."""
+        """Returns the plan itself.
+
+        Raises:
+            InputError: no weight is pruned; the message lists the most common reasons.
+        """
         if self.pruned:
             return self
         reasons = Counter(layer.reason for layer in self.layers)
-        listed = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(4)) or "it has no weights"
-        raise InputError(f"no layer left to prune: {listed}; prune_params_type=None takes all convolutions and linear "
-                         "layers, skip names those to leave out")
+        listed = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(4))
+        raise InputError(f"no layer left to prune: {listed or 'the network has no weights'}; prune_params_type=None "
+                         "prunes all convolutions and linear layers, skip lists the weights to leave dense")
 
     def __str__(self) -> str:
-        rows = [(layer.name, "x".join(map(str, layer.shape)), _maps(layer), _millions(layer.macs),
+        rows = [(layer.name, "x".join(map(str, layer.shape)), _output_sizes(layer), _millions(layer.macs),
                  "pruned" if layer.pruned else layer.reason) for layer in self.layers]
-        table = render_table(("weight", "shape", "map", "M MACs", ""), rows, "lrrrl")
-        return f"{table}\n{len(self.pruned)} of {len(self.layers)} weights are pruned{self._share()}"
+        table = render_table(("weight", "shape", "output size", "M MACs", "status"), rows, "lrrrl")
+        return f"{table}\n{len(self.pruned)} of {len(self.layers)} weights are pruned{self._sparse_share()}"
 
-    def _share(self) -> str:
+    def _sparse_share(self) -> str:
         total = sum(layer.macs or 0 for layer in self.layers)
         if not total:
             return ""
@@ -68,8 +76,8 @@ class PrunePlan:
         return f": {sparse / total:.1%} of {_millions(total)} million multiply-accumulates become sparse"
 
 
-def _maps(layer: PlannedLayer) -> str:
-    return ", ".join("x".join(map(str, size)) or "-" for size in layer.maps)
+def _output_sizes(layer: PlannedLayer) -> str:
+    return ", ".join("x".join(map(str, size)) or "-" for size in layer.output_sizes)
 
 
 def _millions(macs: int | None) -> str:

@@ -1,7 +1,7 @@
-"""Which weights are pruned, and why the others are not.
+"""`make_plan`: decides which weights are pruned, and records why the others are not.
 
-The rules of `conv1x1_only` are what Paddle-Lite runs sparse (`geometry.py`). A layer is judged by what it is and does
-(`trace.py`); names count only where the user gives patterns.
+`conv1x1_only` prunes what Paddle-Lite runs sparse (see `layer_rules.py`). A layer is judged by its type, geometry and
+use in a forward pass (see `forward_profile.py`); names matter only for the user's own patterns.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Callable
 
-import paddle
 from paddle import nn
 
 from ..errors import InputError
 from ..utils.layers import named_weights
-from .forward_profile import ForwardProfile, Use
-from .layer_rules import pair, why_not_conv1x1, why_not_prunable
+from .forward_profile import ForwardProfile, LayerUse
+from .layer_rules import as_pair, conv1x1_reason, unprunable_reason
 from .plan import PlannedLayer, PrunePlan
 
 PRUNE_PARAMS_TYPES = ("conv1x1_only", None)
@@ -30,22 +29,22 @@ def make_plan(network: nn.Layer, input_spec: Sequence[Any] | None = None, *,
 
     Args:
         network: any layer.
-        input_spec: `paddle.static.InputSpec`s (or what has `shape` and `dtype`) of its inputs. With them one forward
-            shows the size of the maps, the multiply-accumulates and the layers that are called twice; without them a
-            squeeze-and-excitation block is told by the pooling layer beside its convolutions, and the rest is not
-            known.
-        prune_params_type: `conv1x1_only`, or None for all convolutions and linear layers but depthwise ones.
+        input_spec: objects with the `shape` and `dtype` of each input, such as `paddle.static.InputSpec`. With them,
+            one forward pass determines the output sizes, the multiply-accumulates and the layers that are called
+            more than once. Without them, these are unknown, and squeeze-and-excitation is recognised by the pooling
+            layer beside its convolutions.
+        prune_params_type: `conv1x1_only`, or None for all convolutions and linear layers except depthwise ones.
         skip: shell patterns over structured names, such as `head.*`; each must match a weight.
-        skip_params_func: PaddleSlim's own: takes the network, returns the parameter names (`parameter.name`) to
-            skip; as there, it replaces the rule of `prune_params_type`.
-        prune_squeeze_excite: prune the convolutions on a 1x1 map too, as in squeeze-and-excitation: nothing gets faster,
-            but the file smaller.
+        skip_params_func: PaddleSlim's function: takes the network and returns the names (`parameter.name`) of the
+            parameters to skip. As in PaddleSlim, it replaces the rule of `prune_params_type`.
+        prune_squeeze_excite: also prune convolutions with an output size of 1x1, as in squeeze-and-excitation. This
+            makes the file smaller but nothing faster.
 
     Returns:
-        The plan, which may have no layer to prune (`PrunePlan.require_layers` raises then).
+        The plan; it may prune nothing (see `PrunePlan.require_layers`).
 
     Raises:
-        InputError: an unknown `prune_params_type`, or a pattern that matches nothing.
+        InputError: `prune_params_type` is unknown, or a pattern matches no weight.
 
     Example:
         >>> from paddle import nn
@@ -54,56 +53,65 @@ def make_plan(network: nn.Layer, input_spec: Sequence[Any] | None = None, *,
         [('0.weight', False, '3x3 kernel'), ('1.weight', True, '')]
     """
     if prune_params_type not in PRUNE_PARAMS_TYPES:
-        raise InputError(f"prune_params_type is 'conv1x1_only' or None, got {prune_params_type!r}")
+        raise InputError(f"prune_params_type must be 'conv1x1_only' or None, got {prune_params_type!r}")
     weights = list(named_weights(network))
-    if isinstance(skip, str):
-        raise InputError(f"skip is a sequence of patterns such as ('head.*',), got {skip!r}")
-    for pattern in skip:
-        if not any(fnmatchcase(name, pattern) for name, _, _ in weights):
-            raise InputError(f"skip: the pattern {pattern!r} matches no weight of the network")
-    trace = ForwardProfile(network, input_spec) if input_spec is not None else None
-    pooled = set() if trace else _beside_pooling(network)
-    by_function = set(skip_params_func(network)) if skip_params_func else set()
+    _check_patterns(skip, [name for name, _, _ in weights])
+    profile = ForwardProfile(network, input_spec) if input_spec is not None else None
+    squeeze_excite = _squeeze_excite_layers(network) if profile is None else set()
+    skipped_names = set(skip_params_func(network)) if skip_params_func else None
 
-    def reason(name: str, layer: nn.Layer, weight: paddle.Tensor, use: Use | None, lite_dense_reason: str) -> str:
+    layers = []
+    for name, layer, weight in weights:
+        use = profile.use(weight) if profile else None
+        lite_dense_reason = conv1x1_reason(layer, weight) or _call_count_reason(use)
         if weight.stop_gradient:
-            why = "frozen"
-        elif skip_params_func:
-            why = "skipped by skip_params_func" if by_function & {weight.name, layer.full_name()} else ""
+            reason = "frozen"
+        elif skipped_names is not None:
+            reason = "skipped by skip_params_func" if skipped_names & {weight.name, layer.full_name()} else ""
         elif prune_params_type is None:
-            why = why_not_prunable(layer, weight)
+            reason = unprunable_reason(layer, weight)
         else:
-            squeeze = id(layer) in pooled if use is None else use.maps == [(1, 1)]
-            why = lite_dense_reason or ("on a 1x1 map" if squeeze and not prune_squeeze_excite else "")
-        if why:
-            return why
-        pattern = next((pattern for pattern in skip if fnmatchcase(name, pattern)), None)
-        return "" if pattern is None else "on the skip list" if pattern == name else f"skipped by {pattern!r}"
-
-    def planned(name: str, layer: nn.Layer, weight: paddle.Tensor) -> PlannedLayer:
-        use = trace.use(weight) if trace else None
-        lite_dense_reason = why_not_conv1x1(layer, weight) or _why_not_used_so(use)
-        why = reason(name, layer, weight, use, lite_dense_reason)
-        maps, macs = (tuple(use.maps), use.macs) if use else ((), None)
-        return PlannedLayer(name, tuple(weight.shape), not why, why, lite_dense_reason, maps, macs)
-
-    return PrunePlan(tuple(planned(name, layer, weight) for name, layer, weight in weights))
+            is_1x1 = use.output_sizes == [(1, 1)] if use else id(layer) in squeeze_excite
+            reason = lite_dense_reason or ("1x1 output" if is_1x1 and not prune_squeeze_excite else "")
+        reason = reason or _pattern_reason(name, skip)
+        layers.append(PlannedLayer(name, tuple(weight.shape), not reason, reason, lite_dense_reason,
+                                   tuple(use.output_sizes) if use else (), use.macs if use else None))
+    return PrunePlan(tuple(layers))
 
 
-def _why_not_used_so(use: Use | None) -> str:
-    """What a layer does has Paddle-Lite keep it dense although its shape would not."""
-    if use is not None and use.calls != 1:  # Paddle-Lite's optimizer crashes on a shared sparse convolution
-        return "never called" if use.calls == 0 else f"called {use.calls} times"
-    return ""
+def _check_patterns(skip: Sequence[str], names: Sequence[str]) -> None:
+    if isinstance(skip, str):
+        raise InputError(f"skip must be a sequence of patterns such as ('head.*',), got {skip!r}")
+    for pattern in skip:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise InputError(f"skip: the pattern {pattern!r} matches no weight of the network")
 
 
-def _beside_pooling(network: nn.Layer) -> set[int]:
-    """Convolutions whose parent also pools to 1x1: squeeze-and-excitation blocks."""
+def _pattern_reason(name: str, skip: Sequence[str]) -> str:
+    """Returns which pattern leaves a weight dense; empty if none does."""
+    pattern = next((pattern for pattern in skip if fnmatchcase(name, pattern)), None)
+    if pattern is None:
+        return ""
+    return "on the skip list" if pattern == name else f"skipped by {pattern!r}"
+
+
+def _call_count_reason(use: LayerUse | None) -> str:
+    """Returns why Paddle-Lite would run a layer dense that is not called exactly once; empty if it is, or unknown."""
+    if use is None or use.calls == 1:
+        return ""
+    # Paddle-Lite's optimizer crashes on a sparse convolution that is called twice.
+    return "never called" if use.calls == 0 else f"called {use.calls} times"
+
+
+def _squeeze_excite_layers(network: nn.Layer) -> set[int]:
+    """Returns the ids of convolutions whose parent also pools to 1x1, as in squeeze-and-excitation."""
     found = set()
     for layer in network.sublayers(include_self=True):
         children = list(layer.children())
-        pools = [isinstance(child, nn.AdaptiveAvgPool2D) and pair(child._output_size) == [1, 1] for child in children]
+        pools = [isinstance(child, nn.AdaptiveAvgPool2D) and as_pair(child._output_size) == [1, 1]
+                 for child in children]
         if any(pools):
-            first = pools.index(True) if isinstance(layer, nn.Sequential) else 0  # which calls them in their order
+            # A Sequential calls its children in order, so that those before the pooling see the full size.
+            first = pools.index(True) if isinstance(layer, nn.Sequential) else 0
             found |= {id(child) for child in children[first:] if isinstance(child, nn.Conv2D)}
     return found

@@ -23,7 +23,7 @@ from .planner import PrunePlan, make_plan
 from .schedule import GMPSchedule
 from .state import PrunerState
 from .statistics import SparsityReport, count_zeros, measure_sparsity
-from .zeroing import zeroing
+from .zeroing import make_zeroing
 
 _SCHEDULE_KEYS = [field.name for field in fields(GMPSchedule) if field.name != "ratio"]
 
@@ -184,7 +184,7 @@ class GMPPruner(PaddleSlimInterface):
     def update_params(self) -> None:
         """Zeroes the pruned weights in place, and with them what an attached optimizer holds of them."""
         if self._zeroings is None:
-            self._zeroings = [zeroing(tensor, self.masks[weight.name]) for weight in self.weights
+            self._zeroings = [make_zeroing(tensor, self.masks[weight.name]) for weight in self.weights
                               if weight.name in self.masks for tensor in (weight, *self.optimizer_tensors(weight))]
         for zero in self._zeroings:
             zero()

@@ -1,4 +1,4 @@
-"""When a network has to be how sparse: gradual magnitude pruning (GMP) as numbers, without Paddle.
+"""Gradual magnitude pruning (GMP) as numbers: which ratio holds after which optimizer step.
 
 Source: M. Zhu and S. Gupta, "To prune, or not to prune" (2017), in the stepped form of PaddleSlim's
 `GMPUnstructuredPruner` (paddleslim/dygraph/prune/unstructured_pruner.py).
@@ -13,35 +13,37 @@ from dataclasses import dataclass
 from ..errors import InputError, did_you_mean
 from ..utils.validation import check_count, check_fraction
 
-# Progress of the pruning phase, from 0 to 1, to the share of the way from the initial to the target ratio.
+# From the progress of the pruning phase (0 to 1) to the progress from the initial to the target ratio (0 to 1).
 CURVES: dict[str, Callable[[float], float]] = {
-    "cubic": lambda progress: (progress - 1.0) ** 3 + 1,  # Zhu and Gupta; written so that PaddleSlim's bits come out
+    "cubic": lambda progress: (progress - 1.0) ** 3 + 1,  # Zhu and Gupta; in this form it gives PaddleSlim's bits
     "linear": lambda progress: progress,
-    "cosine": lambda progress: (1 - math.cos(math.pi * progress)) / 2,  # slow at both ends, as fastai anneals
-    "constant": lambda progress: 1.0,  # one shot: the target at once
+    "cosine": lambda progress: (1 - math.cos(math.pi * progress)) / 2,  # slow at both ends, as in fastai
+    "constant": lambda progress: 1.0,  # one-shot pruning: the target from the first pruning step on
 }
 
 
 @dataclass(frozen=True)
 class GMPSchedule:
-    """Optimizer step to ratio, in three phases named as PaddleSlim spells them.
+    """Maps optimizer steps to ratios, in three phases with PaddleSlim's names.
 
-    Dense in the stable phase; in the pruning phase the ratio rises from `initial_ratio` in `pruning_steps` stairs
-    along a curve, by default a cubic one, fast at first; in the tunning phase, and for ever after, it is `ratio`.
-    Where the stairs are whole numbers of steps, the ratios are PaddleSlim's bit for bit. Where they are not, PaddleSlim
-    cuts the phases; here each phase starts at the step that was asked for.
+    In the stable phase nothing is pruned. In the pruning phase the ratio rises from `initial_ratio` along a curve, in
+    `pruning_steps` equal periods of time, each of which holds one ratio. In the tunning phase, and from then on, the
+    ratio is `ratio`.
+
+    If a period is a whole number of optimizer steps, the ratios equal PaddleSlim's bit for bit. If it is not,
+    PaddleSlim shortens the phases; here each phase starts at the step it was given.
 
     Attributes:
-        ratio: the target, the share of weights that ends at zero.
-        initial_ratio: the ratio of the first stair.
+        ratio: the target ratio, the share of weights that are zero in the end.
+        initial_ratio: the ratio of the first pruning step.
         stable_iterations: optimizer steps without pruning.
-        pruning_iterations: optimizer steps over which the ratio rises; 0 prunes at once.
-        tunning_iterations: optimizer steps at the target, to recover.
-        pruning_steps: how many stairs there are.
-        curve: how the stairs rise: `cubic`, `linear`, `cosine`, or `constant`, which is the target at once.
+        pruning_iterations: optimizer steps in which the ratio rises; 0 prunes to the target at once.
+        tunning_iterations: optimizer steps at the target ratio, to recover.
+        pruning_steps: number of pruning steps, the periods into which the pruning phase is divided.
+        curve: how the ratio rises: `cubic`, `linear`, `cosine`, or `constant`, which is the target at once.
 
     Raises:
-        InputError: a value is out of its range; the message names it.
+        InputError: a value is out of range; the message names it.
 
     Example:
         >>> schedule = GMPSchedule(ratio=0.75, initial_ratio=0.15, pruning_iterations=100, pruning_steps=4)
@@ -58,32 +60,34 @@ class GMPSchedule:
     curve: str = "cubic"
 
     def __post_init__(self) -> None:
-        check_fraction("ratio", self.ratio)
-        check_fraction("initial_ratio", self.initial_ratio)
-        if self.initial_ratio > self.ratio:
-            raise InputError(f"initial_ratio is at most ratio ({self.ratio}), got {self.initial_ratio}")
+        checked: dict[str, float | int] = {name: check_fraction(name, getattr(self, name))
+                                           for name in ("ratio", "initial_ratio")}
         for name in ("stable_iterations", "pruning_iterations", "tunning_iterations"):
-            check_count(name, getattr(self, name))
-        check_count("pruning_steps", self.pruning_steps, least=1)
+            checked[name] = check_count(name, getattr(self, name))
+        checked["pruning_steps"] = check_count("pruning_steps", self.pruning_steps, least=1)
+        for name, value in checked.items():  # as Python's own numbers: NumPy's cannot be saved as JSON
+            object.__setattr__(self, name, value)
+        if self.initial_ratio > self.ratio:
+            raise InputError(f"initial_ratio must be at most ratio ({self.ratio}), got {self.initial_ratio}")
         if self.curve not in CURVES:
-            raise InputError(f"curve is one of {', '.join(CURVES)}, got {self.curve!r}; "
+            raise InputError(f"curve must be one of {', '.join(CURVES)}, got {self.curve!r}; "
                              f"{did_you_mean(str(self.curve), CURVES)}")
 
     @property
     def target_step(self) -> int:
-        """The first optimizer step (from 0) whose ratio is the target."""
+        """The first optimizer step, counted from 0, at which the ratio is the target."""
         return self.stable_iterations + self.pruning_iterations
 
     def at(self, step: int) -> float:
-        """The ratio to hold after an optimizer step.
+        """Returns the ratio that holds after an optimizer step.
 
         Args:
-            step: the optimizer step, from 0.
+            step: the optimizer step, counted from 0.
         """
         if step < self.stable_iterations:
             return 0.0
         if step >= self.target_step:
             return self.ratio
-        stair = (step - self.stable_iterations) * self.pruning_steps // self.pruning_iterations
-        risen = CURVES[self.curve](stair / self.pruning_steps)
+        pruning_step = (step - self.stable_iterations) * self.pruning_steps // self.pruning_iterations
+        risen = CURVES[self.curve](pruning_step / self.pruning_steps)
         return risen * (self.ratio - self.initial_ratio) + self.initial_ratio

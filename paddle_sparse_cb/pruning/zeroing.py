@@ -1,4 +1,4 @@
-"""Zeroes in place what masks prune: what is done after every step."""
+"""Sets pruned weights to zero in place, after every optimizer step."""
 
 from __future__ import annotations
 
@@ -10,35 +10,44 @@ import paddle
 from ..utils.float_bits import host_bits, is_on_host
 
 
-def zeroing(tensor: paddle.Tensor, mask: paddle.Tensor) -> Callable[[], None]:
-    """Looks up once what it takes to zero a tensor, and returns the call that does.
+def make_zeroing(tensor: paddle.Tensor, mask: paddle.Tensor) -> Callable[[], None]:
+    """Prepares the zeroing of a tensor and returns the call that does it.
+
+    The call is made after every optimizer step, so what stays the same is looked up once. It follows the tensor if its
+    memory is replaced.
 
     Args:
         tensor: any shape, of a floating-point type.
-        mask: bool of the same shape, False where the tensor is to be zero.
+        mask: bool of the same shape, False where the tensor is set to zero.
 
     Returns:
-        A call without arguments, to be made under `paddle.no_grad`. On the host what it writes is +0.0, whatever was
-        there, NaN included.
+        A call without arguments, to be made under `paddle.no_grad`. On the host it writes +0.0 whatever was there,
+        NaN included.
     """
-    return _on_host(tensor, mask) if is_on_host(tensor) and is_on_host(mask) else _on_device(tensor, mask)
+    if is_on_host(tensor) and is_on_host(mask):
+        return make_zeroing_on_host(tensor, mask)
+    return make_zeroing_on_device(tensor, mask)
 
 
-def _on_host(tensor: paddle.Tensor, mask: paddle.Tensor) -> Callable[[], None]:
-    """One pass over the bits; Paddle's operators would make a float mask first, and cost more than the pass does."""
+def make_zeroing_on_host(tensor: paddle.Tensor, mask: paddle.Tensor) -> Callable[[], None]:
+    """Prepares `make_zeroing` as one pass of NumPy over the bits.
+
+    Paddle's operators would convert the mask to floats first, which takes longer than the pass itself.
+    """
     bits, keep = host_bits(tensor), host_bits(mask)
     address, dtype = tensor.data_ptr(), tensor.dtype
 
     def zero() -> None:
         nonlocal bits, address, dtype
-        if tensor.data_ptr() != address or tensor.dtype != dtype:  # it has been given other memory
+        if tensor.data_ptr() != address or tensor.dtype != dtype:
             bits, address, dtype = host_bits(tensor), tensor.data_ptr(), tensor.dtype
         np.multiply(bits, keep, out=bits)
     return zero
 
 
-def _on_device(tensor: paddle.Tensor, mask: paddle.Tensor) -> Callable[[], None]:
-    # The operators themselves: their Python wrappers take three times as long as they do on a small layer.
+def make_zeroing_on_device(tensor: paddle.Tensor, mask: paddle.Tensor) -> Callable[[], None]:
+    """Prepares `make_zeroing` with Paddle operators, so that the tensor stays on its device."""
+    # The operators themselves: for a small layer, their Python wrappers take three times as long as they do.
     cast, multiply_ = paddle._C_ops.cast, paddle._C_ops.multiply_
 
     def zero() -> None:

@@ -1,4 +1,4 @@
-"""A training that has diverged: said as soon as it can be known, before masks or checkpoints are made of it."""
+"""Detects a diverged training before masks or checkpoints are made from its weights."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import paddle
 from ..errors import DivergenceError
 from .float_bits import host_bits, is_on_host, magnitudes, split_chunks
 
-_INFINITY = {paddle.float16: 0x7C00, paddle.bfloat16: 0x7F80}  # the bits; NaN is above
-_FLOATS = {paddle.float32: np.float32, paddle.float64: np.float64}
+_INFINITY_BITS = {paddle.float16: 0x7C00, paddle.bfloat16: 0x7F80}  # NaN has larger ones
+_NUMPY_FLOATS = {paddle.float32: np.float32, paddle.float64: np.float64}
 
 
 def make_finite_check(tensor: paddle.Tensor) -> Callable[[], bool]:
-    """Looks up once what it takes to tell whether a tensor is finite, and returns the call that does.
+    """Prepares a check of a tensor and returns a call that tells whether all its values are finite.
+
+    The call is made often, so what stays the same is looked up once. It follows the tensor if its memory is replaced.
 
     Args:
         tensor: any shape, of a floating-point type.
@@ -25,34 +27,34 @@ def make_finite_check(tensor: paddle.Tensor) -> Callable[[], bool]:
     if not is_on_host(tensor):
         return lambda: bool(paddle.isfinite(tensor).all())
     address, dtype = tensor.data_ptr(), tensor.dtype
-    chunks, known = _to_look_at(tensor)
+    chunks, is_chunk_finite = _chunks_and_check(tensor)
 
-    def finite() -> bool:
-        nonlocal chunks, known, address, dtype
-        if tensor.data_ptr() != address or tensor.dtype != dtype:  # it has been given other memory
+    def is_finite() -> bool:
+        nonlocal chunks, is_chunk_finite, address, dtype
+        if tensor.data_ptr() != address or tensor.dtype != dtype:
             address, dtype = tensor.data_ptr(), tensor.dtype
-            chunks, known = _to_look_at(tensor)
-        for chunk in chunks:  # noqa: SIM110  a generator costs as much as a small layer does
-            if not known(chunk):
+            chunks, is_chunk_finite = _chunks_and_check(tensor)
+        for chunk in chunks:  # noqa: SIM110  a generator costs as much as the check of a small layer
+            if not is_chunk_finite(chunk):
                 return False
         return True
-    return finite
+    return is_finite
 
 
-def _to_look_at(tensor: paddle.Tensor) -> tuple[list[np.ndarray], Callable[[np.ndarray], Any]]:
-    """A tensor's memory in chunks, and what tells whether all of a chunk is finite."""
+def _chunks_and_check(tensor: paddle.Tensor) -> tuple[list[np.ndarray], Callable[[np.ndarray], Any]]:
+    """Returns the memory of a tensor in chunks, and a function that tells whether all of a chunk is finite."""
     chunks = split_chunks(host_bits(tensor))
-    if tensor.dtype in _FLOATS:
-        return [chunk.view(_FLOATS[tensor.dtype]) for chunk in chunks], lambda chunk: np.isfinite(chunk).all()
-    return chunks, lambda chunk: magnitudes(chunk).max() < _INFINITY[tensor.dtype]
+    if tensor.dtype in _NUMPY_FLOATS:
+        return [chunk.view(_NUMPY_FLOATS[tensor.dtype]) for chunk in chunks], lambda chunk: np.isfinite(chunk).all()
+    return chunks, lambda chunk: magnitudes(chunk).max() < _INFINITY_BITS[tensor.dtype]
 
 
 def check_finite(network: paddle.nn.Layer, where: str) -> None:
-    """Makes sure that a network is worth keeping: its parameters, the running statistics of batch norms among them.
+    """Raises DivergenceError if a parameter of a network, or a running statistic of a batch norm, is not finite.
 
     Args:
         network: any layer.
-        where: what was about to be done with it, for the message: `checkpoint 7`.
+        where: what is about to be done with the network, for the message, such as `checkpoint 7`.
 
     Raises:
         DivergenceError: names the first parameter that is not finite.
@@ -66,18 +68,19 @@ def check_finite(network: paddle.nn.Layer, where: str) -> None:
 
 
 def check_finite_loss(losses: Any, step: int) -> None:
-    """Makes sure that a batch had a loss.
+    """Raises DivergenceError if a loss is not finite.
 
     Args:
-        losses: hapi's `logs["loss"]`, floats that are already on the host; None if there is none.
-        step: optimizer steps done.
+        losses: hapi's `logs["loss"]`: floats that are already on the host, or None without a loss function.
+        step: completed optimizer steps, for the message.
 
     Raises:
-        DivergenceError: one of them is not finite.
+        DivergenceError: names the losses and the step.
 
     Example:
         >>> check_finite_loss([0.7, 1.2], 30)
     """
     values = losses if isinstance(losses, (list, tuple)) else [losses]
     if not all(math.isfinite(value) for value in values if value is not None):
-        raise DivergenceError(f"the training diverged: the loss is {', '.join(map(str, values))} at optimizer step {step}")
+        listed = ", ".join(map(str, values))
+        raise DivergenceError(f"the training diverged: the loss is {listed} at optimizer step {step}")

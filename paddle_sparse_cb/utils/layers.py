@@ -1,4 +1,4 @@
-"""A network's weights by their names, and its evaluation mode for a while."""
+"""The weights of a network by name, and its evaluation mode for a limited time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from paddle import nn
 
 @contextlib.contextmanager
 def eval_mode(network: nn.Layer) -> Iterator[None]:
-    """Evaluation mode, and afterwards each layer's own mode again (a frozen batch norm stays frozen)."""
+    """Switches a network to evaluation mode, and each layer back to its own mode on exit.
+
+    A batch norm that was frozen in evaluation mode stays frozen.
+    """
     modes = [(layer, layer.training) for layer in network.sublayers(include_self=True)]
     network.eval()
     try:
@@ -22,7 +25,7 @@ def eval_mode(network: nn.Layer) -> Iterator[None]:
 
 
 def named_weights(network: nn.Layer) -> Iterator[tuple[str, nn.Layer, paddle.Tensor]]:
-    """The weights of a network: its parameters of two and more dimensions, each once, however often it is shared.
+    """Yields the weights of a network: parameters of two or more dimensions, shared ones only once.
 
     Yields:
         The structured name, the layer that owns the parameter, and the parameter.

@@ -1,4 +1,4 @@
-"""Checks of arguments, which name the argument, what it got and what it may be."""
+"""Checks of arguments and settings. Each message names the argument, the value found and the values allowed."""
 
 from __future__ import annotations
 
@@ -8,40 +8,70 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import InputError, did_you_mean
 
 
 def check_fraction(name: str, value: object, least: float = 0.0) -> float:
-    """Returns a ratio in [least, 1), or says what is wrong with it.
+    """Returns a ratio as a float, or raises InputError if it is not in [least, 1).
+
+    A NumPy float becomes the float that is written the same: `np.float32(0.07)` becomes 0.07 and not
+    0.07000000029802322, which would prune one weight more of 100.
+
+    Args:
+        name: the argument's name, for the message.
+        value: a real number.
+        least: the smallest value allowed.
+
+    Raises:
+        InputError: the value is no number or out of range.
 
     Example:
         >>> check_fraction("ratio", 75)
         Traceback (most recent call last):
         ...
-        paddle_sparse_cb.errors.InputError: ratio is a fraction from 0.0 to below 1, got 75 (did you mean 0.75?)
+        paddle_sparse_cb.errors.InputError: ratio must be a fraction from 0.0 to below 1, got 75 (did you mean 0.75?)
     """
     number: Any = value if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     if least <= number < 1:
-        return float(number)
+        return float(str(number)) if isinstance(number, np.floating) else float(number)
     hint = f" (did you mean {number / 100:g}?)" if 1 < number < 100 else ""
-    raise InputError(f"{name} is a fraction from {least} to below 1, got {value!r}{hint}")
+    raise InputError(f"{name} must be a fraction from {least} to below 1, got {value!r}{hint}")
 
 
 def check_count(name: str, value: object, least: int = 0) -> int:
-    """Returns a whole number that is large enough, or says what is wrong with it."""
+    """Returns a whole number as an int, or raises InputError if it is not one or below `least`.
+
+    Args:
+        name: the argument's name, for the message.
+        value: a Python or NumPy integer; bools and floats are rejected.
+        least: the smallest value allowed.
+
+    Raises:
+        InputError: the value is no whole number or too small.
+    """
     if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least:
         return int(value)
-    raise InputError(f"{name} is a whole number of at least {least}, got {value!r}")
+    raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 
 def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Raises InputError for the first unknown key, with the nearest known one.
+    """Raises InputError for the first unknown key and suggests the nearest known one.
+
+    Args:
+        given: the keys found.
+        known: the keys allowed.
+        where: what has the keys, for the message.
+
+    Raises:
+        InputError: a key is not known.
 
     Example:
-        >>> check_keys(["tuning_epochs"], ["tunning_epochs", "ratio"], "SparsityCallback")
+        >>> check_keys(["tuning_epochs"], ["tunning_epochs", "ratio"], "Sparsity")
         Traceback (most recent call last):
         ...
-        paddle_sparse_cb.errors.InputError: SparsityCallback: unknown argument 'tuning_epochs'; did you mean 'tunning_epochs'?
+        paddle_sparse_cb.errors.InputError: Sparsity: unknown argument 'tuning_epochs'; did you mean 'tunning_epochs'?
     """
     known = list(known)
     for key in given:
@@ -50,7 +80,7 @@ def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
 
 
 def check_same(saved: Mapping[str, Any], current: Mapping[str, Any], where: str | Path) -> None:
-    """Compares settings of a checkpoint with those of this run.
+    """Raises InputError if the settings of a checkpoint differ from those of this run.
 
     Args:
         saved: the settings of the checkpoint; values may be mappings themselves.
@@ -59,13 +89,20 @@ def check_same(saved: Mapping[str, Any], current: Mapping[str, Any], where: str 
 
     Raises:
         InputError: they differ; the message names the first difference and both values.
+
+    Example:
+        >>> check_same({"ratio": 0.75}, {"ratio": 0.85}, "2.pdsparse")
+        Traceback (most recent call last):
+        ...
+        paddle_sparse_cb.errors.InputError: 2.pdsparse: ratio is 0.75 in the checkpoint and 0.85 in this run
     """
     for key in [*current, *(key for key in saved if key not in current)]:
-        theirs, ours = saved.get(key, "missing"), current.get(key, "missing")
-        if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
-            check_same(theirs, ours, f"{where}: {key}")
-        elif theirs != ours:
-            raise InputError(f"{where}: {key} is {_shortened(theirs)} in the checkpoint and {_shortened(ours)} in this run")
+        found, expected = saved.get(key, "missing"), current.get(key, "missing")
+        if isinstance(found, Mapping) and isinstance(expected, Mapping):
+            check_same(found, expected, f"{where}: {key}")
+        elif found != expected:
+            raise InputError(
+                f"{where}: {key} is {_shortened(found)} in the checkpoint and {_shortened(expected)} in this run")
 
 
 def _shortened(value: Any) -> str:

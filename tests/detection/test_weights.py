@@ -127,7 +127,7 @@ def sparse_file(folder, kind):
 
 
 @pytest.mark.parametrize("kind", ["masks", "zeros"])
-@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("scope", ["uniform", "global"])
 def test_training_from_a_sparse_file_made_elsewhere_keeps_its_zeros(tmp_path, first_digits, kind, scope):
     zeros = sparse_file(tmp_path, kind)
     network = Pointwise()
