@@ -1,4 +1,4 @@
-"""Small real networks, and what tests share that is no fixture."""
+"""Small networks and functions that tests share."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ PADDLE3 = paddle.__version__ >= "3"
 
 
 class Pointwise(nn.Layer):
-    """A small convolutional network with all that a plan has to tell apart."""
+    """A small convolutional network with every kind of layer that a plan distinguishes."""
 
     def __init__(self, classes=10):
         super().__init__()
@@ -35,39 +35,41 @@ class Pointwise(nn.Layer):
 
 
 def conv(inputs, outputs, kernel=1, **arguments):
-    """A convolution without bias that keeps the size of the map."""
+    """Returns a convolution without bias that keeps the spatial size."""
     return nn.Conv2D(inputs, outputs, kernel, padding=kernel // 2, bias_attr=False, **arguments)
 
 
 class Chain(nn.Layer):
-    """Two convolutions that Paddle-Lite would merge, unless somebody else reads the first one."""
+    """Two convolutions that Paddle-Lite merges unless another operator or an output reads the first one."""
 
-    def __init__(self, how="alone", norm=False):
+    def __init__(self, first_output="alone", norm=False):
         super().__init__()
         self.first, self.norm, self.second = conv(16, 16), nn.BatchNorm2D(16) if norm else None, conv(16, 72)
-        self.how = how
+        self.first_output = first_output
 
     def forward(self, x):
         y = self.first(x) if self.norm is None else self.norm(self.first(x))
         z = self.second(y)
-        return {"added": z[:, :16] + y, "an output": (z, {"first": y}), "chosen": (z, y.argmax(1))}.get(self.how, z)
+        return {"added": z[:, :16] + y, "an output": (z, {"first": y}), "chosen": (z, y.argmax(1))}.get(
+            self.first_output, z)
 
 
 def classifier(network, learning_rate=0.01, optimizer="Momentum", **keywords):
-    """A prepared `paddle.Model` that classifies."""
+    """Returns a prepared `paddle.Model` of a classifier."""
     model = paddle.Model(network, **keywords)
-    made = getattr(paddle.optimizer, optimizer)(learning_rate=learning_rate, parameters=network.parameters())
-    model.prepare(made, nn.CrossEntropyLoss(), paddle.metric.Accuracy())
+    optimizer_type = getattr(paddle.optimizer, optimizer)
+    model.prepare(optimizer_type(learning_rate=learning_rate, parameters=network.parameters()), nn.CrossEntropyLoss(),
+                  paddle.metric.Accuracy())
     return model
 
 
 def slim_checkpoint(network, steps=8, ratio=0.6):
-    """Trains as PaddleDetection does, with PaddleSlim's pruner; gives the pruner and what it would save."""
-    from paddleslim import GMPUnstructuredPruner  # takes seconds
+    """Trains with PaddleSlim's pruner as PaddleDetection does; returns the pruner and the arrays to be saved."""
+    from paddleslim import GMPUnstructuredPruner  # an import of some seconds
 
     configs = {"stable_iterations": 0, "pruning_iterations": 20, "tunning_iterations": 20, "pruning_steps": 1,
                "initial_ratio": ratio, "resume_iteration": 0}
-    with contextlib.redirect_stdout(io.StringIO()):  # a line for each parameter
+    with contextlib.redirect_stdout(io.StringIO()):  # PaddleSlim prints a line per parameter
         pruner = GMPUnstructuredPruner(network, ratio=ratio, prune_params_type="conv1x1_only", local_sparsity=True,
                                        configs=configs)
     optimizer = paddle.optimizer.Momentum(0.01, parameters=network.parameters())
@@ -77,12 +79,12 @@ def slim_checkpoint(network, steps=8, ratio=0.6):
         optimizer.clear_grad()
         pruner.step()
     network(paddle.rand([4, 1, 8, 8])).square().mean().backward()
-    optimizer.step()  # after the last forward, at which the masks act
+    optimizer.step()  # PaddleSlim applies its masks in the forward pass: weights saved now are not masked
     return pruner, {name: tensor.numpy() for name, tensor in network.state_dict().items()}
 
 
 def run_exported(prefix, *inputs):
-    """What an exported program computes for arrays, read as Paddle 2 would."""
+    """Runs an exported program on arrays and returns its outputs; the program is read in Paddle 2's format."""
     with legacy_program_format():
         paddle.enable_static()
         try:
@@ -96,7 +98,7 @@ def run_exported(prefix, *inputs):
 
 
 def curves(log_dir):
-    """What TensorBoard itself reads from a folder: tag -> [(step, value)]."""
+    """Reads the scalars of a folder with TensorBoard: tag -> [(step, value)]."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(log_dir), size_guidance={"scalars": 0})

@@ -1,4 +1,4 @@
-"""What a rank of `tests/utils/test_distributed.py` runs: a training on its own share of the data, and what it saw as JSON."""
+"""One rank of `tests/utils/test_distributed.py`: trains on its share of the data and writes its results as JSON."""
 
 import json
 import sys
@@ -12,17 +12,17 @@ from helpers import Pointwise, classifier
 from paddle_sparse_cb import Checkpoints, EMACallback, GMPPruner, SparsityCallback
 from paddle_sparse_cb.callbacks.sync_buffers import SyncBuffers
 from paddle_sparse_cb.errors import PipelineError
-from paddle_sparse_cb.utils import distributed as ranks
+from paddle_sparse_cb.utils import distributed
 
-STEPS, UPDATES = 8, 4
+STEPS, MASK_UPDATES = 8, 4
 rank = paddle.distributed.get_rank()
-gathers = 0
+gather_count = 0
 all_gather = paddle.distributed.all_gather
 
 
-def counted(*args, **keywords):
-    global gathers
-    gathers += 1
+def counting_all_gather(*args, **keywords):
+    global gather_count
+    gather_count += 1
     return all_gather(*args, **keywords)
 
 
@@ -31,77 +31,79 @@ def state(network):
 
 
 def perturb(network):
+    """Makes the weights of this rank differ from those of the other ranks."""
     network.project.weight.set_value(paddle.rand(network.project.weight.shape))
 
 
-class Watch(paddle.callbacks.Callback):
-    """Notes the masks after each step and what is evaluated; makes rank 1 diverge if told to."""
+class RecordMasks(paddle.callbacks.Callback):
+    """Records the masks after each step and the evaluated weights; perturbs rank 1 if requested."""
 
-    def __init__(self, sparsity, diverges):
+    def __init__(self, sparsity, perturb_rank_1):
         super().__init__()
-        self.sparsity, self.diverges = sparsity, diverges
+        self.sparsity, self.perturb_rank_1 = sparsity, perturb_rank_1
         self.masks, self.evaluated = [], []
 
     def on_train_batch_begin(self, step, logs=None):
-        if self.diverges and rank == 1 and step == 3:
+        if self.perturb_rank_1 and rank == 1 and step == 3:
             perturb(self.model.network)
 
     def on_train_batch_end(self, step, logs=None):
-        self.masks.append([ranks.digest(mask) for mask in self.sparsity.pruner.masks.values()])
+        self.masks.append([distributed.digest(mask) for mask in self.sparsity.pruner.masks.values()])
 
     def on_eval_begin(self, logs=None):
         self.evaluated.append(state(self.model.network))
 
 
-def fit(diverges, extra):
+def fit(perturb_rank_1, extra_callbacks):
     network = Pointwise()
     model = classifier(network)
-    begun = state(network)
+    initial = state(network)
     images = np.random.default_rng(5).random((STEPS * 8 * 2, 1, 8, 8), "float32")
     data = paddle.io.TensorDataset([paddle.to_tensor(images), paddle.randint(0, 10, [len(images), 1])])
-    sparsity = SparsityCallback(ratio=0.75, pruning_iterations=UPDATES, pruning_steps=UPDATES)
-    watch = Watch(sparsity, diverges)
-    paddle.distributed.all_gather = counted
-    model.fit(data, data if extra else None, batch_size=8, verbose=0,
-              callbacks=[sparsity, SyncBuffers(), *extra, watch])
-    return {"begun": begun, "masks": watch.masks, "evaluated": watch.evaluated, "ended": state(network)}
+    sparsity = SparsityCallback(ratio=0.75, pruning_iterations=MASK_UPDATES, pruning_steps=MASK_UPDATES)
+    recorded = RecordMasks(sparsity, perturb_rank_1)
+    paddle.distributed.all_gather = counting_all_gather
+    model.fit(data, data if extra_callbacks else None, batch_size=8, verbose=0,
+              callbacks=[sparsity, SyncBuffers(), *extra_callbacks, recorded])
+    return {"initial": initial, "masks": recorded.masks, "evaluated": recorded.evaluated, "final": state(network)}
 
 
 def loop():
-    """Without hapi: the pruner alone, on a network that is wrapped by hand."""
+    """Trains without `paddle.Model`: a training loop with the pruner on a network wrapped in `DataParallel`."""
     paddle.distributed.init_parallel_env()
     network = Pointwise()
     parallel = paddle.DataParallel(network)
     optimizer = paddle.optimizer.Momentum(0.01, parameters=network.parameters())
     pruner = GMPPruner(network, ratio=0.75, local_sparsity=True, prune_params_type="conv1x1_only",
-                       configs={"pruning_iterations": UPDATES, "pruning_steps": UPDATES, "initial_ratio": 0.15})
+                       configs={"pruning_iterations": MASK_UPDATES, "pruning_steps": MASK_UPDATES,
+                                "initial_ratio": 0.15})
     pruner.attach(optimizer)
-    paddle.distributed.all_gather = counted
-    masks, said = [], []
-    for step in range(UPDATES + 1):
-        if step == UPDATES and rank == 1:
+    paddle.distributed.all_gather = counting_all_gather
+    masks, errors = [], []
+    for step in range(MASK_UPDATES + 1):
+        if step == MASK_UPDATES and rank == 1:
             perturb(network)
-        for _ in range(2):  # micro-batches, whose gradients are added
+        for _ in range(2):  # micro-batches, whose gradients are accumulated
             parallel(paddle.rand([4, 1, 8, 8])).sum().backward()
         try:
             optimizer.step()
         except PipelineError as error:
-            said.append(str(error))
+            errors.append(str(error))
         optimizer.clear_grad()
-        masks.append([ranks.digest(mask) for mask in pruner.masks.values()])
-    in_training = gathers
+        masks.append([distributed.digest(mask) for mask in pruner.masks.values()])
+    gather_count_in_training = gather_count
     try:
-        ranks.check_same_masks(10 + rank, [], [])
+        distributed.check_same_masks(10 + rank, [], [])
     except PipelineError as error:
-        said.append(str(error))
-    return {"masks": masks, "said": said, "in_training": in_training}
+        errors.append(str(error))
+    return {"masks": masks, "errors": errors, "gather_count_in_training": gather_count_in_training}
 
 
 if __name__ == "__main__":
     mode, folder = sys.argv[1], Path(sys.argv[2])
-    paddle.seed(rank)  # other weights on each rank, until they are wrapped
+    paddle.seed(rank)  # each rank starts with other weights, until `DataParallel` broadcasts those of rank 0
     if mode == "loop":
-        found = loop()
+        results = loop()
     else:
-        found = fit(mode == "diverge", [EMACallback(), Checkpoints(folder / "checkpoints")] if mode == "fit" else [])
-    (folder / f"{rank}.json").write_text(json.dumps({**found, "gathers": gathers}))
+        results = fit(mode == "diverge", [EMACallback(), Checkpoints(folder / "checkpoints")] if mode == "fit" else [])
+    (folder / f"{rank}.json").write_text(json.dumps({**results, "gather_count": gather_count}))

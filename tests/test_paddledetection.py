@@ -1,7 +1,7 @@
-"""PaddleDetection's own files for the sparse PicoDet, as they are.
+"""PaddleDetection's own configuration files of the sparse PicoDet are used unchanged.
 
-No package carries them, so they are written here with the keys, anchors, tags and relative bases of its configs/
-(picodet/legacy_model and slim/prune); what they say of the network itself is taken from our recipes.
+No package contains them, so they are written here with the keys, anchors, tags and relative bases of its configs/
+(picodet/legacy_model and slim/prune); the blocks of the network are taken from our recipes.
 """
 
 import pytest
@@ -171,7 +171,7 @@ UnstructuredPruner:
 
 @pytest.fixture
 def configs(tmp_path, monkeypatch):
-    """A folder `configs` as PaddleDetection has it, below the working folder."""
+    """The folder `configs` of PaddleDetection in the working folder."""
     for name, text in FILES.items():
         (tmp_path / "configs" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "configs" / name).write_text(text)
@@ -186,15 +186,15 @@ def configs(tmp_path, monkeypatch):
     return tmp_path / "configs"
 
 
-def words(configs, percent=75):
-    """The arguments of PaddleDetection's tutorial."""
+def tutorial_arguments(configs, percent=75):
+    """Returns the command line arguments of PaddleDetection's tutorial."""
     return ["-c", str(configs / "picodet/legacy_model/pruner/picodet_m_320_coco_pruner.yml"),
             "--slim_config", str(configs / f"slim/prune/picodet_m_unstructured_prune_{percent}.yml")]
 
 
 @pytest.mark.parametrize("percent", [75, 85])
-def test_its_files_say_what_our_recipe_says(configs, percent):
-    _, theirs, _, slim = words(configs, percent)
+def test_its_files_and_our_recipe_configure_the_same_training(configs, percent):
+    _, theirs, _, slim = tutorial_arguments(configs, percent)
     theirs, ours = read_recipe(theirs, slim), read_recipe(RECIPES / f"picodet_m_320_coco_sparse{percent}.yml")
     assert theirs.sparsity == ours.sparsity
     assert theirs.input_size == ours.input_size == (320, 320)
@@ -211,59 +211,60 @@ def test_its_files_say_what_our_recipe_says(configs, percent):
             assert theirs.content[reader][key] == ours.content[reader][key]
 
 
-def test_the_plan_of_its_files_is_that_of_our_recipe(configs, capsys):
-    assert main(["plan", *words(configs), "-o", "epoch=4"]) == 0
+def test_its_files_and_our_recipe_give_the_same_plan(configs, capsys):
+    assert main(["plan", *tutorial_arguments(configs), "-o", "epoch=4"]) == 0
     theirs = capsys.readouterr().out
     assert main(["plan", str(RECIPES / "picodet_m_320_coco_sparse75.yml")]) == 0
     assert capsys.readouterr().out == theirs
     assert "75 of 149 weights are pruned" in theirs
 
 
-def test_its_voc_files_are_read(configs):
+def test_its_voc_files_can_be_read(configs):
     recipe = read_recipe(configs / "picodet/legacy_model/picodet_m_320_voc.yml")
     assert recipe.content["num_classes"] == 20
 
 
-def test_its_flags_are_taken_and_missing_data_is_one_line(configs, capsys):
-    code = main(["train", *words(configs), "--eval", "--amp", "-o", "TrainDataset.dataset_dir=/none"])
-    said = capsys.readouterr()
+def test_its_flags_are_accepted_and_missing_data_is_a_one_line_error(configs, capsys):
+    code = main(["train", *tutorial_arguments(configs), "--eval", "--amp", "-o", "TrainDataset.dataset_dir=/none"])
+    printed = capsys.readouterr()
     assert code == 2
-    files = " with ".join(words(configs)[1::2])
-    assert said.err == (f"paddle-sparse: {files}: TrainDataset: no annotations at "
-                        "/none/annotations/instances_train2017.json (dataset_dir + anno_path)\n")
-    assert "warning: amp: on a CPU Paddle trains in float32 all the same" in said.out
+    files = " with ".join(tutorial_arguments(configs)[1::2])
+    assert printed.err == (f"paddle-sparse: {files}: TrainDataset: no annotations at "
+                           "/none/annotations/instances_train2017.json (dataset_dir + anno_path)\n")
+    assert "warning: amp: on a CPU Paddle trains in float32 all the same" in printed.out
 
 
-def test_the_output_is_named_after_the_slim_file_as_there(configs):
-    outputs = {read_recipe(words(configs, percent)[1], words(configs, percent)[3]).output.name for percent in (75, 85)}
+def test_the_output_folder_is_named_after_the_slim_file_as_in_paddledetection(configs):
+    arguments = [tutorial_arguments(configs, percent) for percent in (75, 85)]
+    outputs = {read_recipe(recipe, slim).output.name for _, recipe, _, slim in arguments}
     assert outputs == {"picodet_m_unstructured_prune_75", "picodet_m_unstructured_prune_85"}
 
 
-def test_a_file_of_values_alone_leaves_the_output_its_name():
-    over = RECIPES / "overlays" / "random_expand.yml"
-    assert read_recipe(RECIPES / "picodet_m_320_coco.yml", over).output.name == "picodet_m_320_coco"
+def test_a_slim_file_without_a_pruner_keeps_the_name_of_the_output_folder():
+    overlay = RECIPES / "overlays" / "random_expand.yml"
+    assert read_recipe(RECIPES / "picodet_m_320_coco.yml", overlay).output.name == "picodet_m_320_coco"
 
 
-def test_another_slim_method_is_not_passed_over(configs, capsys):
+def test_an_unsupported_slim_method_is_an_input_error(configs, capsys):
     slim = configs / "slim" / "quant.yml"
     slim.write_text("slim: QAT\nQAT: {print_model: True}\n")
-    assert main(["plan", words(configs)[1], "--slim_config", str(slim)]) == 2
+    assert main(["plan", tutorial_arguments(configs)[1], "--slim_config", str(slim)]) == 2
     assert "slim is UnstructuredPruner, got 'QAT'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["-r", "--resume"])
-def test_a_checkpoint_that_is_not_there_is_an_error(configs, capsys, flag):
-    assert main(["train", *words(configs), "--smoke", flag, "output/model_final"]) == 2
+def test_a_missing_checkpoint_is_a_one_line_error(configs, capsys, flag):
+    assert main(["train", *tutorial_arguments(configs), "--smoke", flag, "output/model_final"]) == 2
     assert capsys.readouterr().err == ("paddle-sparse: --resume output/model_final: there is no "
                                        "output/model_final.pdsparse, the state of a training\n")
 
 
 @pytest.mark.slow
-def test_its_files_train_export_and_run_sparse_in_lite(configs, capsys):
-    assert main(["train", *words(configs), "--no-eval", "--smoke"]) == 0
-    said = capsys.readouterr().out
-    assert "75 of 149" in said
+def test_its_files_train_and_export_a_sparse_paddle_lite_model(configs, capsys):
+    assert main(["train", *tutorial_arguments(configs), "--no-eval", "--smoke"]) == 0
+    printed = capsys.readouterr().out
+    assert "75 of 149" in printed
     output = configs.parent / "output" / "picodet_m_unstructured_prune_75_smoke"
     assert (output / "model_sparse.nb").stat().st_size < 0.7 * (output / "model_dense.nb").stat().st_size
-    assert not (output / "checkpoints" / "best_model.pdparams").exists()  # nothing was measured while training
+    assert not (output / "checkpoints" / "best_model.pdparams").exists()  # without evaluations there is no best one
     assert (output / "checkpoints" / "final.pdparams").exists()

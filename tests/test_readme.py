@@ -1,4 +1,4 @@
-"""The code of the README and of docs/resume.md runs as it stands there."""
+"""The code in README.md, docs/resume.md and docs/training.md runs as printed."""
 
 import hashlib
 import re
@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BLOCKS, RESUME = (re.findall(r"```python\n(.*?)```", (ROOT / file).read_text(), re.S)
-                  for file in ("README.md", "docs/resume.md"))
+README, RESUME, TRAINING = (re.findall(r"```python\n(.*?)```", (ROOT / file).read_text(), re.S)
+                            for file in ("README.md", "docs/resume.md", "docs/training.md"))
 
-# Real digits, enlarged to the size and channels that a network takes, and no detection extra.
+# Real digits, resized to the input size and channels of a network. The detection extra cannot be imported.
 DATA = """
 import sys
 for name in ("ppdet", "pycocotools"):
@@ -33,28 +33,28 @@ def run(code, folder):
 @pytest.mark.slow
 @pytest.mark.parametrize(("network", "size", "channels"), [("mobilenet_v3_small(num_classes=10)", 32, 3),
                                                            ("LeNet()", 28, 1)])
-def test_the_ten_lines_work_without_the_detection_extra(network, size, channels, tmp_path):
-    lines = BLOCKS[0].replace("mobilenet_v3_small(num_classes=10)", network)
-    assert len(lines.strip().splitlines()) <= 11  # and a blank one
-    done = run(DATA.format(size=size, channels=channels) + lines, tmp_path)
+def test_ten_lines_prune_a_network_without_the_detection_extra(network, size, channels, tmp_path):
+    code = README[0].replace("mobilenet_v3_small(num_classes=10)", network)
+    assert len(code.strip().splitlines()) <= 11  # one of them is blank
+    done = run(DATA.format(size=size, channels=channels) + code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "pruned weights 75.0" in done.stdout
     assert list((tmp_path / "curves").iterdir())
 
 
 @pytest.mark.slow
-def test_the_lines_to_the_phone_make_a_sparse_file(tmp_path):
-    fit = BLOCKS[0][BLOCKS[0].index("model.fit"):]
-    lines = BLOCKS[0][:BLOCKS[0].index("sparsity =")] + BLOCKS[1] + fit
-    done = run(DATA.format(size=64, channels=3) + lines, tmp_path)
+def test_deployment_code_creates_a_sparse_model_that_is_smaller(tmp_path):
+    fit = README[0][README[0].index("model.fit"):]
+    code = README[0][:README[0].index("sparsity =")] + README[1] + fit
+    done = run(DATA.format(size=64, channels=3) + code, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "nb: ok" in done.stdout
-    made = tmp_path / "output" / "mine"
-    assert (made / "model_sparse.nb").stat().st_size < (made / "model_dense.nb").stat().st_size
+    assert "nb: holds" in done.stdout
+    output = tmp_path / "output" / "mine"
+    assert (output / "model_sparse.nb").stat().st_size < (output / "model_dense.nb").stat().st_size
 
 
 @pytest.mark.slow
-def test_the_script_that_goes_on_does_so_after_a_kill(tmp_path):
+def test_killed_script_resumes_and_its_result_is_bit_identical(tmp_path):
     kill = """
 class Kill(paddle.callbacks.Callback):
     def on_train_batch_begin(self, step, logs=None):
@@ -62,14 +62,47 @@ class Kill(paddle.callbacks.Callback):
             import os, signal
             os.kill(os.getpid(), signal.SIGKILL)
 """
-    lines = DATA.format(size=28, channels=1) + RESUME[0] + "print(sparsity.pruner.cur_iteration)"
-    killed = lines.replace("callbacks = [", kill.replace("tmp_path", "__import__('pathlib').Path('checkpoints')") +
-                           "callbacks = [Kill(), ")
+    code = DATA.format(size=28, channels=1) + RESUME[0] + "print(sparsity.pruner.cur_iteration)"
+    killed = code.replace("callbacks = [", kill.replace("tmp_path", "__import__('pathlib').Path('checkpoints')") +
+                          "callbacks = [Kill(), ")
     assert run(killed, tmp_path).returncode == -9
-    done = run(lines, tmp_path)
+    done = run(code, tmp_path)
     assert done.stdout.split()[-1] == "16", done.stderr
-    (tmp_path / "whole").mkdir()
-    assert run(lines, tmp_path / "whole").returncode == 0
+    (tmp_path / "uninterrupted").mkdir()
+    assert run(code, tmp_path / "uninterrupted").returncode == 0
     digests = [hashlib.sha256((folder / "checkpoints" / "3.pdparams").read_bytes()).hexdigest()
-               for folder in (tmp_path, tmp_path / "whole")]
+               for folder in (tmp_path, tmp_path / "uninterrupted")]
     assert digests[0] == digests[1]
+
+
+@pytest.mark.slow
+def test_masks_of_a_paddleslim_checkpoint_are_applied_as_documented(tmp_path):
+    checkpoint = """
+import numpy as np, paddle
+network = paddle.nn.Sequential(paddle.nn.Conv2D(2, 4, 1))
+arrays = {"0.weight": np.ones([4, 2, 1, 1], "float32"), "0.bias": np.zeros([4], "float32"),
+          "0.conv2d_0_w_0_mask": np.arange(8).reshape(4, 2, 1, 1) % 2 == 0}
+paddle.save({name: paddle.to_tensor(array) for name, array in arrays.items()}, "paddleslim.pdparams")
+"""
+    code = checkpoint + TRAINING[2] + "print(masked, network[0].weight.flatten().tolist())"
+    done = run(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[-2] == "('0.weight',) [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0]"
+
+
+@pytest.mark.slow
+def test_a_pruned_network_keeps_its_zeros_when_trained_further_as_documented(tmp_path):
+    fit = "model.fit(train_data, epochs=1, batch_size=64, verbose=0, callbacks=[sparsity])\n"
+    ratio = "print(f'{measure_sparsity(network, sparsity.pruner.plan).ratio:.2%}')"
+    code = README[0].replace("mobilenet_v3_small(num_classes=10)", "LeNet()") + TRAINING[0] + fit + ratio
+    done = run(DATA.format(size=28, channels=1) + code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "75.00%"
+    assert "pruned weights will become non-zero" not in done.stderr
+
+
+@pytest.mark.slow
+def test_settings_are_validated_and_scheduled_as_documented(tmp_path):
+    done = run(TRAINING[1], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == re.search(r"# (\d+) optimizer", TRAINING[1])[1]

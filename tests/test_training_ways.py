@@ -1,4 +1,4 @@
-"""The ways of training that `paddle.Model.fit` knows, and combinations of them: the zeros hold in each."""
+"""Pruned weights stay zero in every training mode of `paddle.Model.fit`, and in combinations of them."""
 
 import collections
 import warnings
@@ -21,45 +21,45 @@ BATCHES, EPOCHS = 10, 3
 
 
 class Recomputed(Pointwise):
-    """Forgets what a block has computed, and computes it again for the gradient."""
+    """Recomputes its activations in the backward pass."""
 
     def forward(self, x):
         return recompute(super().forward, x) if self.training else super().forward(x)
 
 
-class HalfConv(nn.Conv2D):
-    """Holds its weights in bfloat16 and computes in float32, for which a CPU has kernels."""
+class BFloat16Conv(nn.Conv2D):
+    """Stores its weights in bfloat16 and computes in float32, for which Paddle has CPU kernels."""
 
     def forward(self, x):
         return nn.functional.conv2d(x, self.weight.astype("float32"), self.bias.astype("float32"))
 
 
-class Half(nn.Sequential):
+class BFloat16Network(nn.Sequential):
     def __init__(self):
-        super().__init__(HalfConv(1, 16, 3), nn.ReLU(), HalfConv(16, 64, 1), nn.ReLU(), HalfConv(64, 32, 1),
+        super().__init__(BFloat16Conv(1, 16, 3), nn.ReLU(), BFloat16Conv(16, 64, 1), nn.ReLU(), BFloat16Conv(64, 32, 1),
                          nn.AdaptiveAvgPool2D(1), nn.Flatten(), nn.Linear(32, 10))
         for layer in self.sublayers():
-            if isinstance(layer, HalfConv):
+            if isinstance(layer, BFloat16Conv):
                 layer.to(dtype="bfloat16")
 
 
-class Smooth(nn.Sequential):
-    """Has no ReLU, which makes zeros of NaN, and no statistics, which would keep them."""
+class TanhNetwork(nn.Sequential):
+    """Has no ReLU, which turns NaN into zero, and no running statistics, which would stay NaN."""
 
     def __init__(self):
         super().__init__(nn.Conv2D(1, 16, 3), nn.Tanh(), nn.Conv2D(16, 32, 1), nn.Tanh(), nn.Flatten(),
                          nn.Linear(32 * 36, 10))
 
 
-class Loud(nn.CrossEntropyLoss):
-    """A loss whose gradients overflow when they are scaled by what a float32 can hold."""
+class LargeLoss(nn.CrossEntropyLoss):
+    """A loss whose gradients overflow in float32 under the largest loss scaling."""
 
     def forward(self, *args):
         return 20 * super().forward(*args)
 
 
 class MasterMomentum(paddle.optimizer.Momentum):
-    """Paddle's Momentum, which makes and keeps its master weights; a kernel for the step is there on GPUs alone."""
+    """Paddle's Momentum with master weights; the update is done here, as Paddle has kernels for it on GPUs only."""
 
     @paddle.no_grad()
     def _append_optimize_op(self, block, param_and_grad):
@@ -73,23 +73,23 @@ class MasterMomentum(paddle.optimizer.Momentum):
         return None
 
 
-def scaler_of_a_gpu(**keywords):
-    """A `GradScaler` as its constructor makes it where there is a GPU; what it calls has kernels on a CPU too."""
+def gpu_grad_scaler(**keywords):
+    """Returns a `GradScaler` as its constructor makes it with a GPU; the operators that it calls run on a CPU too."""
     scaler = paddle.amp.GradScaler(enable=False)
     flag = paddle.to_tensor([False])
-    made = {"init_loss_scaling": 1024.0, "incr_ratio": 2.0, "decr_ratio": 0.5, "incr_every_n_steps": 1000,
-            "decr_every_n_nan_or_inf": 1, "incr_count": 0, "decr_count": 0, "use_dynamic_loss_scaling": True,
-            **keywords}
-    vars(scaler).update({f"_{name}": value for name, value in made.items()}, _enable=True, _found_inf=flag)
+    settings = {"init_loss_scaling": 1024.0, "incr_ratio": 2.0, "decr_ratio": 0.5, "incr_every_n_steps": 1000,
+                "decr_every_n_nan_or_inf": 1, "incr_count": 0, "decr_count": 0, "use_dynamic_loss_scaling": True,
+                **keywords}
+    vars(scaler).update({f"_{name}": value for name, value in settings.items()}, _enable=True, _found_inf=flag)
     for name in ("value_false", "fp16", "bf16", "fp32"):
         setattr(scaler, f"_temp_found_inf_{name}", flag.clone())
-    scaler._scale = paddle.to_tensor([made["init_loss_scaling"]], "float32")
+    scaler._scale = paddle.to_tensor([settings["init_loss_scaling"]], "float32")
     scaler._optimizer_states = collections.defaultdict(_refresh_optimizer_state)
     return scaler
 
 
-class Watch(paddle.callbacks.Callback):
-    """Looks after every batch, before the `SparsityCallback` is told of it."""
+class CheckZeros(paddle.callbacks.Callback):
+    """Checks the zeros after every batch, before the `SparsityCallback` receives the event, and records the steps."""
 
     def __init__(self, sparsity):
         super().__init__()
@@ -104,43 +104,43 @@ class Watch(paddle.callbacks.Callback):
         report = measure_sparsity(self.model.network, pruner.plan)
         assert pruner.ratio == ratio
         for weight in pruner.weights:
-            dead = ~pruner.masks[weight.name].numpy()
-            assert dead.sum() == prune_count(ratio, weight.size)
-            for held in (weight, *pruner.optimizer_tensors(weight)):
-                assert (magnitude_bits(held).numpy()[dead] == 0).all(), held.name
+            pruned = ~pruner.masks[weight.name].numpy()
+            assert pruned.sum() == prune_count(ratio, weight.size)
+            for tensor in (weight, *pruner.optimizer_tensors(weight)):
+                assert (magnitude_bits(tensor).numpy()[pruned] == 0).all(), tensor.name
         counted = {layer.name: layer.zeros for layer in report.layers if layer.pruned}
         assert counted == {layer.name: prune_count(ratio, int(np.prod(layer.shape))) for layer in pruner.plan.pruned}
 
 
 def fit(data, network, optimizer="Momentum", learning_rate=0.01, clip=None, amp=None, scaler=None, callbacks=(),
         pruning_iterations=5, loss=None, **keywords):
-    """Trains; gives the network, the callback, and the optimizer steps done after each batch."""
+    """Trains; returns the model, the callback, and the number of completed optimizer steps after each batch."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a CPU has no AMP, and one process no ranks
-        # hapi reads them from `forward`'s signature, which a wrapper hides.
+        warnings.simplefilter("ignore")  # a CPU has no AMP, and one process needs no `DataParallel`
+        # Without specifications hapi inspects the signature of `forward`, which a wrapper hides.
         model = paddle.Model(network, InputSpec([None, 1, 8, 8], "float32", "image"),
                              InputSpec([None, 1], "int64", "label"))
-        made = {"Momentum": paddle.optimizer.Momentum, "SGD": paddle.optimizer.SGD, "AdamW": paddle.optimizer.AdamW,
-                "MasterMomentum": MasterMomentum}[optimizer]
-        precision = {"multi_precision": True}
-        model.prepare(made(learning_rate, parameters=network.parameters(), grad_clip=clip, **precision),
+        make_optimizer = {"Momentum": paddle.optimizer.Momentum, "SGD": paddle.optimizer.SGD,
+                          "AdamW": paddle.optimizer.AdamW, "MasterMomentum": MasterMomentum}[optimizer]
+        model.prepare(make_optimizer(learning_rate, parameters=network.parameters(), grad_clip=clip,
+                                     multi_precision=True),
                       loss or nn.CrossEntropyLoss(), paddle.metric.Accuracy(), amp_configs=amp)
         model._scaler = scaler
         sparsity = SparsityCallback(ratio=0.75, pruning_iterations=pruning_iterations, tunning_iterations=0,
                                     pruning_steps=5)
-        watch = Watch(sparsity)
-        model.fit(data, epochs=EPOCHS, batch_size=16, verbose=0, callbacks=[watch, *callbacks, sparsity], **keywords)
+        check = CheckZeros(sparsity)
+        model.fit(data, epochs=EPOCHS, batch_size=16, verbose=0, callbacks=[check, *callbacks, sparsity], **keywords)
     assert measure_sparsity(network, sparsity.pruner.plan).ratio == 0.75
-    return model, sparsity, watch.steps
+    return model, sparsity, check.steps
 
 
-def steps_of(accumulate, batches=EPOCHS * BATCHES):
-    """hapi steps on every so many batches of an epoch, and on its last one."""
-    done = [(batch + 1) % accumulate == 0 or batch + 1 == BATCHES for _ in range(EPOCHS) for batch in range(BATCHES)]
-    return np.cumsum(done)[:batches].tolist()
+def expected_steps(accumulate, batches=EPOCHS * BATCHES):
+    """Returns the optimizer steps after each batch: hapi steps every `accumulate` batches and at an epoch's end."""
+    is_step = [(batch + 1) % accumulate == 0 or batch + 1 == BATCHES for _ in range(EPOCHS) for batch in range(BATCHES)]
+    return np.cumsum(is_step)[:batches].tolist()
 
 
-WAYS = {
+TRAINING_MODES = {
     "plain": {},
     "accumulation": {"accumulate_grad_batches": 2},
     "accumulation, the last one partial": {"accumulate_grad_batches": 4},
@@ -159,124 +159,129 @@ WAYS = {
     "to_static, accumulation, O1": {"wrap": paddle.jit.to_static, "accumulate_grad_batches": 3, "amp": "O1"},
     "DataParallel, recompute, AdamW, num_iters": {"make": Recomputed, "wrap": paddle.DataParallel, "num_iters": 17,
                                                   "optimizer": "AdamW"},
-    "accumulation, num_iters in the midst": {"accumulate_grad_batches": 4, "num_iters": 25},
+    "accumulation, ends within an accumulation": {"accumulate_grad_batches": 4, "num_iters": 25},
 }
 
 
-@pytest.mark.parametrize("averaged", [False, True], ids=["", "with EMA"])
-@pytest.mark.parametrize("way", WAYS)
-def test_zeros_hold_and_steps_are_counted(first_digits, way, averaged):
-    keywords = {**WAYS[way]}
+@pytest.mark.parametrize("with_ema", [False, True], ids=["", "with EMA"])
+@pytest.mark.parametrize("mode", TRAINING_MODES)
+def test_pruned_weights_stay_zero_and_optimizer_steps_are_counted(first_digits, mode, with_ema):
+    keywords = {**TRAINING_MODES[mode]}
     make, wrap = keywords.pop("make", Pointwise), keywords.pop("wrap", lambda network: network)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # one process has no ranks
+        warnings.simplefilter("ignore")  # one process needs no `DataParallel`
         network = wrap(make())
-    callbacks = [EMACallback(decay=0.9)] if averaged else []
+    callbacks = [EMACallback(decay=0.9)] if with_ema else []
     _, sparsity, steps = fit(first_digits, network, callbacks=callbacks, **keywords)
-    assert steps == steps_of(keywords.get("accumulate_grad_batches", 1), keywords.get("num_iters", EPOCHS * BATCHES))
+    assert steps == expected_steps(keywords.get("accumulate_grad_batches", 1),
+                                   keywords.get("num_iters", EPOCHS * BATCHES))
     assert sparsity.pruner.cur_iteration == steps[-1]
-    # What computes has the same zeros as what is kept, whoever made a program of the network.
+    # The wrapped or compiled network computes with the weights of its state dict.
     network.eval()
     images = paddle.rand([4, 1, 8, 8])
-    other = Pointwise()
-    missing, unexpected = other.set_state_dict({name.replace("_layers.", ""): value
+    plain = Pointwise()
+    missing, unexpected = plain.set_state_dict({name.replace("_layers.", ""): value
                                                 for name, value in network.state_dict().items()})
     assert not missing
     assert not unexpected
-    other.eval()
-    np.testing.assert_allclose(network(images).numpy(), other(images).numpy(), rtol=1e-4, atol=1e-6)
+    plain.eval()
+    np.testing.assert_allclose(network(images).numpy(), plain(images).numpy(), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
-def test_zeros_hold_in_master_weights_and_their_moments(first_digits, accumulate):
-    model, sparsity, steps = fit(first_digits, Half(), optimizer="MasterMomentum", learning_rate=0.1,
+def test_pruned_weights_stay_zero_in_master_weights_and_their_velocity(first_digits, accumulate):
+    model, sparsity, steps = fit(first_digits, BFloat16Network(), optimizer="MasterMomentum", learning_rate=0.1,
                                  accumulate_grad_batches=accumulate)
-    assert steps == steps_of(accumulate)
+    assert steps == expected_steps(accumulate)
     pruner = sparsity.pruner
     for weight in pruner.weights:
         master, velocity = pruner.optimizer_tensors(weight)
         assert master is model._optimizer._master_weights[weight.name]
         assert master.dtype == velocity.dtype == paddle.float32
-        dead = weight.astype("float32").numpy() == 0
-        assert dead.mean() == 0.75
-        np.testing.assert_array_equal(master.numpy() == 0, dead)
-        assert (velocity.numpy()[dead] == 0).all()
+        pruned = weight.astype("float32").numpy() == 0
+        assert pruned.mean() == 0.75
+        np.testing.assert_array_equal(master.numpy() == 0, pruned)
+        assert (velocity.numpy()[pruned] == 0).all()
         assert (velocity.numpy() != 0).any()
         assert bool((master.astype("bfloat16").astype("float32") == weight.astype("float32")).all())
-        assert bool((master != weight.astype("float32")).any())  # it is no copy
+        assert bool((master != weight.astype("float32")).any())  # more precise than a copy of the weight
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
-def test_a_step_that_the_scaler_skips_moves_no_weight_and_no_schedule(first_digits, accumulate):
-    class Weights(paddle.callbacks.Callback):
+def test_a_step_skipped_by_the_grad_scaler_changes_no_weight_and_is_not_counted(first_digits, accumulate):
+    class RecordWeights(paddle.callbacks.Callback):
         def __init__(self):
             super().__init__()
-            self.seen = []
+            self.after_each_batch = []
 
         def on_train_batch_end(self, step, logs=None):
-            self.seen.append({name: tensor.astype("float32").numpy()
+            self.after_each_batch.append({name: tensor.astype("float32").numpy()
                               for name, tensor in self.model.network.state_dict().items()})
 
-    seen = Weights()
-    scaler = scaler_of_a_gpu(init_loss_scaling=2.0 ** 127)  # too much until it has been halved a few times
-    _, _, steps = fit(first_digits, Smooth(), optimizer="SGD", learning_rate=5e-4, loss=Loud(), amp="O1",
-                       scaler=scaler, callbacks=[seen], accumulate_grad_batches=accumulate, pruning_iterations=3)
-    every = steps_of(accumulate)
-    skipped = every[-1] - steps[-1]
+    recorded = RecordWeights()
+    scaler = gpu_grad_scaler(init_loss_scaling=2.0 ** 127)  # overflows until it has been halved a few times
+    _, _, steps = fit(first_digits, TanhNetwork(), optimizer="SGD", learning_rate=5e-4, loss=LargeLoss(), amp="O1",
+                       scaler=scaler, callbacks=[recorded], accumulate_grad_batches=accumulate, pruning_iterations=3)
+    unskipped = expected_steps(accumulate)
+    skipped = unskipped[-1] - steps[-1]
     assert skipped >= 1
     assert scaler.is_enable()
     assert float(scaler._scale) == 2.0 ** (127 - skipped)
-    for now, before, done, earlier in zip(seen.seen[1:], seen.seen, steps[1:], steps):
-        assert done - earlier in (0, 1)
-        moved = any((now[name] != before[name]).any() for name in now)
-        assert moved == (done > earlier)
+    weights = recorded.after_each_batch
+    for current, previous, step, previous_step in zip(weights[1:], weights, steps[1:], steps):
+        assert step - previous_step in (0, 1)
+        has_changed = any((current[name] != previous[name]).any() for name in current)
+        assert has_changed == (step > previous_step)
 
 
-def test_a_loss_that_the_scaler_does_not_take_is_no_divergence(digits):
+def test_a_nan_loss_whose_step_the_grad_scaler_skips_is_no_divergence(digits):
     images, labels = digits[:160]
     images = images.clone()
     images[85, 0, 3, 3] = np.nan
-    scaler = scaler_of_a_gpu()
+    scaler = gpu_grad_scaler()
     losses = []
 
-    class Note(paddle.callbacks.Callback):
+    class RecordLosses(paddle.callbacks.Callback):
         def on_train_batch_end(self, step, logs=None):
             losses.extend(logs["loss"])
 
-    _, _, steps = fit(paddle.io.TensorDataset([images, labels]), Smooth(), amp="O1", scaler=scaler,
-                      callbacks=[Note()], shuffle=False)
+    _, _, steps = fit(paddle.io.TensorDataset([images, labels]), TanhNetwork(), amp="O1", scaler=scaler,
+                      callbacks=[RecordLosses()], shuffle=False)
     assert np.isnan(losses).nonzero()[0].tolist() == [5, 15, 25]
     assert steps[-1] == EPOCHS * (BATCHES - 1)
 
 
-def test_the_average_has_the_zeros_where_there_are_master_weights(first_digits):
-    model, sparsity, _ = fit(first_digits, Half(), optimizer="MasterMomentum", learning_rate=0.1,
+def test_after_training_with_ema_the_master_weights_equal_the_averaged_weights(first_digits):
+    model, sparsity, _ = fit(first_digits, BFloat16Network(), optimizer="MasterMomentum", learning_rate=0.1,
                              callbacks=[EMACallback(decay=0.9)])
     for weight in sparsity.pruner.weights:
         master = model._optimizer._master_weights[weight.name].numpy()
-        np.testing.assert_array_equal(weight.astype("float32").numpy(), master)  # else a step would undo the average
+        # Otherwise the next optimizer step would undo the average.
+        np.testing.assert_array_equal(weight.astype("float32").numpy(), master)
 
 
-def test_a_training_with_master_weights_and_loss_scaling_goes_on_bit_for_bit(first_digits, tmp_path):
-    def go(epochs, resume=None):
+def test_a_training_with_master_weights_and_loss_scaling_resumes_bit_for_bit(first_digits, tmp_path):
+    def train(epochs, resume=None):
         with paddle.utils.unique_name.guard():
-            network = Half()
+            network = BFloat16Network()
             model = paddle.Model(network)
             model.prepare(MasterMomentum(0.1, parameters=network.parameters(), multi_precision=True),
                           nn.CrossEntropyLoss())
-            model._scaler = scaler_of_a_gpu()
+            model._scaler = gpu_grad_scaler()
             sparsity = SparsityCallback(ratio=0.75, pruning_epochs=2, tunning_epochs=1, pruning_steps=5, resume=resume)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 model.fit(first_digits, epochs=epochs, batch_size=40, verbose=0, shuffle=False,
                           callbacks=[*([] if resume else [Checkpoints(tmp_path)]), sparsity])
         optimizer = model._optimizer
-        held = [*optimizer._master_weights.values(), *optimizer._accumulators["velocity"].values()]
-        return [tensor.astype("float32").numpy() for tensor in [*network.parameters(), *held, model._scaler._scale]]
+        state = [*optimizer._master_weights.values(), *optimizer._accumulators["velocity"].values()]
+        return [tensor.astype("float32").numpy() for tensor in [*network.parameters(), *state, model._scaler._scale]]
 
-    whole = go(3)
+    uninterrupted = train(3)
     assert load_arrays(tmp_path / "1.pdopt")["master_weights"]
     assert (tmp_path / "1.pdscaler").is_file()
-    assert len(whole) > 15
-    for mine, theirs in zip(whole, go(1, tmp_path / "1.pdsparse")):
-        np.testing.assert_array_equal(mine, theirs)
+    assert len(uninterrupted) > 15
+    resumed = train(1, tmp_path / "1.pdsparse")
+    assert len(resumed) == len(uninterrupted)
+    for expected, actual in zip(uninterrupted, resumed):
+        np.testing.assert_array_equal(actual, expected)

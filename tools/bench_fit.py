@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""What the callback adds to a whole `fit`, TensorBoard on at its default frequency: `make bench`.
+"""Measures the overhead of `SparsityCallback` in a `fit`, with TensorBoard at its default frequency: `make bench`.
 
-Fits with and without it take turns in this one run; the figures are medians of the wall time of a fit.
+Fits with and without the callback alternate in one process. Prints the median wall times of a fit and the overhead.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 
 
 def picodet_s():
-    """PicoDet-s on tree tiles of 256 pixels, batch 8, for 10 steps."""
+    """Returns PicoDet-s for images of 256 pixels, with loader and settings: 10 steps of batch size 8."""
     content = config.read_with_bases(RECIPES / "picodet_s_416_trees.yml")
     content["TrainReader"]["batch_transforms"][0]["BatchRandomResize"]["target_size"] = [256]
     detector = build_detector(content, "picodet_s_416_trees.yml")
@@ -34,7 +34,7 @@ def picodet_s():
 
 
 def lenet():
-    """LeNet on 28x28 images, batch 64, for 60 steps."""
+    """Returns LeNet for 28x28 images, with loader and settings: 60 steps of batch size 64."""
     images = paddle.io.TensorDataset([paddle.rand([60 * 64, 1, 28, 28]), paddle.randint(0, 10, [60 * 64, 1])])
     network = paddle.vision.models.LeNet()
     model = paddle.Model(network)
@@ -44,27 +44,27 @@ def lenet():
         "prune_params_type": None}
 
 
-def compare(make, rounds):
-    """Medians of a fit in seconds, without and with the callback."""
-    taken: tuple[list[float], ...] = ([], [])
+def median_seconds(make, rounds):
+    """Returns the median seconds of a fit without and with the callback."""
+    seconds: tuple[list[float], ...] = ([], [])
     model, loader, settings = make()
     for round_ in range(rounds + 1):
-        for with_it, times in enumerate(taken):
+        for with_callback, times in enumerate(seconds):
             with tempfile.TemporaryDirectory() as folder:
-                callbacks = [SparsityCallback(log_dir=folder, **settings)] if with_it else []
+                callbacks = [SparsityCallback(log_dir=folder, **settings)] if with_callback else []
                 start = time.perf_counter()
                 model.fit(loader, epochs=1, verbose=0, callbacks=callbacks)
                 if round_:  # the first round warms up, and imports PaddleSlim and TensorBoard
                     times.append(time.perf_counter() - start)
-    return [statistics.median(times) for times in taken]
+    return [statistics.median(times) for times in seconds]
 
 
 def main():
     rows = []
     fits = (("LeNet, batch 64, 60 steps", lenet, 15), ("PicoDet-s, batch 8, 10 steps", picodet_s, 3))
     for name, make, rounds in fits:
-        without, with_it = compare(make, rounds)
-        rows.append((name, f"{without:.3f} s", f"{with_it:.3f} s", f"{with_it / without - 1:+.1%}"))
+        without, with_callback = median_seconds(make, rounds)
+        rows.append((name, f"{without:.3f} s", f"{with_callback:.3f} s", f"{with_callback / without - 1:+.1%}"))
     print(render_table(("fit", "without", "with the callback", "more"), rows, "lrrr"))
 
 

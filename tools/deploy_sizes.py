@@ -1,7 +1,7 @@
-"""Sizes of dense and sparse `.nb` files, FP32 and INT8: the table of docs/deploy.md.
+"""Prints the sizes of dense and sparse `.nb` files in FP32 and INT8: the table of docs/deploy.md.
 
-Untrained networks of paddle.vision, pruned at once: sizes depend on shapes and zeros alone. Each file is verified.
-Takes a minute or two.
+Uses untrained networks of paddle.vision pruned in one step, because sizes depend only on shapes and zeros. Each file is
+verified. Takes one to two minutes.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ SPEC = [InputSpec([1, 3, 64, 64], "float32", "image")]
 
 
 def deploy(name: str, ratio: float, folder: Path) -> HookContext:
-    """Prunes a network once and takes it through export, quantisation, Paddle-Lite and the checks."""
+    """Prunes a network in one step, exports, quantises and optimizes it for Paddle-Lite, and verifies the files."""
     paddle.seed(0)
     network = getattr(paddle.vision.models, name)(num_classes=10)
     plan = make_plan(network, SPEC)
@@ -36,7 +36,7 @@ def deploy(name: str, ratio: float, folder: Path) -> HookContext:
 
 
 def main() -> None:
-    """Prints the layers of the last network, and the table."""
+    """Prints the verification of the last network and the table."""
     rows = []
     for name in ("mobilenet_v1", "mobilenet_v2"):
         for ratio in (0.75, 0.85, 0.95):

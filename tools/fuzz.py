@@ -1,10 +1,11 @@
-"""Damages files of every kind that is read here, and reads them as a user would.
+"""Damages files of every kind that the package reads, reads them, and prints a table of the outcomes.
 
     python tools/fuzz.py --files 600 --seed 0
 
-What may come of it: one line that names the file, or, where the damage is in a value that may be any, the file as it
-is. What may not: another exception, the end of the interpreter, a reader that does not end, gigabytes of memory.
-Readers run in processes of their own, so that these are counted and do not end the count. What failed is kept.
+A reader passes if it raises a one-line error that names the file, or if it reads the file because the damaged value is
+still a valid one. It fails if it raises another exception, crashes the interpreter, hangs, or takes gigabytes of
+memory. Readers run in separate processes, so that a crash is counted like any other failure. Files on which a reader
+failed are kept. Exit code 1 if there were failures.
 """
 
 import argparse
@@ -29,9 +30,9 @@ import mutations
 import numpy as np
 import whole_files
 
-REFUSED, READ, CRASH, HANG, UNNAMED = "refused, named", "read all the same", "crashes", "hangs", "not named"
-SECONDS = 60  # a reader that takes longer hangs
-MEMORY = 2 << 30  # bytes that a reader may take
+REJECTED, READ, CRASH, HANG, UNNAMED = "rejected, named", "still valid", "crashes", "hangs", "not named"
+TIMEOUT = 60  # seconds after which a reader counts as hanging
+MEMORY = 2 << 30  # bytes that a reader may use
 
 
 def _read_weights(folder: Path) -> None:
@@ -49,7 +50,7 @@ def _read_optimizer(folder: Path) -> None:
 
 
 def _resume(folder: Path) -> None:
-    """Goes on from a checkpoint of a stranger, who has made the digests right again."""
+    """Resumes from a damaged checkpoint whose digests were recomputed, as an attacker would."""
     from dataclasses import replace
 
     from paddle_sparse_cb.checkpoints.position import ResumeState
@@ -78,12 +79,11 @@ def _read_nb(folder: Path) -> None:
     from paddle_sparse_cb.deploy.program import read_program
 
     count_convolutions(folder / "model.nb")
-    found = read_nb(folder / "model.nb").convolutions
-    program = read_program(folder / "model").convolutions.values()
-    for convolution in program:
-        if convolution.variable in found:
-            read_nb(folder / "model.nb").decode_weight(found[convolution.variable], convolution.shape,
-                                                        convolution.pixels)
+    optimized = read_nb(folder / "model.nb").convolutions
+    for convolution in read_program(folder / "model").convolutions.values():
+        if convolution.variable in optimized:
+            read_nb(folder / "model.nb").decode_weight(optimized[convolution.variable], convolution.shape,
+                                                       convolution.pixels)
 
 
 def _read_recipe(folder: Path, slim: "str | None" = None) -> None:
@@ -91,10 +91,10 @@ def _read_recipe(folder: Path, slim: "str | None" = None) -> None:
     from paddle_sparse_cb.recipe.preflight import check_recipe
     from paddle_sparse_cb.recipe.schema import read_recipe
 
-    whole = read_recipe(folder / "recipe.yml", slim)
-    check_recipe(whole)
-    build(whole)
-    assert whole.output.resolve().is_relative_to(Path.cwd())
+    recipe = read_recipe(folder / "recipe.yml", slim)
+    check_recipe(recipe)
+    build(recipe)
+    assert recipe.output.resolve().is_relative_to(Path.cwd())
 
 
 def _read_slim(folder: Path) -> None:
@@ -102,10 +102,10 @@ def _read_slim(folder: Path) -> None:
 
 
 def _read_data(folder: Path) -> None:
-    """An epoch of each loader, and what an evaluation is measured against, as a run makes them."""
+    """Reads an epoch of each loader, and evaluates a detection in each image, as a training does."""
     from paddle_sparse_cb.detection import config
     from paddle_sparse_cb.detection.build import build_metric
-    from paddle_sparse_cb.detection.datasets.build import build_loader
+    from paddle_sparse_cb.detection.datasets.loader import build_loader
     from paddle_sparse_cb.recipe.schema import read_recipe
 
     options = [f"{split}Dataset.dataset_dir={folder}" for split in ("Train", "Eval")]
@@ -128,18 +128,18 @@ def _read_report(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: where a whole one lies, how it is damaged, and how it is read.
+    """A kind of file: where an intact one is, how it is damaged, and how it is read.
 
     Attributes:
-        beside: the folder that `whole_files` makes.
-        file: which of the files there.
-        ways: of `mutations`.
-        read: takes the folder with the damaged file in it.
+        folder: the folder of `whole_files` that contains the file.
+        file: its path in that folder.
+        mutations: functions of `mutations` that damage it.
+        read: reads the damaged file, given its folder.
     """
 
-    beside: str
+    folder: str
     file: str
-    ways: tuple[Callable, ...]
+    mutations: tuple[Callable, ...]
     read: Callable[[Path], None]
 
 
@@ -166,12 +166,12 @@ KINDS = {
 
 
 @dataclass
-class Counted:
-    """What came of the files.
+class Result:
+    """The outcomes of a run; its `str()` is a table.
 
     Attributes:
-        outcomes: how often each (kind, outcome) was.
-        failures: a line for each that may not be.
+        outcomes: number of files by (kind, outcome).
+        failures: a line per failure.
     """
 
     outcomes: "Counter[tuple[str, str]]" = field(default_factory=Counter)
@@ -180,7 +180,7 @@ class Counted:
     def __str__(self) -> str:
         from paddle_sparse_cb.utils.tables import render_table
 
-        columns = (REFUSED, READ, CRASH, HANG, UNNAMED)
+        columns = (REJECTED, READ, CRASH, HANG, UNNAMED)
         rows = [[kind, sum(self.outcomes[kind, outcome] for outcome in columns),
                  *(self.outcomes[kind, outcome] for outcome in columns)] for kind in KINDS]
         rows.append(["all", *(sum(column) for column in zip(*(row[1:] for row in rows)))])
@@ -188,7 +188,7 @@ class Counted:
 
 
 def outcome_of(kind: Kind, folder: Path) -> "tuple[str, str]":
-    """Reads the damaged file of a kind in a folder: what came of it, and what was said."""
+    """Reads the damaged file of a kind in a folder; returns the outcome and the error message."""
     from paddle_sparse_cb.errors import InputError, PipelineError
 
     file = Path(kind.file).name
@@ -197,20 +197,20 @@ def outcome_of(kind: Kind, folder: Path) -> "tuple[str, str]":
             kind.read(folder)
     except (InputError, PipelineError) as error:
         named = file in str(error) and "\n" not in str(error)
-        return (REFUSED if named else UNNAMED), str(error)
+        return (REJECTED if named else UNNAMED), str(error)
     except BaseException:
         return CRASH, traceback.format_exc()
     if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > MEMORY:
-        return CRASH, "took too much memory"
+        return CRASH, "used too much memory"
     return READ, ""
 
 
 def _serve(connection, home: str) -> None:
-    """A reader's process: gets kinds and folders, gives what came of them."""
+    """The process of a reader: receives kinds and folders, sends outcomes."""
     os.chdir(home)
     quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 1), os.dup2(quiet, 2)  # what libjpeg and Paddle say for themselves
-    import paddle_sparse_cb.recipe.train  # noqa: F401  the import is not a reader's time
+    os.dup2(quiet, 1), os.dup2(quiet, 2)  # libjpeg and Paddle print there
+    import paddle_sparse_cb.recipe.train  # noqa: F401  imported before the time is measured
 
     address_space = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (address_space + 3 * MEMORY, resource.RLIM_INFINITY))
@@ -221,7 +221,7 @@ def _serve(connection, home: str) -> None:
 
 
 class _Reader:
-    """A process that reads, started again where a file has ended it or where it has not answered."""
+    """A process that reads files; restarted after a crash or a timeout."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -236,17 +236,17 @@ class _Reader:
             theirs.close()
             self.connection.recv()
         self.connection.send((kind, folder))
-        if not self.connection.poll(SECONDS):
+        if not self.connection.poll(TIMEOUT):
             self.stop()
-            return HANG, f"no answer after {SECONDS} s"
+            return HANG, f"no answer after {TIMEOUT} s"
         try:
             answer = self.connection.recv()
         except EOFError:
             self.process.join()
             code = self.process.exitcode
             self.process = None
-            return CRASH, f"the interpreter ended with {code}"
-        if "memory" in answer[1]:  # the peak stays
+            return CRASH, f"the interpreter exited with code {code}"
+        if "memory" in answer[1]:  # the peak memory of a process never falls
             self.stop()
         return answer
 
@@ -257,45 +257,45 @@ class _Reader:
         self.process = None
 
 
-def damage(whole: Path, kind: str, source: random.Random, folder: Path) -> str:
-    """Makes a folder with a damaged file and what lies beside it.
+def damage(intact: Path, kind: str, source: random.Random, folder: Path) -> str:
+    """Copies a folder of intact files and damages one of them.
 
     Returns:
-        The name of the way in which it was damaged.
+        The name of the mutation.
     """
-    shutil.copytree(whole / KINDS[kind].beside, folder)
+    shutil.copytree(intact / KINDS[kind].folder, folder)
     file = folder / KINDS[kind].file
     content = file.read_bytes()
     while True:
-        way = source.choice(KINDS[kind].ways)
-        damaged = way(source, content)
+        mutation = source.choice(KINDS[kind].mutations)
+        damaged = mutation(source, content)
         if damaged != content:
             file.write_bytes(damaged)
-            return way.__name__
+            return mutation.__name__
 
 
 def fuzz(files: int, seed: int, kept: "Path | None" = None, kinds: "list[str] | None" = None,
-         processes: int = 2) -> Counted:
+         processes: int = 2) -> Result:
     """Damages files and reads them.
 
     Args:
-        files: how many, spread evenly over the kinds.
-        seed: the same seed damages the same places.
-        kept: a folder for those that failed.
-        kinds: of `KINDS`; all if not given.
-        processes: that read at the same time.
+        files: number of files, spread evenly over the kinds.
+        seed: the same seed gives the same damage.
+        kept: folder for the files on which a reader failed; None keeps none.
+        kinds: names in `KINDS`; all by default.
+        processes: number of readers at a time.
 
     Returns:
-        What came of them.
+        The outcomes.
     """
     kinds = kinds or list(KINDS)
-    counted = Counted()
+    result = Result()
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in range(files):
         waiting.put(number)
     with tempfile.TemporaryDirectory() as scratch:
-        whole = Path(scratch, "whole")
-        whole_files.make(whole)
+        intact = Path(scratch, "intact")
+        whole_files.make(intact)
 
         def work() -> None:
             reader = _Reader(Path(scratch))
@@ -303,11 +303,11 @@ def fuzz(files: int, seed: int, kept: "Path | None" = None, kinds: "list[str] | 
                 while True:
                     number = waiting.get_nowait()
                     kind, folder = kinds[number % len(kinds)], Path(scratch, str(number))
-                    way = damage(whole, kind, random.Random(f"{seed} {kind} {number // len(kinds)}"), folder)
-                    outcome, said = reader.read(KINDS[kind], folder)
-                    counted.outcomes[kind, outcome] += 1
-                    if outcome not in (REFUSED, READ):
-                        counted.failures.append(f"{number}: {outcome}: {kind}, {way}: {said}")
+                    mutation = damage(intact, kind, random.Random(f"{seed} {kind} {number // len(kinds)}"), folder)
+                    outcome, message = reader.read(KINDS[kind], folder)
+                    result.outcomes[kind, outcome] += 1
+                    if outcome not in (REJECTED, READ):
+                        result.failures.append(f"{number}: {outcome}: {kind}, {mutation}: {message}")
                         if kept:
                             shutil.copytree(folder, kept / f"{number}", dirs_exist_ok=True)
                     shutil.rmtree(folder)
@@ -318,22 +318,23 @@ def fuzz(files: int, seed: int, kept: "Path | None" = None, kinds: "list[str] | 
             thread.start()
         for thread in threads:
             thread.join()
-    return counted
+    return result
 
 
 def main() -> int:
-    """Prints the table, and what failed."""
+    """Prints the table to stdout and the failures to stderr."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--files", type=int, default=600)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), metavar="KIND")
-    parser.add_argument("--kept", type=Path, default=Path("output/fuzz"), help="folder for what failed")
+    parser.add_argument("--files", type=int, default=600, help="number of files to damage")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same damage")
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), metavar="KIND", help="all by default")
+    parser.add_argument("--kept", type=Path, default=Path("output/fuzz"),
+                        help="folder for the files on which a reader failed")
     options = parser.parse_args()
-    counted = fuzz(options.files, options.seed, options.kept, options.kinds)
-    for failure in counted.failures:
+    result = fuzz(options.files, options.seed, options.kept, options.kinds)
+    for failure in result.failures:
         print(failure, file=sys.stderr)
-    print(counted)
-    return 1 if counted.failures else 0
+    print(result)
+    return 1 if result.failures else 0
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The published table of sparse PP-PicoDet again, our columns beside it: `make published-table`.
+"""Prints the published table of sparse PP-PicoDet with our measurements beside it: `make published-table`.
 
-Size and sparse convolutions follow from shapes and zeros alone, so they are measured on untrained weights that our
-pruner prunes at once, exported with boxes and without NMS, optimized for ARM and verified. Exit code 1 if a size
-or a count falls short.
+The size and the number of sparse convolutions depend only on shapes and zeros: they are measured on untrained weights,
+pruned in one step, exported with boxes and without NMS, optimized for ARM and verified. Exit code 1 if a size or a
+count misses its requirement.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ from paddle_sparse_cb.utils.tables import render_table
 RECIPES = Path(__file__).parent.parent / "recipes"
 FILES = {"m": "picodet_m_320_coco.yml", "s": "picodet_s_320_coco.yml"}
 SIZE = 320
-# mAP, MB, milliseconds with one thread of a Snapdragon 835: configs/picodet/legacy_model/pruner of PaddleDetection.
+# mAP, MB, and milliseconds on one thread of a Snapdragon 835: configs/picodet/legacy_model/pruner of PaddleDetection.
 PUBLISHED = {("m", 0.0): (30.9, 8.9, 127), ("m", 0.75): (29.4, 5.6, 80), ("m", 0.85): (27.6, 4.1, 65),
              ("s", 0.0): (27.1, 4.6, 68)}
-# The published runs leave the squeeze-and-excitation block dense that ends each stage of the backbone.
+# The published models keep the last squeeze-and-excitation block of each backbone stage dense.
 LAST_BLOCKS = tuple(f"backbone.{block}._se.*" for block in ("2_3", "3_7", "4_3"))
-# What of squeeze-and-excitation stays dense -> arguments of `make_plan`. The prediction layers stay dense in all.
+# Squeeze-and-excitation blocks that stay dense -> arguments of `make_plan`. Prediction layers always stay dense.
 KINDS: dict[str, dict[str, Any]] = {
     "all": {}, "3 blocks, as published": {"prune_squeeze_excite": True, "skip": LAST_BLOCKS},
     "none": {"prune_squeeze_excite": True}}
-# What is asked of the last kind: the file's share of the dense one, and sparse convolutions but depthwise ones.
+# Requirements for "none": size relative to the dense file, and number of sparse convolutions without depthwise ones.
 MOST_OF_DENSE = {0.75: 0.61, 0.85: 0.44}
 LEAST_SPARSE = 100
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one file.
+    """The measurements of one file.
 
     Attributes:
         model: `m` or `s`.
-        ratio: of the planned weights; 0 for the dense file.
-        squeeze: what of squeeze-and-excitation stays dense; empty for the dense file.
-        size: bytes.
-        of_dense: over the size of the dense file from the same weights.
-        sparse: convolutions with a sparse kernel.
-        convolutions: all of them but depthwise ones.
+        ratio: target ratio of the pruned weights; 0 for the dense file.
+        squeeze: a key of `KINDS`: the squeeze-and-excitation blocks that stay dense; empty for the dense file.
+        size: size in bytes.
+        of_dense: size divided by the size of the dense file of the same weights.
+        sparse: number of convolutions with a sparse kernel.
+        convolutions: number of convolutions without depthwise ones.
     """
 
     model: str
@@ -70,13 +70,13 @@ def measure(model: str, ratio: float, squeeze: str, output: Path) -> list[Row]:
     """Prunes, exports, optimizes and verifies one network.
 
     Returns:
-        The row of the dense file, and that of the sparse one where the ratio is not 0.
+        The row of the dense file, followed by the row of the sparse file unless the ratio is 0.
 
     Raises:
-        PipelineError: what came out does not hold the promise.
+        PipelineError: the verification of the files failed.
     """
     paddle.seed(0)
-    with paddle.utils.unique_name.guard():  # names are in the files, and longer in a process that has given out many
+    with paddle.utils.unique_name.guard():  # file sizes depend on the length of names
         network = build_network(config.load(read_recipe(RECIPES / FILES[model]).content, FILES[model]))
     rules = dict(KINDS[squeeze])
     spec = [InputSpec([1, 3, SIZE, SIZE], "float32"), InputSpec([1, 2], "float32"), InputSpec([1, 1], "int64")]
@@ -101,7 +101,7 @@ def measure(model: str, ratio: float, squeeze: str, output: Path) -> list[Row]:
 
 
 def table(rows: list[Row]) -> str:
-    """The rows, the published figures first; MB are 10^6 bytes, as the published ones are."""
+    """Renders the rows, published values first; MB are 10^6 bytes as in the published table."""
     headers = ("PicoDet 320", "sparsity", "mAP", "ms", "MB", "of dense", "SE left dense", "our .nb MB", "of dense",
                "sparse convolutions")
     shown = []
@@ -114,18 +114,18 @@ def table(rows: list[Row]) -> str:
 
 
 def shortfalls(rows: list[Row]) -> list[str]:
-    """What falls short of what is asked, a line each."""
-    judged = [row for row in rows if row.ratio and row.squeeze == "none"]
+    """Returns a line for each requirement that is missed."""
+    checked = [row for row in rows if row.ratio and row.squeeze == "none"]
     lines = [f"{row.ratio:.0%}: {row.of_dense:.3f} of the dense size, at most {MOST_OF_DENSE[row.ratio]} is asked"
-             for row in judged if row.of_dense > MOST_OF_DENSE[row.ratio]]
+             for row in checked if row.of_dense > MOST_OF_DENSE[row.ratio]]
     lines += [f"{row.ratio:.0%}: {row.sparse} sparse convolutions, at least {LEAST_SPARSE} are asked"
-              for row in judged if row.sparse < LEAST_SPARSE]
-    missing = MOST_OF_DENSE.keys() - {row.ratio for row in judged}
+              for row in checked if row.sparse < LEAST_SPARSE]
+    missing = MOST_OF_DENSE.keys() - {row.ratio for row in checked}
     return lines + [f"{ratio:.0%}: not measured" for ratio in sorted(missing)]
 
 
 def main() -> int:
-    """Measures, prints, and judges."""
+    """Measures, prints the table and checks the requirements."""
     output = Path("output") / "published_table"
     sparse = [(ratio, squeeze) for ratio in MOST_OF_DENSE for squeeze in KINDS]
     measured = [measure("m", ratio, squeeze, output / f"m_{ratio:.0%}_{index}")

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Kills trainings at random moments until they end all the same, and compares what they made with one left in peace.
+"""Kills trainings at random moments, resumes them, and compares their results with an uninterrupted training.
 
     make soak
 
-trains a small PicoDet recipe (photographs of trees, some seconds) once undisturbed. Then again and again, with SIGKILL
-at a random moment, or at one of the moments at which a file takes its place, going on with `--resume` each time,
-until there were so many kills; with one process, and with two ranks under Paddle's launcher. Each training that came to
-its end has to have made the same bytes: weights, optimizer, masks, averages, exported model, evaluations, report, and
-the same curves. The `.nb` files are left out: of one exported model Paddle-Lite's optimizer makes different ones, in
-some 1 of 14 runs. Prints kills, resumes and differences.
+trains a small PicoDet recipe (photographs of trees, some seconds) once without interruption. It then trains the recipe
+repeatedly, kills each training with SIGKILL at a random moment or right before or after a file is renamed to its final
+name, and resumes it with `--resume`, until the requested number of kills; with one process, and with two ranks under
+Paddle's launcher. Every training that finishes must give the same bytes: weights, optimizer, masks, averages, exported
+model, evaluations and report, and the same TensorBoard curves. `.nb` files are not compared, because Paddle-Lite's
+optimizer is not deterministic: about 1 of 14 runs on the same model gives another file. Prints the numbers of kills,
+resumes and differences. Exit code 1 if there are differences.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from paddle_sparse_cb.utils.tables import render_table
 from paddle_sparse_cb.utils.weight_files import load_arrays
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
-# A stable, a pruning and a tunning epoch of four steps each, with checkpoints in each.
+# One stable, one pruning and one tunning epoch of four steps each, with checkpoints within each epoch.
 RECIPE = """
 _BASE_: [{recipes}/picodet_s_416_trees_sparse75.yml]
 pretrain_weights: sample:picodet_s_416_lcnet
@@ -55,7 +56,7 @@ Sparsity: {{stable_epochs: 1, pruning_epochs: 1, tunning_epochs: 1, pruning_step
 """
 COMPARED = ("checkpoints/*.pdparams", "checkpoints/*.pdopt", "checkpoints/*.pdema", "checkpoints/*.pdsparse",
             "inference/model.pdmodel", "inference/model.pdiparams", "evaluations.json", "report.json")
-# What each rank runs: the command line, and an end at the n-th moment at which a file takes its place.
+# The script of each rank: runs the command line, and kills itself at the n-th moment before or after a rename.
 RANK = """
 import os, signal, sys
 from paddle_sparse_cb import cli
@@ -77,52 +78,52 @@ sys.exit(cli.main(sys.argv[1:]))
 
 @dataclass
 class Tally:
-    """What a soak has seen."""
+    """The counts and differences of a soak; `phases` counts the kills by phase of the training."""
 
     kills: int = 0
     resumes: int = 0
     finished: int = 0
     differences: list[str] = field(default_factory=list)
-    places: dict[str, int] = field(default_factory=dict)
+    phases: dict[str, int] = field(default_factory=dict)
 
 
 def write_recipe(folder, processes):
-    """Writes the recipe; ranks share its images."""
+    """Writes the recipe and the script of a rank; images are shared between ranks, so their number grows with them."""
     (folder / "soak.yml").write_text(RECIPE.format(recipes=RECIPES, images=12 * processes))
     (folder / "rank.py").write_text(RANK)
 
 
 def start(folder, processes, resume, moment=0):
-    """Starts a training."""
+    """Starts a training that kills itself at the given rename moment; 0 means never."""
     command = [sys.executable]
     if processes > 1:
         command += ["-m", "paddle.distributed.launch", "--nproc_per_node", str(processes), "--log_dir", "logs"]
     command += ["rank.py", str(moment), "train", "soak.yml", *(["--resume"] if resume else [])]
-    with (folder / "said.txt").open("a") as said:
-        return subprocess.Popen(command, cwd=folder, stdout=said, stderr=subprocess.STDOUT)
+    with (folder / "output.txt").open("a") as output:
+        return subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
 
 
 def end(process):
-    """Kills a training, all at once: the ranks are in sessions of their own and would go on without their launcher."""
+    """Kills a training with all its ranks, which have their own sessions and would survive their launcher."""
     if process.poll() is None:
         with contextlib.suppress(psutil.NoSuchProcess):
-            alive = psutil.Process(process.pid).children(recursive=True)
-            for one in [process, *alive]:
+            children = psutil.Process(process.pid).children(recursive=True)
+            for each in [process, *children]:
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    one.kill()
-            psutil.wait_procs(alive)
+                    each.kill()
+            psutil.wait_procs(children)
     process.wait()
 
 
 def digests(folder):
-    """Of the files to compare, by name."""
+    """Returns the digests of the compared files by path."""
     output = folder / "output" / "soak"
     return {str(file.relative_to(output)): hashlib.sha256(content(file)).hexdigest()
             for pattern in COMPARED for file in sorted(output.glob(pattern))}
 
 
 def content(file):
-    """What a file says; a state's digests aside, and the names that Paddle gives to tensors."""
+    """Returns the compared content of a file: arrays without Paddle's tensor names, a state without its digests."""
     if file.suffix in (".pdparams", ".pdopt", ".pdema"):
         return b"".join(name.encode() + (value.tobytes() if hasattr(value, "tobytes") else repr(value).encode())
                         for name, value in sorted(load_arrays(file).items()))
@@ -134,7 +135,7 @@ def content(file):
 
 
 def curves(folder):
-    """The curves as TensorBoard reads them; an evaluation that was made twice is there twice."""
+    """Reads the curves with TensorBoard, without duplicates: an interrupted evaluation may be logged twice."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder / "output" / "soak" / "tensorboard"), size_guidance={"scalars": 0})
@@ -144,45 +145,48 @@ def curves(folder):
 
 
 def compare(reference, other):
-    """What differs between the results of two trainings."""
-    found = []
-    for what, mine, theirs in (("", digests(reference), digests(other)), ("curve ", curves(reference), curves(other))):
-        found += [f"{what}{name}" for name in sorted({*mine, *theirs}) if mine.get(name) != theirs.get(name)]
-    return found
+    """Returns the names of the files and curves that differ between two trainings."""
+    differing = []
+    for prefix, expected, actual in (("", digests(reference), digests(other)),
+                                     ("curve ", curves(reference), curves(other))):
+        differing += [f"{prefix}{name}" for name in sorted({*expected, *actual})
+                      if expected.get(name) != actual.get(name)]
+    return differing
 
 
 def undisturbed(folder, processes):
-    """Trains once in peace; gives the seconds to its first checkpoint, and to its end."""
-    began, first = time.monotonic(), None
+    """Trains without interruption; returns the seconds to the first checkpoint and to the end."""
+    start_time, first = time.monotonic(), None
     process = start(folder, processes, resume=False)
     try:
         while process.poll() is None:
             time.sleep(0.05)
             if first is None and next(folder.glob("output/soak/checkpoints/*.pdsparse"), None):
-                first = time.monotonic() - began
+                first = time.monotonic() - start_time
     finally:
         end(process)
     if process.returncode or first is None:
-        raise SystemExit(f"the undisturbed training failed:\n{said(folder)[-3000:]}")
-    return first, time.monotonic() - began
+        raise SystemExit(f"the undisturbed training failed:\n{printed(folder)[-3000:]}")
+    return first, time.monotonic() - start_time
 
 
-def said(folder):
-    """All that the processes have printed."""
-    return "".join(file.read_text() for file in [folder / "said.txt", *sorted(folder.glob("logs/workerlog.*"))])
+def printed(folder):
+    """Returns everything that the processes have printed."""
+    return "".join(file.read_text() for file in [folder / "output.txt", *sorted(folder.glob("logs/workerlog.*"))])
 
 
 def soak(folder, processes, kills, seed, tally=None):
-    """Kills trainings until there were so many kills, and compares each one that ends with the undisturbed one.
+    """Trains and kills until the requested number of kills, and compares each result with the undisturbed training.
 
     Args:
         folder: an empty folder.
         processes: ranks of each training.
-        kills: at least so many.
-        seed: of the moments.
+        kills: minimum number of kills.
+        seed: seed of the random moments.
+        tally: continued if given.
 
     Returns:
-        The `Tally`.
+        The counts and differences.
     """
     tally = tally or Tally()
     draw = random.Random(seed)
@@ -201,56 +205,58 @@ def soak(folder, processes, kills, seed, tally=None):
 
 
 def disturb(run, processes, seconds, draw, tally, kills):
-    """Kills one training again and again until it ends, or lets it end once there were enough kills."""
-    first, whole = seconds
+    """Kills and resumes one training until it finishes; after the requested number of kills it is left to finish."""
+    first_checkpoint, total = seconds
     resume = False
     while True:
-        done = (run / "output" / "soak" / "checkpoints" / "final.pdsparse").is_file()  # what follows was killed once
-        peace, at_a_file = done or tally.kills >= kills, draw.random() < 0.4
-        process = start(run, processes, resume, 0 if peace or not at_a_file else draw.randint(1, 24))
+        # The steps after the training are interrupted at most once.
+        is_trained = (run / "output" / "soak" / "checkpoints" / "final.pdsparse").is_file()
+        undisturbed, at_rename = is_trained or tally.kills >= kills, draw.random() < 0.4
+        process = start(run, processes, resume, 0 if undisturbed or not at_rename else draw.randint(1, 24))
         tally.resumes += resume
         resume = True
         try:
-            process.wait(900 if peace or at_a_file else first + draw.uniform(-0.1, 0.4) * (whole - first))
+            process.wait(900 if undisturbed or at_rename
+                         else first_checkpoint + draw.uniform(-0.1, 0.4) * (total - first_checkpoint))
         except subprocess.TimeoutExpired:
-            if peace:
+            if undisturbed:
                 raise
         finally:
             end(process)
         if process.returncode == 0:
             return
         if processes == 1 and process.returncode != -signal.SIGKILL:
-            raise SystemExit(f"a training ended by itself with {process.returncode}:\n{said(run)[-3000:]}")
+            raise SystemExit(f"a training failed with exit code {process.returncode}:\n{printed(run)[-3000:]}")
         tally.kills += 1
-        for place in where(run):
-            tally.places[place] = tally.places.get(place, 0) + 1
+        for phase in interrupted_phases(run):
+            tally.phases[phase] = tally.phases.get(phase, 0) + 1
 
 
-def where(run):
-    """What was being done when the last kill came, by what is on the disk."""
+def interrupted_phases(run):
+    """Yields the phases of the training in which the last kill happened, derived from the files that it left."""
     checkpoints = run / "output" / "soak" / "checkpoints"
-    places = {file.stem.partition("_")[0]: file for file in checkpoints.glob("[0-9]*.pdsparse")}
+    saved = {file.stem.partition("_")[0]: file for file in checkpoints.glob("[0-9]*.pdsparse")}
     if (checkpoints / "final.pdsparse").is_file():
         yield "after the training"
-    elif not places:
+    elif not saved:
         yield "before the first checkpoint"
     else:
-        newest = max(places, key=int)
-        done = places[newest].stem == newest  # the epoch, so that the next one was being trained
-        yield ("stable phase", "pruning phase", "tunning phase", "last evaluation")[int(newest) + done]
+        newest = max(saved, key=int)
+        is_epoch_complete = saved[newest].stem == newest  # then the next epoch was being trained
+        yield ("stable phase", "pruning phase", "tunning phase", "last evaluation")[int(newest) + is_epoch_complete]
     if next(checkpoints.glob(".*"), None):
         yield "while saving"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="of trainings in one process")
-    parser.add_argument("--kills-of-ranks", type=int, default=8, help="of trainings with two ranks")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--kills", type=int, default=20, help="kills of trainings in one process")
+    parser.add_argument("--kills-of-ranks", type=int, default=8, help="kills of trainings with two ranks")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments")
     arguments = parser.parse_args()
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of each restart
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of every resumed event file
     rows: list[tuple[int, ...]] = []
-    places: dict[str, int] = {}
+    phases: dict[str, int] = {}
     differences: list[str] = []
     for processes, kills in ((1, arguments.kills), (2, arguments.kills_of_ranks)):
         if not kills:
@@ -259,10 +265,10 @@ def main():
             tally = soak(Path(folder), processes, kills, arguments.seed)
         rows.append((processes, tally.kills, tally.resumes, tally.finished, len(tally.differences)))
         differences += tally.differences
-        for place, count in tally.places.items():
-            places[place] = places.get(place, 0) + count
+        for phase, count in tally.phases.items():
+            phases[phase] = phases.get(phase, 0) + count
     print(render_table(("processes", "kills", "resumes", "finished", "differences"), rows, "rrrrr"))
-    print("\nkilled " + ", ".join(f"{place}: {count}" for place, count in sorted(places.items())))
+    print("\nkilled " + ", ".join(f"{phase}: {count}" for phase, count in sorted(phases.items())))
     print("\n".join(differences))
     return 1 if differences else 0
 

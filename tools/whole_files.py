@@ -1,4 +1,4 @@
-"""A small whole file of every kind that is read here, with what lies beside it."""
+"""Writes a small intact file of every kind that the package reads, for `tools/fuzz.py` to damage."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ SLIM = {"slim": "UnstructuredPruner",
 
 
 def network():
-    """A network with one layer to prune."""
+    """Returns a network with one layer to prune."""
     import paddle
     from paddle import nn
 
@@ -23,19 +23,19 @@ def network():
 
 
 def model():
-    """The network with its optimizer, named as in a process of its own."""
+    """Returns the network with its optimizer; parameters are numbered as in a new process."""
     import paddle
     from paddle import nn
 
     with paddle.utils.unique_name.guard():
-        made = paddle.Model(network())
+        prepared = paddle.Model(network())
         rate = paddle.optimizer.lr.CosineAnnealingDecay(0.01, 10)
-        made.prepare(paddle.optimizer.Momentum(rate, parameters=made.network.parameters()), nn.MSELoss())
-        return made
+        prepared.prepare(paddle.optimizer.Momentum(rate, parameters=prepared.network.parameters()), nn.MSELoss())
+        return prepared
 
 
 def checkpoint(folder: Path) -> None:
-    """`0.pdparams`, `0.pdopt` and `0.pdsparse`."""
+    """Writes `0.pdparams`, `0.pdopt` and `0.pdsparse`."""
     import paddle
 
     from paddle_sparse_cb import Checkpoints, SparsityCallback
@@ -46,22 +46,22 @@ def checkpoint(folder: Path) -> None:
 
 
 def exported(folder: Path) -> None:
-    """`model.pdmodel` with its weights, and `model.nb`."""
+    """Writes `model.pdmodel` with its weights, and `model.nb`."""
     from paddle.static import InputSpec
 
     from paddle_sparse_cb.deploy.export import export
     from paddle_sparse_cb.deploy.lite.optimizer import optimize
 
-    made = network()
-    weight = made[3].weight.numpy()
+    pruned = network()
+    weight = pruned[3].weight.numpy()
     weight.reshape(-1)[::4] += 2
-    made[3].weight.set_value(weight * (weight > 1))
-    prefix = export(made, folder / "model", [InputSpec([1, 3, 8, 8], "float32", "image")])
+    pruned[3].weight.set_value(weight * (weight > 1))
+    prefix = export(pruned, folder / "model", [InputSpec([1, 3, 8, 8], "float32", "image")])
     optimize(prefix, folder / "model.nb", sparse=True)
 
 
 def coco(folder: Path) -> None:
-    """`coco.json`, `images/` and `recipe.yml`."""
+    """Writes `coco.json`, `images/` and `recipe.yml`."""
     _images(folder / "images")
     x1, y1, x2, y2 = BOX
     box = [x1, y1, x2 - x1, y2 - y1]
@@ -75,7 +75,7 @@ def coco(folder: Path) -> None:
 
 
 def with_slim_file(folder: Path) -> None:
-    """A dense `recipe.yml`, and `slim.yml` as PaddleDetection has it."""
+    """Writes a dense `recipe.yml`, and a `slim.yml` of PaddleDetection's format."""
     import yaml
 
     coco(folder)
@@ -86,7 +86,7 @@ def with_slim_file(folder: Path) -> None:
 
 
 def voc(folder: Path) -> None:
-    """`list.txt`, `label_list.txt`, `images/` with the annotations, and `recipe.yml`."""
+    """Writes `list.txt`, `label_list.txt`, `images/` with annotations, and `recipe.yml`."""
     _images(folder / "images")
     corners = "".join(f"<{name}>{value}</{name}>" for name, value in zip(("xmin", "ymin", "xmax", "ymax"), BOX))
     for name in IMAGES:
@@ -99,7 +99,7 @@ def voc(folder: Path) -> None:
 
 
 def report(folder: Path) -> None:
-    """`report.json`."""
+    """Writes `report.json`."""
     row = {"name": "dense", "model": "PicoDet LCNet x0.75", "input_size": [416, 416], "target_sparsity": 0.0,
            "sparsity": 0.0, "map": 0.3, "ap50": 0.5, "nb_bytes": 4930000, "sparse_convs": 0, "convs": 98}
     (folder / "report.json").write_text(json.dumps(
@@ -119,7 +119,7 @@ def _images(folder: Path) -> None:
 
 
 def _recipe(folder: Path, dataset: dict[str, str]) -> None:
-    """One file, of the smallest network and images."""
+    """Writes a recipe of the smallest network and image size as one file without bases."""
     import yaml
 
     from paddle_sparse_cb.detection import config
@@ -137,13 +137,12 @@ def _recipe(folder: Path, dataset: dict[str, str]) -> None:
     (folder / "recipe.yml").write_text(yaml.safe_dump(content))
 
 
-
 MAKERS = {"checkpoint": checkpoint, "exported": exported, "coco": coco, "slim": with_slim_file, "voc": voc,
           "report": report}
 
 
 def make(folder: Path) -> None:
-    """Makes a folder of each set below a folder."""
+    """Writes each set of files to its own subfolder."""
     for name, maker in MAKERS.items():
         (folder / name).mkdir(parents=True)
         maker(folder / name)

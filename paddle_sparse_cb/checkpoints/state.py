@@ -2,6 +2,12 @@
 
 The file is a line with the format's name, the digest of the rest, a JSON header, and the masks at one bit per weight.
 Nothing in it is executed, and a changed bit anywhere is detected before anything is used.
+
+safetensors (0.8.0) would keep some of these guarantees and add none. It has no digest: a flipped bit in the data is
+loaded without an error. It has no type for bits: a boolean takes a byte, so masks would still be packed here, and
+stored as anonymous bytes whose shapes are kept elsewhere. Its header holds strings only, so that step, settings and
+digests would be JSON inside a string. The arrays of `.pdema` are written by `paddle.save` and read by the restricted
+unpickler, as those of `.pdparams` and `.pdopt`, whose format Paddle decides and whose reader is needed in any case.
 """
 
 from __future__ import annotations

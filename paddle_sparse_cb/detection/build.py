@@ -8,8 +8,8 @@ from typing import Any
 import paddle
 
 from . import compat, config
-from .datasets.build import build_loader, ground_truth
-from .datasets.loader import Loader
+from .datasets.dataset import ground_truth, image_ids
+from .datasets.loader import SeededLoader, build_loader
 from .metric import CocoMAP
 from .network import DetectionLoss, DetectionNetwork, build_network, build_optimizer
 
@@ -28,8 +28,8 @@ class Detector:
 
     network: DetectionNetwork
     model: paddle.Model
-    train_loader: Loader
-    eval_loader: Loader
+    train_loader: SeededLoader
+    eval_loader: SeededLoader
     registry: Any
 
 
@@ -64,11 +64,11 @@ def build_detector(content: dict[str, Any], origin: str, *, amp: dict[str, Any] 
         return Detector(network, model, train_loader, eval_loader, registry)
 
 
-def build_metric(eval_loader: Loader) -> CocoMAP:
+def build_metric(eval_loader: SeededLoader) -> CocoMAP:
     """Builds the metric for the images of an evaluation loader.
 
     Raises:
         InputError: the ground truth cannot be used.
     """
     dataset = eval_loader.dataset.source
-    return CocoMAP(ground_truth(dataset), [int(record["im_id"][0]) for record in dataset.roidbs])
+    return CocoMAP(ground_truth(dataset), image_ids(dataset))

@@ -22,7 +22,7 @@ from . import allowlist, compat
 
 # Top-level scalars of PaddleDetection's own files that no registered module claims. Those that only its trainer or its
 # C++ deployment reads are accepted, so that its files load unchanged.
-_PLAIN_KEYS = frozenset("""
+PLAIN_KEYS = frozenset("""
     amp amp_level architecture custom_black_list custom_white_list cycle_epoch ema_black_list ema_decay ema_decay_type
     ema_filter_no_grad epoch eval_height eval_size eval_width export filename find_unused_parameters init_loss_scaling
     log_iter map_type metric norm_type num_classes pretrain_weights print_flops print_params pruner resume_weights
@@ -169,8 +169,8 @@ def load(content: dict[str, Any], origin: str) -> Any:
     for key, value in content.items():
         if key in modules:
             _check_module(key, value, modules[key], origin)
-        elif key not in _PLAIN_KEYS:
-            raise InputError(f"{origin}: unknown key {key!r}; {did_you_mean(key, [*modules, *_PLAIN_KEYS])}")
+        elif key not in PLAIN_KEYS:
+            raise InputError(f"{origin}: unknown key {key!r}; {did_you_mean(key, [*modules, *PLAIN_KEYS])}")
     workspace.merge_config(copy.deepcopy(content))
     return registry
 

@@ -1,7 +1,8 @@
-"""Depthwise convolutions for training on a CPU, some ten times as fast as Paddle's own.
+"""Depthwise convolutions for training on a CPU, about ten times as fast as Paddle's.
 
-Paddle 2.6 unrolls and multiplies each image and channel by itself there, which takes 70% of a PicoDet's training step.
-The loops here are compiled by numba for the machine at hand and run on one thread: for two cores, run two processes.
+On CPUs Paddle 2.6 unrolls and multiplies each image and channel separately, which takes 70% of a PicoDet's training
+step. The loops in this module are compiled by numba for the present CPU and run on one thread: to use two cores, run
+two processes.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from paddle import nn
 
 
 def use_fast_depthwise(network: nn.Layer) -> int:
-    """Has a network's depthwise convolutions computed here; names, weights and hooks stay what they are.
+    """Replaces the computation of a network's depthwise convolutions; names, weights and hooks do not change.
 
     Args:
-        network: any network; convolutions with a bias, a dilation or padding of another kind are left alone.
+        network: any network. Convolutions with a bias, dilation or other padding than zeros keep Paddle's computation.
 
     Returns:
-        How many convolutions there are that now go faster.
+        The number of replaced convolutions.
     """
     layers = [layer for layer in network.sublayers() if isinstance(layer, nn.Conv2D) and _fits(layer)]
     for layer in layers:
@@ -38,7 +39,7 @@ def _fits(layer: nn.Conv2D) -> bool:
 
 
 def _forward(layer: nn.Conv2D, image: paddle.Tensor) -> paddle.Tensor:
-    if not paddle.in_dynamic_mode() or image.dtype != paddle.float32:  # an export needs Paddle's operator
+    if not paddle.in_dynamic_mode() or image.dtype != paddle.float32:  # the exported program needs Paddle's operator
         return nn.Conv2D.forward(layer, image)
     return _Depthwise.apply(image, layer.weight, int(layer._stride[0]), layer._padding)
 
@@ -48,12 +49,12 @@ class _Depthwise(paddle.autograd.PyLayer):
     def forward(ctx: Any, image: paddle.Tensor, weight: paddle.Tensor, stride: int, padding: int) -> paddle.Tensor:
         edge = ((0, 0), (0, 0), (padding, padding), (padding, padding))
         padded, kernel = np.pad(image.numpy(), edge), weight.numpy()[:, 0]
-        ctx.kept = padded, kernel, stride, padding
+        ctx.saved = padded, kernel, stride, padding
         return paddle.to_tensor(_convolve(padded, kernel, stride))
 
     @staticmethod
     def backward(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        padded, kernel, stride, padding = ctx.kept
+        padded, kernel, stride, padding = ctx.saved
         of_image, of_kernel = _gradients(padded, kernel, gradient.numpy(), stride)
         rows, columns = (slice(padding, size - padding) for size in padded.shape[2:])
         of_image = np.ascontiguousarray(of_image[:, :, rows, columns])
@@ -62,46 +63,46 @@ class _Depthwise(paddle.autograd.PyLayer):
 
 @njit(cache=True, fastmath=True)
 def _convolve(padded, kernel, stride):  # type: ignore[no-untyped-def] # numba infers them
-    """Images [b, c, h, w], padded already, with kernels [c, k, l]."""
+    """Convolves padded images [b, c, h, w] with kernels [c, k, l]."""
     images, channels, height, width = padded.shape
     rows, columns = kernel.shape[1:]
     out = np.zeros((images, channels, (height - rows) // stride + 1, (width - columns) // stride + 1), np.float32)
     for b in range(images):
         for c in range(channels):
             for y in range(out.shape[2]):
-                to = out[b, c, y]
+                row = out[b, c, y]
                 for i in range(rows):
                     source = padded[b, c, y * stride + i]
                     for j in range(columns):
                         factor = kernel[c, i, j]
                         if stride == 1:
-                            for x in range(to.shape[0]):
-                                to[x] += factor * source[x + j]
+                            for x in range(row.shape[0]):
+                                row[x] += factor * source[x + j]
                         else:
-                            for x in range(to.shape[0]):
-                                to[x] += factor * source[x * stride + j]
+                            for x in range(row.shape[0]):
+                                row[x] += factor * source[x * stride + j]
     return out
 
 
 @njit(cache=True, fastmath=True)
 def _gradients(padded, kernel, gradient, stride):  # type: ignore[no-untyped-def] # numba infers them
-    """Gradients with respect to the padded images and the kernels, from that of the result."""
+    """Computes the gradients of the padded images and of the kernels from the gradient of the output."""
     of_padded, of_kernel = np.zeros_like(padded), np.zeros_like(kernel)
     for b in range(padded.shape[0]):
         for c in range(padded.shape[1]):
             for y in range(gradient.shape[2]):
-                given = gradient[b, c, y]
+                gradient_row = gradient[b, c, y]
                 for i in range(kernel.shape[1]):
-                    source, to = padded[b, c, y * stride + i], of_padded[b, c, y * stride + i]
+                    row, of_row = padded[b, c, y * stride + i], of_padded[b, c, y * stride + i]
                     for j in range(kernel.shape[2]):
                         factor, total = kernel[c, i, j], np.float32(0)
                         if stride == 1:
-                            for x in range(given.shape[0]):
-                                to[x + j] += factor * given[x]
-                                total += given[x] * source[x + j]
+                            for x in range(gradient_row.shape[0]):
+                                of_row[x + j] += factor * gradient_row[x]
+                                total += gradient_row[x] * row[x + j]
                         else:
-                            for x in range(given.shape[0]):
-                                to[x * stride + j] += factor * given[x]
-                                total += given[x] * source[x * stride + j]
+                            for x in range(gradient_row.shape[0]):
+                                of_row[x * stride + j] += factor * gradient_row[x]
+                                total += gradient_row[x] * row[x * stride + j]
                         of_kernel[c, i, j] += total
     return of_padded, of_kernel

@@ -11,22 +11,22 @@ import paddle
 
 from ..errors import InputError
 
-_LARGEST = 1e30  # of a number in an annotation; NaN is not below it either
+_MAX_NUMBER = 1e30  # in an annotation; excludes NaN too
 
 
 class CocoMAP(paddle.metric.Metric):
-    """COCO mAP over IoU 0.5:0.95 (`mAP`) and at 0.5 (`AP50`), as fractions.
+    """COCO mAP over IoU 0.5:0.95 (`mAP`) and at IoU 0.5 (`AP50`), as fractions.
 
-    Boxes are collected batch by batch and measured once, when every image has been seen; until then, and on training
-    batches, the last measured figures stand (NaN before the first). An image that a distributed sampler gave to two
-    ranks counts once.
+    Boxes are collected batch by batch and measured once, when every image has been evaluated. Until then, and on
+    training batches, the metric keeps its previous values (NaN before the first evaluation). An image that a
+    distributed sampler gave to two ranks counts once.
 
     Args:
-        truth: the COCO annotation file, or its content.
-        image_ids: the images that an evaluation consists of.
+        truth: path of the COCO annotation file, or its content.
+        image_ids: ids of the images that an evaluation consists of.
 
     Raises:
-        InputError: pycocotools would find out in the first evaluation that an annotation cannot be used.
+        InputError: an annotation would make pycocotools fail in the first evaluation.
     """
 
     def __init__(self, truth: str | dict[str, Any], image_ids: list[int]) -> None:
@@ -41,31 +41,34 @@ class CocoMAP(paddle.metric.Metric):
         for number, annotation in self._truth.anns.items():
             if not _can_be_measured(annotation):
                 source = truth if isinstance(truth, str) else "EvalDataset"
-                raise InputError(f"{source}: nothing can be measured with annotation {number!r}: id, area, "
-                                 f"iscrowd and a bbox of four are numbers, got {str(annotation)[:200]}")
+                raise InputError(f"{source}: annotation {number!r} cannot be used: id, area, iscrowd and the four "
+                                 f"values of bbox must be numbers below {_MAX_NUMBER:g}, got {str(annotation)[:200]}")
         self._category_ids = self._truth.getCatIds()
         self._image_ids = sorted(image_ids)
         self._found: dict[int, list[dict[str, Any]]] = {}
         self._measured = [float("nan"), float("nan")]
 
     def name(self) -> list[str]:
-        """The names under which hapi logs the two figures."""
+        """Returns the names under which hapi logs the two values."""
         return ["mAP", "AP50"]
 
     def reset(self) -> None:
-        """Forgets the boxes of an unfinished evaluation; the last figures stay."""
+        """Discards the boxes of an unfinished evaluation and keeps the previous values."""
         self._found.clear()
 
     def compute(self, *outputs: paddle.Tensor) -> Any:
-        """Takes (boxes, im_id) of an evaluation batch; the losses of a training batch are none of its business."""
+        """Returns (boxes, im_id) of an evaluation batch, and nothing for the losses of a training batch."""
         return list(outputs) if len(outputs) == 2 else []
 
     def update(self, boxes: np.ndarray | None = None, im_id: np.ndarray | None = None) -> list[float]:
         """Collects a batch.
 
         Args:
-            boxes: [b, n, 6]: class, score, x1, y1, x2, y2 in image pixels; class -1 is padding.
-            im_id: [b, 1].
+            boxes: [b, n, 6] with class, score, x1, y1, x2, y2 in image pixels; class -1 is padding.
+            im_id: [b, 1], image ids.
+
+        Returns:
+            The last measured [mAP, AP50].
         """
         if boxes is None or im_id is None:
             return self._measured
@@ -80,14 +83,14 @@ class CocoMAP(paddle.metric.Metric):
         return self._measured
 
     def accumulate(self) -> list[float]:
-        """The last measured [mAP, AP50]."""
+        """Returns the last measured [mAP, AP50]."""
         return self._measured
 
     def _measure(self) -> list[float]:
         from pycocotools.cocoeval import COCOeval
 
         results = [box for boxes in self._found.values() for box in boxes]
-        if not results:  # loadRes does not take an empty list
+        if not results:  # loadRes fails on an empty list
             return [0.0, 0.0]
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation = COCOeval(self._truth, self._truth.loadRes(results), "bbox")
@@ -95,11 +98,12 @@ class CocoMAP(paddle.metric.Metric):
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-        # COCOeval gives -1 where there is no object to be found.
+        # COCOeval returns -1 if the images have no objects.
         return [float(stat) if stat >= 0 else float("nan") for stat in evaluation.stats[:2]]
 
 
 def _can_be_measured(annotation: dict[str, Any]) -> bool:
     box = annotation.get("bbox")
     numbers = [*(annotation.get(key) for key in ("id", "area", "iscrowd")), *(box if isinstance(box, list) else ())]
-    return len(numbers) == 7 and all(isinstance(number, (int, float)) and abs(number) < _LARGEST for number in numbers)
+    return len(numbers) == 7 and all(isinstance(number, (int, float)) and abs(number) < _MAX_NUMBER
+                                     for number in numbers)

@@ -35,7 +35,7 @@ def print_plan(recipe: Recipe) -> None:
 
 def evaluate(recipe: Recipe, export: str | None = None) -> str:
     """Evaluates a trained recipe and returns a line with mAP, AP50 and sparsity."""
-    run, weights = _load_trained(recipe, export)
+    run, weights = load_trained(recipe, export)
     result = run.evaluate()
     sparsity = run.context(weights).sparsity.ratio
     return f"mAP {result['mAP']:.4f}, AP50 {result['AP50']:.4f}, sparsity {sparsity:.4%}"
@@ -43,7 +43,7 @@ def evaluate(recipe: Recipe, export: str | None = None) -> str:
 
 def export(recipe: Recipe, export: str | None = None) -> None:
     """Exports a trained recipe again."""
-    run, weights = _load_trained(recipe, export)
+    run, weights = load_trained(recipe, export)
     call_hooks([ExportDetector(run)], run.context(weights))
 
 
@@ -54,7 +54,7 @@ def optimize(recipe: Recipe, export: str | None = None) -> None:
         InputError: the recipe has not been trained or exported.
         PipelineError: the optimizer is missing or failed, or the verification failed.
     """
-    run, weights = _load_trained(recipe, export)
+    run, weights = load_trained(recipe, export)
     context = run.context(weights)
     if "inference" not in context.artefacts:
         raise InputError(f"{recipe.exported}.pdmodel: not exported yet; run: paddle-sparse export {recipe.path}")
@@ -79,11 +79,11 @@ def verify(recipe: Recipe, export: str | None = None) -> None:
         InputError: the recipe has not been trained.
         PipelineError: the verification failed.
     """
-    run, weights = _load_trained(recipe, export)
+    run, weights = load_trained(recipe, export)
     call_hooks(VERIFY_HOOKS, run.context(weights))
 
 
-def _load_trained(recipe: Recipe, export: str | None) -> tuple[Run, Path]:
+def load_trained(recipe: Recipe, export: str | None) -> tuple[Run, Path]:
     """Builds a recipe with the weights to work on.
 
     These are, in this order, `weights` of the recipe, the checkpoint that `export` chooses, the one that the report

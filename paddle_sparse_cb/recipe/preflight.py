@@ -16,7 +16,7 @@ from .build import Run, build_ema, naming_recipe
 from .schema import Recipe
 
 # PaddleDetection's keys that have no effect here, and what to use instead.
-_WITHOUT_EFFECT = {
+WITHOUT_EFFECT = {
     "ema_filter_no_grad": "the average leaves out what ema_black_list names",
     "filename": "the output folder has the name of the recipe",
     "map_type": "mAP is COCO's, over IoU 0.5 to 0.95",
@@ -40,7 +40,7 @@ def check_recipe(recipe: Recipe) -> None:
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise InputError(f"save_dir: {recipe.output} cannot be created: {folder} is not a writable folder")
     build_ema(recipe)
-    for key, instead in _WITHOUT_EFFECT.items():
+    for key, instead in WITHOUT_EFFECT.items():
         if recipe.content.get(key):
             rank_zero_info(f"note: {key} has no effect here: {instead}")
     if recipe.content.get("use_gpu") is False:

@@ -234,8 +234,8 @@ def _made(path: Path, content: dict[str, Any], above: tuple[Recipe, ...], slim: 
     check_options(recipe.lite_options, sparsity is not None)
     for other in above:
         if other.output == recipe.output:
-            raise InputError(f"{other.path}: starts from {path}, which is the same recipe or has the same output folder "
-                             f"{recipe.output}")
+            raise InputError(f"{other.path}: starts from {path}, which is the same recipe or has the same output "
+                             f"folder {recipe.output}")
     return recipe
 
 

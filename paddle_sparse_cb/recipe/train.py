@@ -27,6 +27,8 @@ from .preflight import check_recipe, check_trainable
 from .resume import LAST, archive_previous, checkpoint_metadata, find_resume_state
 from .schema import Recipe
 
+_SHORT_LOSS_NAMES = [name[len("loss_"):] for name in LOSS_NAMES]
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -114,7 +116,7 @@ def _fit(run: Run, callbacks: list[paddle.callbacks.Callback], options: TrainOpt
     evaluated = run.eval_loader if options.evaluate else None
     together = [SetEpoch(), SyncBuffers(), *build_ema(recipe), checkpoints, StopOnSignal(options.signals, checkpoints),
                 BestCheckpoint(recipe.checkpoints, "mAP"), EvaluationLog(recipe.evaluations, ("mAP", "AP50")),
-                TrainingProgress(recipe.name, [name[len("loss_"):] for name in LOSS_NAMES], content.get("log_iter", 20)), *callbacks]
+                TrainingProgress(recipe.name, _SHORT_LOSS_NAMES, content.get("log_iter", 20)), *callbacks]
     run.model.fit(run.train_loader, evaluated, epochs=content["epoch"], verbose=0, callbacks=[
         ResumableCallbacks(together, run.train_loader, evaluated, every, resume, options.allow_config_change,
                            recipe.seed)])

@@ -1,7 +1,7 @@
-"""Weights in files: `.pdparams` checkpoints and exported inference models.
+"""Reads weights from files without executing anything in them: pickled checkpoints and exported models.
 
-`paddle.load` unpickles whatever a file names. A checkpoint from a stranger holds arrays, so only what makes arrays
-and plain containers is let through here.
+`paddle.load` unpickles whatever a file names, which may run any code. A checkpoint contains only arrays and plain
+containers, so `load_arrays` accepts nothing else.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ from paddle.base.proto import framework_pb2
 from ..errors import InputError
 from .tensor_files import read_tensors
 
-# A variable that is a tensor: the number of that type, and the field with the details, `lod_tensor` in Paddle 2 and
+# The type number of a tensor variable. The field with its dtype and dims is called `lod_tensor` in Paddle 2 and
 # `dense_tensor` in Paddle 3.
 TENSOR = 7
-_DETAILS = framework_pb2.VarType.DESCRIPTOR.fields_by_number[3].name
+_TENSOR_FIELD = framework_pb2.VarType.DESCRIPTOR.fields_by_number[3].name
 
-# The types of weights. numpy's own `dtype.__setstate__` and `ndarray.__setstate__` believe a damaged file and crash.
-_TYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"})
+# The dtypes of weights. Any other is refused, since numpy's own `dtype.__setstate__` and `ndarray.__setstate__` trust
+# their arguments and crash on those of a damaged file.
+_DTYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"})
 
 
 class _DType:
-    """What a pickled `numpy.dtype` becomes: one of the plain types."""
+    """Stands for a pickled `numpy.dtype` and accepts plain dtypes only."""
 
     def __init__(self, code: str, *_: Any) -> None:
-        if code not in _TYPES:
-            raise pickle.UnpicklingError(f"it has an array of type {code!r}")
+        if code not in _DTYPES:
+            raise pickle.UnpicklingError(f"it contains an array of dtype {code!r}")
         self.numpy = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
@@ -44,7 +45,7 @@ class _DType:
 
 
 class _Array:
-    """What a pickled array becomes until it has been checked."""
+    """Stands for a pickled array until its content has been checked."""
 
     def __init__(self, *_: Any) -> None:
         self.numpy = np.zeros(0, dtype=np.float32)
@@ -56,9 +57,9 @@ class _Array:
 
 
 def _from_buffer(content: Any, dtype: _DType, shape: Any, order: str) -> _Array:
-    made = _Array()
-    made.__setstate__((1, shape, dtype, order == "F", content))
-    return made
+    array = _Array()
+    array.__setstate__((1, shape, dtype, order == "F", content))
+    return array
 
 
 def _scalar(dtype: _DType, content: Any) -> Any:
@@ -69,18 +70,18 @@ def _empty_bytes() -> bytes:
     return b""
 
 
-# What numpy 1 and numpy 2 write for an array, and the ordered dict of older Paddle checkpoints.
+# The names in a pickle that numpy 1 or numpy 2 wrote for an array, and those of Paddle's containers.
 _ALLOWED = {
     ("multiarray", "_reconstruct"): _Array,
     ("multiarray", "scalar"): _scalar,
     ("numeric", "_frombuffer"): _from_buffer,
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _DType,
-    ("collections", "OrderedDict"): dict,
-    ("_codecs", "encode"): codecs.encode,  # protocol 2 writes bytes as text and, if there are none, as bytes()
+    ("collections", "OrderedDict"): dict,  # older checkpoints of Paddle
+    ("_codecs", "encode"): codecs.encode,  # protocol 2 stores bytes as text, and empty bytes as a call of bytes()
     ("__builtin__", "bytes"): _empty_bytes,
     ("builtins", "bytes"): _empty_bytes,
-    ("builtins", "tuple"): tuple,  # a tensor among others than tensors, as master weights are, is (name, array)
+    ("builtins", "tuple"): tuple,  # Paddle stores a tensor in a nested dict, such as a master weight, as (name, array)
     ("__builtin__", "tuple"): tuple,
 }
 
@@ -91,15 +92,15 @@ class _ArrayUnpickler(pickle.Unpickler):
             if module.startswith(core):
                 module = module[len(core):]
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which no file of weights needs")
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which is not allowed in a weight file")
         return _ALLOWED[module, name]
 
 
-def _require_small_memo(stored: bytes) -> None:
-    """Refuses a pickle that numbers what it remembers higher than it has things: Python makes room up to the number."""
+def _check_memo_indices(stored: bytes) -> None:
+    """Refuses memo indices above the number of opcodes: the unpickler would allocate memory up to the index."""
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stored)):
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > count:
-            raise pickle.UnpicklingError(f"it remembers something under the number {argument}")
+            raise pickle.UnpicklingError(f"it uses the memo index {argument} at opcode {count}")
 
 
 def load_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -109,61 +110,65 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
         path: the file.
 
     Returns:
-        The dict as it was saved, names to numpy arrays, or to dicts of them. Paddle's own table of names is left out.
+        The dict as it was saved, from names to numpy arrays or nested dicts of them, without the table of names that
+        Paddle adds.
 
     Raises:
-        InputError: the file is missing, cut short, is no pickled dict, or names anything but arrays.
+        InputError: the file is missing or truncated, is not a pickled dict, or contains anything but arrays.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file of weights")
+        raise InputError(f"{path}: no such file")
     return parse_arrays(path.read_bytes(), path)
 
 
 def parse_arrays(stored: bytes, path: Path) -> dict[str, Any]:
-    """The same as `load_arrays` for the content of a file.
+    """Does the same as `load_arrays` for the content of a file.
 
     Args:
         stored: the content.
-        path: the file, for messages.
+        path: the file, for error messages.
+
+    Returns:
+        See `load_arrays`.
 
     Raises:
         InputError: see `load_arrays`.
     """
     try:
-        _require_small_memo(stored)
-        content = _plain(_ArrayUnpickler(io.BytesIO(stored), encoding="latin1").load())
-    # A damaged pickle raises nearly anything; the types below are those that the opcodes and numpy raise.
+        _check_memo_indices(stored)
+        content = _to_numpy(_ArrayUnpickler(io.BytesIO(stored), encoding="latin1").load())
+    # A damaged pickle raises nearly anything. These are the types that the opcodes and numpy raise.
     except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
             ImportError, MemoryError, OverflowError, RecursionError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a file of weights: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path}: not a weight file: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: not a file of weights: it holds a {type(content).__name__}, not a dict")
+        raise InputError(f"{path}: not a weight file: it contains a {type(content).__name__}, not a dict")
     content.pop("StructuredToParameterName@@", None)
     return content
 
 
-def _plain(value: Any) -> Any:
+def _to_numpy(value: Any) -> Any:
     if isinstance(value, _Array):
         return value.numpy
     if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
+        return {name: _to_numpy(inner) for name, inner in value.items()}
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], _Array):
         return value[1].numpy
     return value
 
 
 def load_inference(prefix: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Reads the weights of an exported inference model under their structured names.
+    """Reads the weights of an exported model.
 
     Args:
-        prefix: the path without `.pdmodel`; `.pdiparams` and `.pdiparams.info` lie beside it.
+        prefix: the model's path without `.pdmodel`. `.pdiparams` and `.pdiparams.info` are read too.
 
     Returns:
-        Structured name to array.
+        The arrays by structured name.
 
     Raises:
-        InputError: a file is missing or damaged, or is not of the same model as the others.
+        InputError: a file is missing or damaged, or the files are of different models.
     """
     names = load_structured_names(prefix)
     shapes = {var.name: tuple(tensor_details(var).dims) for block in parse_program(prefix).blocks for var in block.vars
@@ -173,17 +178,23 @@ def load_inference(prefix: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def load_structured_names(prefix: str | os.PathLike[str]) -> dict[str, str]:
-    """The structured names of an exported model's weights, by their variables in the program.
+    """Reads the structured names of an exported model's weights from `.pdiparams.info`.
+
+    Args:
+        prefix: the model's path without `.pdmodel`.
+
+    Returns:
+        The structured name of each variable of the program that is a weight.
 
     Raises:
-        InputError: `.pdiparams.info` is missing or damaged.
+        InputError: the file is missing or damaged.
     """
     path = f"{prefix}.pdiparams.info"
     names = {}
     for variable, about in load_arrays(path).items():
         name = about.get("structured_name") if isinstance(about, dict) else None
         if not isinstance(variable, str) or not isinstance(name, str):
-            raise InputError(f"{path}: damaged: it has no structured name for {variable!r}")
+            raise InputError(f"{path}: damaged: no structured name for {variable!r}")
         names[variable] = name
     if len(set(names.values())) < len(names):
         raise InputError(f"{path}: damaged: two variables have the same structured name")
@@ -191,7 +202,13 @@ def load_structured_names(prefix: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def parse_program(prefix: str | os.PathLike[str]) -> Any:
-    """The program of an exported model, by the protobuf classes that Paddle brings: nothing is executed.
+    """Parses the program of an exported model with the protobuf classes of Paddle; nothing is executed.
+
+    Args:
+        prefix: the model's path without `.pdmodel`.
+
+    Returns:
+        The `ProgramDesc` message, with at least one block.
 
     Raises:
         InputError: `.pdmodel` is missing or damaged.
@@ -203,16 +220,16 @@ def parse_program(prefix: str | os.PathLike[str]) -> Any:
     try:
         program.ParseFromString(path.read_bytes())
     except DecodeError:
-        raise InputError(f"{path}: no program of Paddle's, or a damaged one") from None
+        raise InputError(f"{path}: not a Paddle program, or damaged") from None
     if not program.blocks:
-        raise InputError(f"{path}: a program without operators")
+        raise InputError(f"{path}: damaged: a program without blocks")
     for block in program.blocks:
         for name in [*(var.name for var in block.vars), *(op.type for op in block.ops)]:
-            if not isinstance(name, str):  # what is no UTF-8 comes as bytes
-                raise InputError(f"{path}: damaged: {name!r} is no name")
+            if not isinstance(name, str):  # protobuf returns invalid UTF-8 as bytes
+                raise InputError(f"{path}: damaged: {name!r} is not a name")
     return program
 
 
 def tensor_details(var: Any) -> Any:
-    """Type and dimensions of a program's variable that is a tensor."""
-    return getattr(var.type, _DETAILS).tensor
+    """Returns the dtype and dims message of a variable that is a tensor."""
+    return getattr(var.type, _TENSOR_FIELD).tensor

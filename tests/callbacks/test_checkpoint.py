@@ -28,18 +28,18 @@ def load_checkpoint(model, path, batches=None, **keywords):
     return ResumeState.open(path).load_into(model, batches, **keywords)
 
 
-def test_epochs_and_final_are_saved_whole(first_digits, tmp_path):
+def test_epoch_and_final_checkpoints_have_all_their_files(first_digits, tmp_path):
     model = classifier(Pointwise())
     model.fit(first_digits, epochs=4, batch_size=80, verbose=0, callbacks=[Checkpoints(tmp_path, every=2)])
     assert {path.name for path in tmp_path.iterdir()} == {
-        name + ending for name in ("1", "3", "final") for ending in (".pdparams", ".pdopt", ".pdsparse")}
+        name + suffix for name in ("1", "3", "final") for suffix in (".pdparams", ".pdopt", ".pdsparse")}
     saved = paddle.load(str(tmp_path / "final.pdparams"))
     assert (saved["expand.weight"].numpy() == model.network.expand.weight.numpy()).all()
 
 
-def test_a_save_that_fails_leaves_the_earlier_checkpoint(first_digits, tmp_path, monkeypatch):
+def test_a_failed_save_keeps_the_previous_checkpoint(first_digits, tmp_path, monkeypatch):
     model = classifier(Pointwise())
-    model.fit(first_digits, batch_size=80, verbose=0)  # an optimizer without a step has no state to save
+    model.fit(first_digits, batch_size=80, verbose=0)  # before its first step an optimizer has no state to save
     checkpoints = Checkpoints(tmp_path)
     checkpoints.set_model(model)
     checkpoints.save("final")
@@ -58,38 +58,40 @@ def test_a_save_that_fails_leaves_the_earlier_checkpoint(first_digits, tmp_path,
 
 
 def pruned_fit(digits, folder, epochs, resume=None, **keywords):
-    """Fits a part of four epochs, from a checkpoint on if there is one."""
+    """Trains with a schedule of four epochs, resuming from the named checkpoint if there is one."""
     paddle.seed(5)
     schedule = {"stable_epochs": 1, "pruning_epochs": 2, "tunning_epochs": 1, "pruning_steps": 7, **keywords}
     sparsity = SparsityCallback(resume=folder / f"{resume}.pdsparse" if resume else None, **schedule)
-    with paddle.utils.unique_name.guard():  # names as in a process of its own, which Paddle's `.pdopt` goes by
+    with paddle.utils.unique_name.guard():  # as in a new process: `.pdopt` refers to numbered names
         model = classifier(Pointwise(), optimizer="Momentum")
         model.fit(digits, epochs=epochs, batch_size=40, verbose=0, shuffle=False,
                   callbacks=[*([] if resume else [Checkpoints(folder)]), sparsity])
     return model, sparsity.pruner
 
 
-@pytest.mark.parametrize("saved", ["0", "1", "2"])  # dense, between two stairs, at the target
-def test_a_resumed_training_ends_bit_for_bit_as_the_whole_one(first_digits, tmp_path, saved):
-    whole, pruner = pruned_fit(first_digits, tmp_path, 4)
-    rest, resumed = pruned_fit(first_digits, tmp_path, 3 - int(saved), resume=saved)
-    assert resumed.cur_iteration == pruner.cur_iteration
-    for name, weight in whole.network.state_dict().items():
-        assert weight.numpy().tobytes() == rest.network.state_dict()[name].numpy().tobytes(), name
-    for mask, other in zip(pruner.masks.values(), resumed.masks.values()):
-        assert (mask.numpy() == other.numpy()).all()
+@pytest.mark.parametrize("saved", ["0", "1", "2"])  # dense, between two pruning steps, at the target ratio
+def test_resuming_after_any_epoch_reproduces_the_uninterrupted_training_bit_for_bit(first_digits, tmp_path, saved):
+    uninterrupted, pruner = pruned_fit(first_digits, tmp_path, 4)
+    resumed, resumed_pruner = pruned_fit(first_digits, tmp_path, 3 - int(saved), resume=saved)
+    assert resumed_pruner.cur_iteration == pruner.cur_iteration
+    for name, weight in uninterrupted.network.state_dict().items():
+        assert weight.numpy().tobytes() == resumed.network.state_dict()[name].numpy().tobytes(), name
+    assert resumed_pruner.masks.keys() == pruner.masks.keys()
+    for name, mask in pruner.masks.items():
+        assert (mask.numpy() == resumed_pruner.masks[name].numpy()).all()
 
 
-def test_a_state_of_another_schedule_or_checkpoint_is_refused(first_digits, tmp_path):
+def test_resuming_with_another_schedule_or_mismatched_files_is_an_input_error(first_digits, tmp_path):
     pruned_fit(first_digits, tmp_path, 4)
-    with pytest.raises(InputError, match=r"1\.pdsparse: schedule: ratio is 0\.75 in the checkpoint and 0\.8 in this run"):
+    with pytest.raises(InputError, match=r"1\.pdsparse: schedule: ratio is 0\.75 in the checkpoint and 0\.8 in "
+                                         "this run"):
         pruned_fit(first_digits, tmp_path, 2, resume="1", ratio=0.8)
     (tmp_path / "2.pdparams").replace(tmp_path / "1.pdparams")
     with pytest.raises(InputError, match=r"1\.pdsparse: .*1\.pdparams does not belong to this checkpoint"):
         pruned_fit(first_digits, tmp_path, 2, resume="1")
 
 
-def test_a_state_on_other_weights_is_refused(first_digits, tmp_path):
+def test_masks_are_not_restored_onto_other_weights(first_digits, tmp_path):
     _, pruner = pruned_fit(first_digits, tmp_path, 4)
     fresh = GMPPruner(Pointwise(), ratio=0.75, plan=pruner.plan, scope="uniform",
                       configs={key: value for key, value in pruner.settings()["schedule"].items() if key != "ratio"})
@@ -97,7 +99,7 @@ def test_a_state_on_other_weights_is_refused(first_digits, tmp_path):
         fresh.restore(load_state(tmp_path / "2.pdsparse"))
 
 
-def test_a_save_that_fails_leaves_an_earlier_state_with_its_weights(first_digits, tmp_path, monkeypatch):
+def test_a_failed_save_keeps_the_previous_training_state_with_its_weights(first_digits, tmp_path, monkeypatch):
     model, _ = pruned_fit(first_digits, tmp_path, 4)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
@@ -112,7 +114,7 @@ def test_a_save_that_fails_leaves_an_earlier_state_with_its_weights(first_digits
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_the_state_of_an_earlier_training_does_not_outlive_its_weights(first_digits, tmp_path):
+def test_a_new_training_replaces_the_masks_of_an_earlier_one(first_digits, tmp_path):
     pruned_fit(first_digits, tmp_path, 4)
     assert load_state(tmp_path / "1.pdsparse").masks
     classifier(Pointwise()).fit(first_digits, epochs=2, batch_size=80, verbose=0, callbacks=[Checkpoints(tmp_path)])
@@ -133,60 +135,62 @@ def copied(saved, tmp_path):
     return tmp_path
 
 
-def test_the_newest_whole_checkpoint_is_taken_and_what_is_damaged_is_said(copied):
-    (copied / "12_7.pdparams").write_bytes(b"half")  # killed before its state was there
-    with (copied / "3.pdopt").open("r+b") as file:  # killed while a resumed training saved it again
+def test_the_newest_complete_checkpoint_is_used_and_damaged_ones_are_reported(copied):
+    (copied / "12_7.pdparams").write_bytes(b"half")  # killed before its training state was written
+    with (copied / "3.pdopt").open("r+b") as file:  # killed while a resumed training overwrote it
         file.truncate(1000)
-    said = []
-    assert last_checkpoint(copied, said.append) == copied / "2.pdsparse"
-    assert [line.partition(": ")[0] for line in said] == ["checkpoint skipped"] * 2
-    assert "12_7.pdsparse: no such file" in said[0]
-    assert "3.pdopt does not belong to this checkpoint" in said[1]
-    assert find_checkpoint(copied, said.append).position == TrainingPosition(2, 4)
+    messages = []
+    assert last_checkpoint(copied, messages.append) == copied / "2.pdsparse"
+    assert [message.partition(": ")[0] for message in messages] == ["checkpoint skipped"] * 2
+    assert "12_7.pdsparse: no such file" in messages[0]
+    assert "3.pdopt does not belong to this checkpoint" in messages[1]
+    assert find_checkpoint(copied, messages.append).position == TrainingPosition(2, 4)
 
 
-def test_without_a_whole_checkpoint_there_is_none(copied):
+def test_without_a_complete_checkpoint_none_is_returned(copied):
     for file in copied.glob("[0-9].pdsparse"):
         file.write_bytes(file.read_bytes()[:-1])
     with pytest.warns(UserWarning, match="checkpoint skipped: .*damaged"):
         assert last_checkpoint(copied) is None
-    assert last_checkpoint(copied / "nowhere") is None
+    assert last_checkpoint(copied / "missing") is None
 
 
-def test_of_the_checkpoints_within_an_epoch_the_last_one_stays(first_digits, tmp_path):
-    class Look(paddle.callbacks.Callback):
-        seen = []
+def test_only_the_newest_checkpoint_within_an_epoch_is_kept(first_digits, tmp_path):
+    class SavedFiles(paddle.callbacks.Callback):
+        after_each_batch = []
 
         def on_train_batch_end(self, step, logs=None):
-            self.seen.append(sorted(path.name for path in tmp_path.glob("*.pdsparse")))
+            self.after_each_batch.append(sorted(path.name for path in tmp_path.glob("*.pdsparse")))
 
     classifier(Pointwise()).fit(first_digits, epochs=2, batch_size=40, verbose=0,
-                                callbacks=[Checkpoints(tmp_path, every_batches=2), Look()])
-    assert Look.seen == [[], [], ["0_2.pdsparse"], ["0_2.pdsparse"], ["0.pdsparse"], ["0.pdsparse"],
-                         ["0.pdsparse", "1_2.pdsparse"], ["0.pdsparse", "1_2.pdsparse"]]
+                                callbacks=[Checkpoints(tmp_path, every_batches=2), SavedFiles()])
+    assert SavedFiles.after_each_batch == [
+        [], [], ["0_2.pdsparse"], ["0_2.pdsparse"], ["0.pdsparse"], ["0.pdsparse"],
+        ["0.pdsparse", "1_2.pdsparse"], ["0.pdsparse", "1_2.pdsparse"]]
     assert not list(tmp_path.glob("1_2.*"))
 
 
-@pytest.mark.parametrize(("make", "said"), [
+@pytest.mark.parametrize(("make_model", "message"), [
     (lambda: classifier(Pointwise(classes=7)), r"1\.pdparams: a checkpoint of another network: head.weight is of "
                                                r"shape \[32, 10\] in the checkpoint and of shape \[32, 7\] in this"),
     (lambda: classifier(paddle.nn.Linear(4, 4)), r"weight is missing in the checkpoint and of shape \[4, 4\]"),
     (lambda: classifier(Pointwise(), learning_rate=paddle.optimizer.lr.NoamDecay(10, 10)),
      r"1\.pdopt: a checkpoint of another optimizer: it has no learning rate schedule, this optimizer has one"),
 ])
-def test_another_network_or_optimizer_names_both_sides(saved, make, said):
-    with paddle.utils.unique_name.guard(), pytest.raises(InputError, match=said):
-        load_checkpoint(make(), saved / "1.pdsparse", 4)
+def test_the_error_for_another_network_or_optimizer_describes_both_sides(saved, make_model, message):
+    with paddle.utils.unique_name.guard(), pytest.raises(InputError, match=message):
+        load_checkpoint(make_model(), saved / "1.pdsparse", 4)
 
 
-def test_momentum_is_never_lost_because_names_differ(saved):
+def test_momentum_under_other_parameter_names_is_an_error_instead_of_being_lost(saved):
     with paddle.utils.unique_name.guard():
         Pointwise()
-        with pytest.raises(InputError, match=r"1\.pdopt: a checkpoint of another optimizer: its [\w.]+ belongs to no parameter"):
+        with pytest.raises(InputError, match=r"1\.pdopt: a checkpoint of another optimizer: its [\w.]+ belongs to no "
+                                             "parameter"):
             load_checkpoint(classifier(Pointwise()), saved / "1.pdsparse", 4)
 
 
-def test_other_epochs_or_ranks_are_told_and_can_be_overridden(saved, copied, first_digits):
+def test_another_epoch_length_or_number_of_ranks_is_an_error_that_can_be_overridden(saved, copied, first_digits):
     with paddle.utils.unique_name.guard():
         model = classifier(Pointwise())
     with pytest.raises(InputError, match=r"1\.pdsparse: batches is 4 in the checkpoint and 8 in this run"):
@@ -200,22 +204,22 @@ def test_other_epochs_or_ranks_are_told_and_can_be_overridden(saved, copied, fir
     assert load_checkpoint(model, copied / "1.pdsparse", 4, allow_config_change=True) == 8
 
 
-def test_another_ratio_can_be_gone_on_to(saved, copied, first_digits):
+def test_a_training_can_resume_with_a_higher_target_ratio(saved, copied, first_digits):
     _, pruner = pruned_fit(first_digits, copied, 1, resume="2", ratio=0.9, allow_config_change=True)
     assert pruner.ratio == 0.9
     assert pruner.sparsity() >= 0.9
     before = load_state(saved / "2.pdsparse").masks
     for layer, mask in zip(pruner.plan.pruned, pruner.masks.values()):
-        assert not (mask.numpy() & ~before[layer.name]).any()  # what was pruned stays so
+        assert not (mask.numpy() & ~before[layer.name]).any()  # pruned weights stay pruned
 
 
-def test_another_plan_cannot_be_overridden(copied, first_digits):
+def test_resuming_with_another_plan_is_an_error_that_cannot_be_overridden(copied, first_digits):
     with pytest.raises(InputError, match=r"2\.pdsparse: plan: project\.weight is \[32, 64, 1, 1\] in the checkpoint "
                                          "and missing in this run"):
         pruned_fit(first_digits, copied, 1, resume="2", skip=("project.*",), allow_config_change=True)
 
 
-def test_a_network_that_is_not_finite_is_not_saved(copied):
+def test_a_network_with_nan_weights_is_not_saved(copied):
     model = classifier(Pointwise())
     model.network.expand.weight.set_value(paddle.full([64, 16, 1, 1], np.nan))
     checkpoints = Checkpoints(copied)
@@ -226,7 +230,7 @@ def test_a_network_that_is_not_finite_is_not_saved(copied):
     assert {path.name: path.read_bytes() for path in copied.iterdir()} == before
 
 
-FULL = """
+SAVE_WITH_FILE_SIZE_LIMIT = """
 import sys, resource
 sys.path.insert(0, {tests!r})
 from helpers import Pointwise, classifier
@@ -238,9 +242,9 @@ checkpoints.save("3")
 """
 
 
-def test_where_there_is_no_room_the_earlier_checkpoint_is_intact(copied):
+def test_a_save_that_fails_for_lack_of_space_keeps_the_previous_checkpoint(copied):
     before = {path.name: path.read_bytes() for path in copied.iterdir()}
-    code = FULL.format(tests=str(Path(__file__).parent.parent), folder=str(copied))
+    code = SAVE_WITH_FILE_SIZE_LIMIT.format(tests=str(Path(__file__).parent.parent), folder=str(copied))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     assert "OSError" in done.stderr.splitlines()[-1]
@@ -248,10 +252,10 @@ def test_where_there_is_no_room_the_earlier_checkpoint_is_intact(copied):
     assert last_checkpoint(copied) == copied / "3.pdsparse"
 
 
-def test_what_a_kill_left_half_written_is_cleared_away(copied, first_digits):
-    for scratch in (".saving-abc", ".4.pdsparse.abc"):
-        (copied / scratch).mkdir()
-        (copied / scratch / "4.pdparams").write_bytes(b"half")
+def test_partial_writes_of_a_killed_process_are_removed(copied, first_digits):
+    for partial in (".saving-abc", ".4.pdsparse.abc"):
+        (copied / partial).mkdir()
+        (copied / partial / "4.pdparams").write_bytes(b"half")
     pruned_fit(first_digits, copied, 4)
     assert not list(copied.glob(".*"))
 
@@ -259,15 +263,11 @@ def test_what_a_kill_left_half_written_is_cleared_away(copied, first_digits):
 @pytest.mark.parametrize("content", [
     {"LR_Scheduler": {}}, {"LR_Scheduler": 5},
     {"LR_Scheduler": {"last_epoch": 1, "last_lr": 0.1}, "master_weights": 5}])
-def test_an_optimizer_of_a_stranger_that_makes_no_sense_is_named(content, tmp_path):
-    def made():
-        network = Pointwise()
-        model = paddle.Model(network)
-        rate = paddle.optimizer.lr.StepDecay(0.1, 3)
-        model.prepare(paddle.optimizer.Momentum(rate, parameters=network.parameters()))
-        return model
-
-    model = made()
+def test_a_malformed_optimizer_state_is_an_input_error_that_names_the_file(content, tmp_path):
+    network = Pointwise()
+    model = paddle.Model(network)
+    rate = paddle.optimizer.lr.StepDecay(0.1, 3)
+    model.prepare(paddle.optimizer.Momentum(rate, parameters=network.parameters()))
     checkpoints = Checkpoints(tmp_path)
     checkpoints.set_model(model)
     checkpoints.save("0")

@@ -17,49 +17,49 @@ def state(network):
     return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
 
 
-def zeros(array):
+def zero_mask(array):
     return np.asarray(array) == 0
 
 
 class Record(paddle.callbacks.Callback):
-    """Notes the training's own state after each optimizer step, and the weights seen at other moments."""
+    """Records the raw weights after each optimizer step, and the weights visible in other events."""
 
     def __init__(self):
         super().__init__()
-        self.own, self.seen = [], []
+        self.raw, self.at_batch_begin, self.at_eval_begin = [], [], []
 
     def on_train_batch_begin(self, step, logs=None):
-        self.seen.append(("batch", state(self.model.network)))
+        self.at_batch_begin.append(state(self.model.network))
 
     def on_eval_begin(self, logs=None):
-        self.seen.append(("eval", state(self.model.network)))
+        self.at_eval_begin.append(state(self.model.network))
 
     def attach(self, optimizer):
-        """Looks right after each step, where no callback has been called yet."""
+        """Records right after each optimizer step, before any callback is called."""
         minimize = optimizer.minimize
 
-        def noting(*args, **keywords):
+        def recording(*args, **keywords):
             result = minimize(*args, **keywords)
-            self.own.append(state(self.model.network))
+            self.raw.append(state(self.model.network))
             return result
-        optimizer.minimize = noting
+        optimizer.minimize = recording
 
 
-def averaged(states, decays, corrected=True):
-    """The same in float64 with numpy: an average, its start at zero made up for as ppdet does."""
-    made = {name: np.zeros(array.shape) for name, array in states[0].items()}
-    for now, decay in zip(states, decays):
-        made = {name: decay * made[name] + (1 - decay) * now[name].astype("float64") for name in made}
-    return {name: array / (1 - decay ** len(states) if corrected else 1) for name, array in made.items()}
+def expected_average(states, decays):
+    """Returns the bias-corrected average of ppdet's formula, computed with numpy in float64."""
+    average = {name: np.zeros(array.shape) for name, array in states[0].items()}
+    for current, decay in zip(states, decays):
+        average = {name: decay * average[name] + (1 - decay) * current[name].astype("float64") for name in average}
+    return {name: array / (1 - decay ** len(states)) for name, array in average.items()}
 
 
-def same(one, other):
-    assert one.keys() == other.keys()
-    for name in one:
-        np.testing.assert_allclose(one[name], other[name], rtol=2e-5, atol=1e-6, err_msg=name)
+def assert_close(actual, expected):
+    assert actual.keys() == expected.keys()
+    for name in actual:
+        np.testing.assert_allclose(actual[name], expected[name], rtol=2e-5, atol=1e-6, err_msg=name)
 
 
-def threshold(steps, decay=0.9998):
+def threshold_decays(steps, decay=0.9998):
     return [min(decay, (1 + step) / (10 + step)) for step in range(steps)]
 
 
@@ -67,7 +67,7 @@ def threshold(steps, decay=0.9998):
 @pytest.mark.parametrize("keywords", [{}, {"decay": 0.9, "ema_decay_type": "normal"},
                                       {"ema_decay_type": "exponential"}, {"decay": 0.5, "cycle_epoch": 2},
                                       {"ema_black_list": ["stem", "head.b"]}], ids=str)
-def test_the_arithmetic_is_ppdets(keywords):
+def test_averages_match_ppdets_model_ema(keywords):
     from ppdet.optimizer import ModelEMA
 
     network = Pointwise()
@@ -81,73 +81,74 @@ def test_the_arithmetic_is_ppdets(keywords):
         ours.update()
         if step % 10 == 9:
             expected = {name: tensor.numpy() for name, tensor in theirs.apply().items()}
-            shown = {live.name: value.numpy() for _, live, value in ours.values()}
-            same({name: shown.get(live.name, live.numpy()) for name, live in network.state_dict().items()}, expected)
-            assert len(shown) == len(expected) - (6 if "ema_black_list" in keywords else 0)
+            averages = {live.name: value.numpy() for _, live, value in ours.values()}
+            assert_close({name: averages.get(live.name, live.numpy()) for name, live in network.state_dict().items()},
+                         expected)
+            assert len(averages) == len(expected) - (6 if "ema_black_list" in keywords else 0)
 
 
-def test_evaluation_and_the_end_see_the_average_and_training_its_own_weights(first_digits):
+def test_evaluation_and_the_final_network_use_the_average_while_training_uses_the_raw_weights(first_digits):
     network, record = Pointwise(), Record()
     model = classifier(network)
     record.attach(model._optimizer)
     model.fit(first_digits, first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[EMACallback(), record])
-    evaluated = [seen for event, seen in record.seen if event == "eval"]
-    same(evaluated[0], averaged(record.own[:10], threshold(10)))
-    same(evaluated[1], averaged(record.own, threshold(20)))
-    same(state(network), evaluated[1])
-    begun = [seen for event, seen in record.seen if event == "batch"]
-    for name, array in record.own[9].items():
-        np.testing.assert_array_equal(begun[10][name], array)
+    evaluated = record.at_eval_begin
+    assert_close(evaluated[0], expected_average(record.raw[:10], threshold_decays(10)))
+    assert_close(evaluated[1], expected_average(record.raw, threshold_decays(20)))
+    assert_close(state(network), evaluated[1])
+    for name, array in record.raw[9].items():
+        np.testing.assert_array_equal(record.at_batch_begin[10][name], array)
 
 
-def test_micro_batches_are_no_steps(first_digits):
+def test_the_average_is_updated_per_optimizer_step_under_gradient_accumulation(first_digits):
     network, record = Pointwise(), Record()
     model = classifier(network)
     record.attach(model._optimizer)
     model.fit(first_digits, epochs=1, batch_size=16, verbose=0, callbacks=[EMACallback(), record],
               accumulate_grad_batches=4)
-    assert len(record.own) == 3  # batches 4, 8 and 10
-    expected = averaged(record.own, threshold(3))
-    same({name: state(network)[name] for name in PRUNED}, {name: expected[name] for name in PRUNED})
+    assert len(record.raw) == 3  # batches 4, 8 and 10
+    expected = expected_average(record.raw, threshold_decays(3))
+    assert_close({name: state(network)[name] for name in PRUNED}, {name: expected[name] for name in PRUNED})
 
 
-def test_a_limit_of_iterations_ends_with_the_average(first_digits):
+def test_a_training_limited_by_num_iters_ends_with_the_average(first_digits):
     network, record = Pointwise(), Record()
     model = classifier(network)
     record.attach(model._optimizer)
     model.fit(first_digits, batch_size=16, verbose=0, callbacks=[EMACallback(), record], num_iters=13)
-    same(state(network), averaged(record.own, threshold(13)))
+    assert_close(state(network), expected_average(record.raw, threshold_decays(13)))
 
 
-def test_a_cycle_forgets_the_epochs_before_it(first_digits):
+def test_a_new_cycle_restarts_the_average(first_digits):
     network, record = Pointwise(), Record()
     model = classifier(network)
     record.attach(model._optimizer)
     model.fit(first_digits, epochs=3, batch_size=16, verbose=0, callbacks=[EMACallback(cycle_epochs=2), record])
-    same(state(network), averaged(record.own[20:], threshold(10)))
+    assert_close(state(network), expected_average(record.raw[20:], threshold_decays(10)))
 
 
-def test_what_is_on_the_black_list_stays_the_trainings_own(first_digits):
+def test_parameters_on_the_black_list_keep_their_raw_values(first_digits):
     network, record = Pointwise(), Record()
     model = classifier(network)
     record.attach(model._optimizer)
     model.fit(first_digits, epochs=1, batch_size=16, verbose=0, callbacks=[EMACallback(black_list=["head"]), record])
-    np.testing.assert_array_equal(network.head.weight.numpy(), record.own[-1]["head.weight"])
-    assert (network.expand.weight.numpy() != record.own[-1]["expand.weight"]).any()
+    np.testing.assert_array_equal(network.head.weight.numpy(), record.raw[-1]["head.weight"])
+    assert (network.expand.weight.numpy() != record.raw[-1]["expand.weight"]).any()
 
 
-def test_a_shared_weight_is_averaged_once_a_step():
+def test_a_shared_weight_is_averaged_once_per_step():
     network = paddle.nn.Sequential(paddle.nn.Linear(4, 4), paddle.nn.Linear(4, 4))
     network[1].weight = network[0].weight
     average = WeightAverage(network, 0.5, "normal", 0, ())
     average.update()
     network[0].weight.set_value(paddle.zeros([4, 4]))
-    before = [average._averages[0].numpy()]
+    [shared] = {"0.weight", "1.weight"} & average.arrays().keys()
+    before = average.arrays()[shared].numpy()
     average.update()
-    np.testing.assert_allclose(average._averages[0].numpy(), before[0] / 2)
+    np.testing.assert_allclose(average.arrays()[shared].numpy(), before / 2)
 
 
-def test_half_precision_is_averaged_in_single():
+def test_bfloat16_weights_are_averaged_in_float32():
     network = paddle.nn.Linear(2, 2)
     network.to(dtype="bfloat16")
     average = WeightAverage(network, 0.9998, "normal", 0, ())
@@ -158,72 +159,76 @@ def test_half_precision_is_averaged_in_single():
         np.testing.assert_allclose(value.astype("float32").numpy(), live.astype("float32").numpy(), rtol=1e-2)
 
 
-def fit_in_order(data, kinds, folder):
-    """A training with callbacks in this order; gives what was saved, evaluated and reached."""
+def fit_in_order(data, order, folder):
+    """Trains with the callbacks in this order.
+
+    Returns:
+        The pruner, the network, the saved weights by checkpoint, the weights of each evaluation, and the number of
+        learning rate updates.
+    """
     network, record = Pointwise(), Record()
     scheduler = paddle.optimizer.lr.StepDecay(0.05, step_size=5, gamma=0.9)
-    network_model = classifier(network, scheduler)
+    model = classifier(network, scheduler)
     sparsity = SparsityCallback(ratio=0.75, pruning_iterations=5, pruning_steps=5)
     hapi = paddle.callbacks
-    made = {"sparsity": sparsity, "ema": EMACallback(), "checkpoint": hapi.ModelCheckpoint(1, str(folder)),
-            "stopping": hapi.EarlyStopping("acc", patience=9, verbose=0), "lr": hapi.LRScheduler(),
-            "visual": hapi.VisualDL(str(folder / "visual")), "record": record,
-            "plateau": hapi.ReduceLROnPlateau("acc", patience=9, verbose=0)}
+    callbacks = {"sparsity": sparsity, "ema": EMACallback(), "checkpoint": hapi.ModelCheckpoint(1, str(folder)),
+                 "stopping": hapi.EarlyStopping("acc", patience=9, verbose=0), "lr": hapi.LRScheduler(),
+                 "visual": hapi.VisualDL(str(folder / "visual")), "record": record,
+                 "plateau": hapi.ReduceLROnPlateau("acc", patience=9, verbose=0)}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # ReduceLROnPlateau wants a plain rate, and says so
-        network_model.fit(data, data, epochs=2, batch_size=16, verbose=0, shuffle=False, save_dir=str(folder),
-                          callbacks=[made[kind] for kind in kinds])
+        warnings.simplefilter("ignore")  # ReduceLROnPlateau warns that the learning rate has a scheduler
+        model.fit(data, data, epochs=2, batch_size=16, verbose=0, shuffle=False, save_dir=str(folder),
+                  callbacks=[callbacks[name] for name in order])
     saved = {path.stem: paddle.load(str(path), return_numpy=True) for path in sorted(folder.glob("*.pdparams"))}
-    evaluated = [seen for event, seen in record.seen if event == "eval"]
-    return sparsity.pruner, network, saved, evaluated, scheduler.last_epoch
+    return sparsity.pruner, network, saved, record.at_eval_begin, scheduler.last_epoch
 
 
-# VisualDL is a dependency of PaddleDetection's, and not there with Paddle 3.
-KINDS = ("sparsity", "ema", "checkpoint", "stopping", "lr", *(() if PADDLE3 else ("visual",)), "plateau", "record")
-# The three that could matter in all orders, before and after the rest; rotations, so that each comes first and last.
+# VisualDL is installed with PaddleDetection, which needs Paddle 2.6.
+NAMES = ("sparsity", "ema", "checkpoint", "stopping", "lr", *(() if PADDLE3 else ("visual",)), "plateau", "record")
+# All permutations of the first three, before and after the others, and all rotations: each comes first and last once.
 ORDERS = dict.fromkeys([
-    *((*first, *KINDS[3:]) for first in itertools.permutations(KINDS[:3])),
-    *((*KINDS[3:], *first) for first in itertools.permutations(KINDS[:3])),
-    *(KINDS[turn:] + KINDS[:turn] for turn in range(len(KINDS))), KINDS[::-1]])
+    *((*first, *NAMES[3:]) for first in itertools.permutations(NAMES[:3])),
+    *((*NAMES[3:], *first) for first in itertools.permutations(NAMES[:3])),
+    *(NAMES[first:] + NAMES[:first] for first in range(len(NAMES))), NAMES[::-1]])
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=",".join)
-def test_whatever_the_order_what_is_saved_and_evaluated_has_exactly_the_zeros_of_the_masks(
+def test_saved_and_evaluated_weights_have_exactly_the_zeros_of_the_masks_in_every_callback_order(
         first_digits, tmp_path, order):
     pruner, network, saved, evaluated, lr_steps = fit_in_order(first_digits, order, tmp_path)
     assert saved.keys() == {"0", "1", "best_model", "final"}
     masks = dict(zip((layer.name for layer in pruner.plan.pruned), (pruner.masks[w.name] for w in pruner.weights)))
     assert masks.keys() == set(PRUNED)
     assert all(np.count_nonzero(mask.numpy()) == mask.size // 4 for mask in masks.values())
-    for name, mask in masks.items():  # the ratio is reached in the first epoch
-        for held in (state(network), *saved.values(), *evaluated):
-            np.testing.assert_array_equal(zeros(held[name]), ~mask.numpy())
+    for name, mask in masks.items():  # the target ratio is reached in the first epoch
+        for weights in (state(network), *saved.values(), *evaluated):
+            np.testing.assert_array_equal(zero_mask(weights[name]), ~mask.numpy())
         assert int((magnitude_bits(network.state_dict()[name]) == 0).sum()) == mask.size * 3 // 4
-    for number in (0, 1):  # the averages, in the checkpoint of an epoch as in its evaluation
-        same(saved[str(number)], evaluated[number])
-    same(saved["final"], saved["1"])
-    same(state(network), saved["final"])
+    for number in (0, 1):  # an epoch's checkpoint has the averages that were evaluated
+        assert_close(saved[str(number)], evaluated[number])
+    assert_close(saved["final"], saved["1"])
+    assert_close(state(network), saved["final"])
     assert lr_steps == 20
     assert measure_sparsity(network, pruner.plan).ratio == 0.75
 
 
-def test_any_two_orders_end_with_the_same_weights(first_digits, tmp_path):
-    ends = []
-    for order in (KINDS, KINDS[::-1]):
+def test_the_reversed_callback_order_gives_the_same_weights(first_digits, tmp_path):
+    results = []
+    for order in (NAMES, NAMES[::-1]):
         paddle.seed(7)
         folder = tmp_path / order[0]
-        ends.append(state(fit_in_order(first_digits, order, folder)[1]))
-    for name, array in ends[0].items():
-        np.testing.assert_array_equal(array, ends[1][name])
+        results.append(state(fit_in_order(first_digits, order, folder)[1]))
+    for name, array in results[0].items():
+        np.testing.assert_array_equal(array, results[1][name])
 
 
-def test_without_pruning_it_is_an_average_like_any_other(first_digits):
+def test_without_pruning_the_average_has_no_zeros(first_digits):
     network = Pointwise()
     classifier(network).fit(first_digits, epochs=1, batch_size=16, verbose=0, callbacks=[EMACallback()])
-    assert not zeros(network.expand.weight.numpy()).any()
+    assert not zero_mask(network.expand.weight.numpy()).any()
 
 
-def test_a_loader_without_length_is_an_error_that_says_so(digits):
+def test_a_loader_without_length_is_an_input_error(digits):
     class Stream(paddle.io.IterableDataset):
         def __iter__(self):
             return (digits[i] for i in range(64))
@@ -233,17 +238,17 @@ def test_a_loader_without_length_is_an_error_that_says_so(digits):
                                     callbacks=[EMACallback()])
 
 
-def test_a_black_list_that_names_nothing_is_an_error(first_digits):
+def test_a_black_list_entry_that_matches_no_parameter_is_an_input_error(first_digits):
     with pytest.raises(InputError, match="black_list: 'hed' matches no name"):
         classifier(Pointwise()).fit(first_digits, batch_size=16, verbose=0, callbacks=[EMACallback(black_list=["hed"])])
 
 
-@pytest.mark.parametrize(("keywords", "said"), [
+@pytest.mark.parametrize(("keywords", "message"), [
     ({"decay": 1}, "decay must be a fraction"), ({"decay": "0.9"}, "decay must be a fraction"),
     ({"decay_type": "cosine"}, "decay_type must be one of threshold, normal, exponential, got 'cosine'"),
     ({"cycle_epochs": 0}, "cycle_epochs must be a number of epochs"), ({"cycle_epochs": 1.5}, "cycle_epochs"),
     ({"black_list": "head"}, "black_list must be a list"), ({"black_list": [1]}, "black_list must be a list")])
-def test_every_argument_is_checked_at_once_and_named(keywords, said):
+def test_a_wrong_argument_is_an_input_error_that_names_it(keywords, message):
     with pytest.raises(InputError) as error:
         EMACallback(**keywords)
-    assert said in str(error.value)
+    assert message in str(error.value)

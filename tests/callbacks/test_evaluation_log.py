@@ -25,7 +25,7 @@ def test_each_evaluation_is_logged_with_its_sparsity(first_digits, tmp_path):
     assert all(0 <= row["acc"] <= 1 for row in rows)
 
 
-def test_a_resumed_training_keeps_the_rows_before_its_position_and_a_new_one_keeps_none(first_digits, tmp_path):
+def test_a_resumed_training_keeps_the_rows_before_its_position_and_a_new_training_keeps_none(first_digits, tmp_path):
     path = tmp_path / "evaluations.json"
     fit(first_digits, path)
     path.write_text(json.dumps([{"epoch": epoch, "sparsity": 0.5, "acc": 2.0} for epoch in range(3)]))
@@ -48,12 +48,12 @@ def test_rows_without_a_value_of_the_metric_are_never_the_best():
 
 
 def test_a_metric_that_is_not_finite_is_logged_as_null(first_digits, tmp_path):
-    class Undefined(paddle.metric.Accuracy):
+    class NanAccuracy(paddle.metric.Accuracy):
         def accumulate(self):
             return float("nan")
 
     model, path = classifier(Pointwise()), tmp_path / "evaluations.json"
-    model._metrics = [Undefined()]
+    model._metrics = [NanAccuracy()]
     model.fit(first_digits, first_digits, epochs=1, batch_size=80, verbose=0, callbacks=[EvaluationLog(path, ["acc"])])
     assert json.loads(path.read_text(), parse_constant=pytest.fail) == [{"epoch": 0, "sparsity": 0.0, "acc": None}]
     assert read_evaluations(path) == [{"epoch": 0, "sparsity": 0.0, "acc": None}]

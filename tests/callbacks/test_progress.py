@@ -92,9 +92,9 @@ def test_lines_name_epoch_step_losses_and_learning_rate(first_digits, capsys):
     assert [bool(step[3]) for step in steps] == [True, True, True, True, True, False]
 
 
-def test_nothing_is_printed_that_was_not_measured(first_digits, capsys):
+def test_only_measured_values_are_printed(first_digits, capsys):
     fit(first_digits, verbose=2)
-    assert "loss: nan" in capsys.readouterr().out  # hapi's own logger: the reason for this one
+    assert "loss: nan" in capsys.readouterr().out  # hapi's progress bar, which `TrainingProgress` replaces
     fit(first_digits)
     lines = capsys.readouterr().out.splitlines()
     assert not [line for line in lines if "nan" in line]
@@ -116,7 +116,7 @@ def test_losses_without_matching_names_are_shown_as_a_sum(first_digits, capsys, 
     assert re.search(r"step 4/10  loss [\d.]+  lr", capsys.readouterr().out)
 
 
-def test_a_training_of_unknown_length_shows_the_steps_done(digits, capsys):
+def test_a_training_of_unknown_length_shows_the_completed_steps(digits, capsys):
     class Stream(paddle.io.IterableDataset):
         def __iter__(self):
             return (digits[index] for index in range(64))
@@ -124,7 +124,7 @@ def test_a_training_of_unknown_length_shows_the_steps_done(digits, capsys):
     loader = paddle.io.DataLoader(Stream(), batch_size=16)
     fit(loader, log_iter=3, evaluate=False)
     shown = [line.partition("  loss")[0] for line in capsys.readouterr().out.splitlines()]
-    # The first epoch tells how long the second one is.
+    # The length of the second epoch is known from the first one.
     assert shown == ["training digits: 2 epochs", "epoch 1/2  step 3", "epoch 1/2  step 4",
                      "epoch 2/2  step 3/4", "epoch 2/2  step 4/4"]
 
@@ -135,7 +135,7 @@ def test_only_rank_zero_prints(first_digits, capsys, monkeypatch):
     assert capsys.readouterr().out == ""
 
 
-def test_an_evaluation_without_batches_prints_no_metrics_of_another_one(capsys):
+def test_an_evaluation_without_batches_prints_no_metrics_of_an_earlier_one(capsys):
     progress = TrainingProgress("digits")
     progress.set_params({"metrics": ["loss", "mAP"]})
     progress.on_eval_begin({"steps": 0})
@@ -145,7 +145,7 @@ def test_an_evaluation_without_batches_prints_no_metrics_of_another_one(capsys):
 
 @pytest.mark.parametrize("value", [None, "high", [], ["high"], [None], 10**400, {"a": 1}, float("inf"),
                                    paddle.ones([2]), object()])
-def test_odd_logs_never_raise(value, capsys):
+def test_malformed_logs_never_raise(value, capsys):
     progress = TrainingProgress("digits", log_iter=1)
     progress.set_params({"epochs": 1, "steps": None, "metrics": ["loss", "mAP", "AP50"]})
     for logs in (None, value, {}, {"loss": value, "mAP": value, "AP50": 0.5}):
@@ -157,9 +157,9 @@ def test_odd_logs_never_raise(value, capsys):
         progress.on_eval_batch_end(0, logs)
         progress.on_eval_end(logs)
         progress.on_train_end(logs)
-    said = capsys.readouterr().out
-    assert said.endswith("evaluation: AP50 0.5000\n")
-    assert "mAP" not in said
+    printed = capsys.readouterr().out
+    assert printed.endswith("evaluation: AP50 0.5000\n")
+    assert "mAP" not in printed
 
 
 @pytest.mark.parametrize("log_iter", [0, -1, 1.5, "20"])
@@ -174,7 +174,7 @@ def terminal_digits():
 
 
 def on_terminal(code, columns=100, term="xterm"):
-    """Runs code in a pseudo-terminal; gives the exit code and what the terminal received."""
+    """Runs code in a pseudo-terminal and returns its exit code and the text that the terminal received."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     environment = {**os.environ, "TERM": term, "PYTHONPATH": os.pathsep.join(
@@ -188,7 +188,7 @@ def on_terminal(code, columns=100, term="xterm"):
     while True:
         try:
             chunk = os.read(master, 65536)
-        except OSError:  # the other end is closed
+        except OSError:  # the process has closed its end
             break
         if not chunk:
             break
@@ -198,7 +198,7 @@ def on_terminal(code, columns=100, term="xterm"):
 
 
 def screen(received):
-    """The lines that a terminal shows in the end, up to the last one that is not blank."""
+    """Returns the lines that a terminal shows after receiving the text, without trailing blank lines."""
     lines, row, column = [""], 0, 0
     for control, count, final, text in re.findall(r"(\x1b\[\??([\d;]*)([A-Za-z])|\r|\n)|([^\x1b\r\n]+)", received):
         if text:
@@ -221,7 +221,7 @@ def is_live(line):
 
 
 class Slow(paddle.callbacks.Callback):
-    """Lets the bar be drawn at every step, and prints as other code does."""
+    """Gives the bar time to be drawn at every step, and prints as unrelated code does."""
 
     def on_train_batch_end(self, step, logs=None):
         time.sleep(0.11)
@@ -229,7 +229,7 @@ class Slow(paddle.callbacks.Callback):
             print("a line of other code")
             print("a warning of other code", file=sys.stderr)
         if step == 9:
-            self.stream = sys.stdout  # as a logging handler keeps it
+            self.stream = sys.stdout  # as a logging handler keeps a reference
             print("an unfinished line", end="")
 
 
@@ -269,14 +269,14 @@ try:
     two_losses().fit(terminal_digits(), batch_size=16, verbose=0, callbacks=[progress, Slow(), Fail()])
 except RuntimeError:
     assert sys.stdout is stdout
-print("goes on")
+print("after fit")
 sys.stdout.flush()
-os._exit(0)  # so that nothing else can remove it
+os._exit(0)  # so that no exit handler can remove the bar
 """)
     assert code == 0, received
     assert is_live(received)
     shown = screen(received)
-    assert shown[-1] == "goes on"
+    assert shown[-1] == "after fit"
     assert not any(map(is_live, shown))
 
 

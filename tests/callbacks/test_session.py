@@ -33,7 +33,7 @@ def pruning(**keywords):
 
 
 def fit_in_order(folder, order):
-    """Trains a small network with the callbacks in this order, and returns the final files: digests, and arrays."""
+    """Trains with the callbacks in this order; returns digests of our final files and the arrays of hapi's."""
     paddle.seed(3)
     data = paddle.io.TensorDataset([paddle.rand([8, 6]), paddle.randint(0, 4, [8, 1])])
     callbacks = {"sparsity": pruning(pruning_iterations=1, prune_params_type=None),
@@ -50,14 +50,14 @@ def fit_in_order(folder, order):
 
 
 @pytest.fixture(scope="module")
-def in_first_order(tmp_path_factory):
-    return fit_in_order(tmp_path_factory.mktemp("first"), NAMES)
+def in_reference_order(tmp_path_factory):
+    return fit_in_order(tmp_path_factory.mktemp("reference"), NAMES)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", NAMES)
-def test_every_order_of_the_callbacks_gives_the_same_final_files(tmp_path, in_first_order, first):
-    ours, hapis = in_first_order
+def test_every_order_of_the_callbacks_gives_the_same_final_files(tmp_path, in_reference_order, first):
+    ours, hapis = in_reference_order
     assert {"final.pdparams", "final.pdopt", "final.pdema", "final.pdsparse", "best_model.pdsparse"} <= ours.keys()
     for number, rest in enumerate(itertools.permutations([name for name in NAMES if name != first])):
         folder = tmp_path / str(number)
@@ -65,7 +65,7 @@ def test_every_order_of_the_callbacks_gives_the_same_final_files(tmp_path, in_fi
         assert fit_in_order(folder, (first, *rest)) == (ours, hapis), (first, *rest)
 
 
-def test_the_final_checkpoint_has_masks_step_and_averages_whatever_comes_first(tmp_path):
+def test_the_final_checkpoint_has_masks_step_and_averages_whichever_callback_comes_first(tmp_path):
     for order in (("sparsity", "ema", "checkpoints"), ("checkpoints", "ema", "sparsity")):
         folder = tmp_path / order[0]
         folder.mkdir()
@@ -76,8 +76,8 @@ def test_the_final_checkpoint_has_masks_step_and_averages_whatever_comes_first(t
         assert "final.pdema" in state.files
 
 
-class Raise(paddle.callbacks.Callback):
-    """Ctrl-C at an event of the first epoch."""
+class InterruptAt(paddle.callbacks.Callback):
+    """Raises `KeyboardInterrupt` when an event is called for the first time, as Ctrl-C does."""
 
     def __init__(self, event):
         super().__init__()
@@ -95,7 +95,7 @@ def test_ctrl_c_in_fit_detaches_pruner_and_average(first_digits, event):
     model = classifier(network)
     with pytest.raises(KeyboardInterrupt):
         model.fit(first_digits, first_digits, batch_size=40, verbose=0,
-                  callbacks=[pruning(), EMACallback(), Raise(event)])
+                  callbacks=[pruning(), EMACallback(), InterruptAt(event)])
     assert not {"step", "minimize"} & vars(model._optimizer).keys()
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="this network was pruned")
@@ -115,7 +115,7 @@ def test_a_later_fit_without_the_callback_warns_once_that_the_zeros_will_be_lost
         model.fit(first_digits, batch_size=40, verbose=0)
 
 
-def test_what_the_warning_recommends_keeps_the_zeros(first_digits):
+def test_the_fit_that_the_warning_recommends_keeps_the_zeros(first_digits):
     network = Pointwise()
     for callback in (pruning(), SparsityCallback(ratio=0.75, curve="constant", pruning_epochs=0)):
         with warnings.catch_warnings():
@@ -149,7 +149,7 @@ def test_two_pruners_or_averages_in_one_fit_are_an_error(first_digits):
         assert not {"step", "minimize"} & vars(model._optimizer).keys()
 
 
-class Losses(paddle.callbacks.Callback):
+class RecordLosses(paddle.callbacks.Callback):
     def __init__(self):
         super().__init__()
         self.seen = []
@@ -158,31 +158,31 @@ class Losses(paddle.callbacks.Callback):
         self.seen.append(logs["loss"][0])
 
 
-def test_the_curve_of_the_training_loss_ends_with_the_training_loss_not_the_evaluations(first_digits, tmp_path):
-    losses = Losses()
+def test_the_training_loss_curve_never_shows_the_loss_of_an_evaluation(first_digits, tmp_path):
+    losses = RecordLosses()
     classifier(Pointwise()).fit(first_digits, first_digits, epochs=1, batch_size=40, verbose=0, shuffle=False,
                                 callbacks=[pruning(log_dir=tmp_path, log_freq=3), losses])
     points = dict(curves(tmp_path)["train/loss"])
     assert points == {step: pytest.approx(losses.seen[step - 1], rel=1e-6) for step in (3, 4)}
 
 
-def test_hapi_still_tells_its_callbacks_nothing_when_fit_raises():
-    """The patch in callbacks/compat.py can go when this test fails."""
-    told = []
+def test_hapi_still_calls_no_callback_when_fit_raises():
+    """The patch in callbacks/compat.py can be removed when this test fails."""
+    calls = []
 
-    class Told(paddle.callbacks.Callback):
+    class RecordCalls(paddle.callbacks.Callback):
         def __getattribute__(self, name):
-            told.append(name)
+            calls.append(name)
             return super().__getattribute__(name)
 
         def on_train_batch_end(self, step, logs=None):
-            told.clear()
+            calls.clear()
             raise KeyboardInterrupt
 
     data = paddle.io.TensorDataset([paddle.rand([4, 1, 8, 8]), paddle.zeros([4, 1], "int64")])
     with pytest.raises(KeyboardInterrupt):
-        classifier(Pointwise()).fit(data, batch_size=2, verbose=0, callbacks=[Told()])
-    assert told == []
+        classifier(Pointwise()).fit(data, batch_size=2, verbose=0, callbacks=[RecordCalls()])
+    assert calls == []
 
 
 def test_pruner_average_and_checkpoint_count_the_same_steps_under_gradient_accumulation(first_digits, tmp_path):
@@ -193,16 +193,16 @@ def test_pruner_average_and_checkpoint_count_the_same_steps_under_gradient_accum
     assert state.step == state.training["ema"]["step"] == sparsity.pruner.cur_iteration == 6
 
 
-def test_within_an_accumulation_checkpoints_wait_for_the_optimizer_step(first_digits, tmp_path):
-    class Look(paddle.callbacks.Callback):
-        seen = set()
+def test_under_gradient_accumulation_checkpoints_wait_for_the_optimizer_step(first_digits, tmp_path):
+    class SavedNames(paddle.callbacks.Callback):
+        names = set()
 
         def on_train_batch_end(self, step, logs=None):
-            self.seen |= {path.stem for path in tmp_path.glob("*.pdsparse")}
+            self.names |= {path.stem for path in tmp_path.glob("*.pdsparse")}
 
     classifier(Pointwise()).fit(first_digits, epochs=1, batch_size=16, verbose=0, accumulate_grad_batches=4,
-                                callbacks=[Checkpoints(tmp_path, every_batches=3), Look()])
-    assert Look.seen == {"0_4", "0_8"}  # due after batches 3, 6 and 9
+                                callbacks=[Checkpoints(tmp_path, every_batches=3), SavedNames()])
+    assert SavedNames.names == {"0_4", "0_8"}  # due after batches 3, 6 and 9
 
 
 def test_early_stopping_names_its_epoch_and_keeps_its_patience_in_a_resumed_training(first_digits, tmp_path, capsys):

@@ -13,30 +13,30 @@ def planned_sparsity(network):
     return measure_sparsity(network, make_plan(network)).ratio
 
 
-class Watch(paddle.callbacks.Callback):
-    """Notes the sparsity that another callback sees after each batch, as an EMA or a checkpoint would."""
+class RecordSparsity(paddle.callbacks.Callback):
+    """Records the sparsity that another callback sees after each batch, as an EMA or a checkpoint would."""
 
     def __init__(self):
         super().__init__()
-        self.seen = []
+        self.after_each_batch = []
 
     def on_train_batch_end(self, step, logs=None):
-        self.seen.append(planned_sparsity(self.model.network))
+        self.after_each_batch.append(planned_sparsity(self.model.network))
 
 
 @pytest.mark.parametrize("first", [True, False])
 def test_fit_ends_at_the_target_and_every_callback_sees_the_zeros(first_digits, first):
-    network, watch = Pointwise(), Watch()
+    network, recorded = Pointwise(), RecordSparsity()
     sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1, pruning_steps=5)
-    callbacks = [watch, sparsity] if first else [sparsity, watch]
+    callbacks = [recorded, sparsity] if first else [sparsity, recorded]
     classifier(network).fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=callbacks)
     assert planned_sparsity(network) == 0.75
-    assert watch.seen[0] == pytest.approx(0.15, abs=1e-3)
-    assert watch.seen == sorted(watch.seen)
-    assert watch.seen[10:] == [0.75] * 10
+    assert recorded.after_each_batch[0] == pytest.approx(0.15, abs=1e-3)
+    assert recorded.after_each_batch == sorted(recorded.after_each_batch)
+    assert recorded.after_each_batch[10:] == [0.75] * 10
 
 
-def test_steps_are_optimizer_steps_under_gradient_accumulation(first_digits):
+def test_the_schedule_counts_optimizer_steps_under_gradient_accumulation(first_digits):
     network = Pointwise()
     sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1)
     classifier(network).fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity],
@@ -45,13 +45,13 @@ def test_steps_are_optimizer_steps_under_gradient_accumulation(first_digits):
     assert planned_sparsity(network) == 0.75
 
 
-def test_iterations_take_the_place_of_epochs(first_digits):
+def test_the_schedule_can_be_given_in_iterations(first_digits):
     sparsity = SparsityCallback(ratio=0.75, stable_iterations=3, pruning_iterations=4, tunning_iterations=1)
     classifier(Pointwise()).fit(first_digits, epochs=1, batch_size=16, verbose=0, callbacks=[sparsity])
     assert sparsity.pruner.schedule.target_step == 7
 
 
-def test_checkpoints_have_the_networks_keys_and_the_zeros(first_digits, tmp_path):
+def test_hapis_checkpoints_have_the_networks_keys_and_the_zeros(first_digits, tmp_path):
     network = Pointwise()
     keys = list(network.state_dict())
     checkpoint = paddle.callbacks.ModelCheckpoint(1, str(tmp_path))
@@ -76,7 +76,7 @@ def test_tensorboard_reads_the_curves(first_digits, tmp_path):
     assert [step for step, _ in read["eval/acc"]] == [10, 20]
 
 
-def test_nothing_is_written_that_was_not_asked_for(first_digits, tmp_path, monkeypatch):
+def test_without_save_dir_and_log_dir_nothing_is_written(first_digits, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1)
     classifier(Pointwise()).fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity])
@@ -84,22 +84,22 @@ def test_nothing_is_written_that_was_not_asked_for(first_digits, tmp_path, monke
 
 
 def test_hooks_run_in_order_on_the_finalized_network(first_digits, tmp_path):
-    seen = []
+    calls = []
 
     def first(context):
         context.metrics["mine"] = 1.0
-        seen.append(("first", context.sparsity.ratio, context.output, context.target_ratio))
+        calls.append(("first", context.sparsity.ratio, context.output, context.target_ratio))
 
     def second(context):
-        seen.append(("second", planned_sparsity(context.network), context.metrics["mine"]))
+        calls.append(("second", planned_sparsity(context.network), context.metrics["mine"]))
 
     sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1, save_dir=tmp_path,
                                 post_train=[first, second])
     classifier(Pointwise()).fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity])
-    assert seen == [("first", 0.75, tmp_path, 0.75), ("second", 0.75, 1.0)]
+    assert calls == [("first", 0.75, tmp_path, 0.75), ("second", 0.75, 1.0)]
 
 
-def test_what_would_stay_dense_in_paddle_lite_is_an_error_before_training(first_digits, tmp_path):
+def test_a_layer_that_paddle_lite_would_keep_dense_is_an_error_before_training(first_digits, tmp_path):
     network = Pointwise()
     before = network.expand.weight.numpy()
     sparsity = SparsityCallback(ratio=0.5, pruning_epochs=1, tunning_epochs=1, save_dir=tmp_path,
@@ -109,7 +109,7 @@ def test_what_would_stay_dense_in_paddle_lite_is_an_error_before_training(first_
     assert (network.expand.weight.numpy() == before).all()
 
 
-def test_squeeze_and_excitation_is_pruned_where_asked_for(first_digits):
+def test_prune_squeeze_excite_prunes_squeeze_and_excitation(first_digits):
     network = Pointwise()
     sparsity = SparsityCallback(pruning_epochs=1, tunning_epochs=1, pruning_steps=4, prune_squeeze_excite=True)
     classifier(network).fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity])
@@ -144,8 +144,8 @@ def test_a_training_too_short_for_the_target_is_an_error_before_it_starts(first_
 
 @pytest.mark.parametrize(("num_iters", "accumulate", "fits"), [(15, 1, True), (10, 1, False), (15, 4, False),
                                                                (18, 4, True)])
-def test_a_limit_of_iterations_counts(first_digits, num_iters, accumulate, fits):
-    """10 batches an epoch; of 4 accumulated, 3 optimizer steps an epoch, and in batches 11 to 18 two more."""
+def test_num_iters_limits_the_steps_available_to_the_schedule(first_digits, num_iters, accumulate, fits):
+    """An epoch has 10 batches: with 4 accumulated, 3 optimizer steps, and 2 more in batches 11 to 18."""
     network = Pointwise()
     sparsity = SparsityCallback(ratio=0.75, pruning_iterations=10 if accumulate == 1 else 4, pruning_steps=2)
     model, keywords = classifier(network), {"num_iters": num_iters, "accumulate_grad_batches": accumulate}
@@ -158,30 +158,31 @@ def test_a_limit_of_iterations_counts(first_digits, num_iters, accumulate, fits)
 
 
 def test_a_training_that_ends_early_warns_and_keeps_its_zeros(first_digits):
-    class Stop(paddle.callbacks.Callback):
+    class StopAfterEpoch(paddle.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             self.model.stop_training = True
 
     network = Pointwise()
     sparsity = SparsityCallback(ratio=0.75, pruning_epochs=2, tunning_epochs=0, pruning_steps=2)
     with pytest.warns(UserWarning, match=r"ended after 10 optimizer steps at ratio 0.1500, before the target 0.75"):
-        classifier(network).fit(first_digits, epochs=3, batch_size=16, verbose=0, callbacks=[sparsity, Stop()])
+        classifier(network).fit(first_digits, epochs=3, batch_size=16, verbose=0,
+                                callbacks=[sparsity, StopAfterEpoch()])
     assert planned_sparsity(network) == pytest.approx(0.15, abs=1e-3)
 
 
-def test_numpy_numbers_are_numbers():
+def test_numpy_numbers_are_accepted():
     assert SparsityCallback(ratio=np.float32(0.75), pruning_epochs=np.int64(3)).config.ratio == 0.75
 
 
-def test_an_already_sparse_network_keeps_its_zeros_from_the_first_step_on(first_digits):
-    network, watch = Pointwise(), Watch()
+def test_a_sparse_network_keeps_its_zeros_from_the_first_step(first_digits):
+    network, recorded = Pointwise(), RecordSparsity()
     model = classifier(network)
     first = SparsityCallback(ratio=0.6, pruning_epochs=1, tunning_epochs=1)
     model.fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[first])
-    again = SparsityCallback(ratio=0.75, stable_epochs=1, pruning_epochs=1, tunning_epochs=1)
-    model.fit(first_digits, epochs=3, batch_size=16, verbose=0, callbacks=[again, watch])
-    assert min(watch.seen) >= 0.6
-    assert watch.seen[-1] >= 0.75
+    second = SparsityCallback(ratio=0.75, stable_epochs=1, pruning_epochs=1, tunning_epochs=1)
+    model.fit(first_digits, epochs=3, batch_size=16, verbose=0, callbacks=[second, recorded])
+    assert min(recorded.after_each_batch) >= 0.6
+    assert recorded.after_each_batch[-1] >= 0.75
 
 
 def test_no_layer_to_prune_is_an_error_before_training(first_digits):
@@ -203,14 +204,15 @@ def test_a_loader_without_length_needs_iterations(digits):
     assert planned_sparsity(network) == 0.75
 
 
-@pytest.mark.parametrize(("keywords", "said"), [
+@pytest.mark.parametrize(("keywords", "message"), [
     ({"ratio": 75}, "ratio must be a fraction from 0.0 to below 1, got 75 (did you mean 0.75?)"),
     ({"initial_ratio": 0.8}, "initial_ratio"), ({"pruning_steps": 0}, "pruning_steps"),
     ({"stable_epochs": -1}, "stable_epochs"), ({"pruning_epochs": 0.5}, "pruning_epochs"),
     ({"tunning_epochs": "1"}, "tunning_epochs"), ({"pruning_iterations": -5}, "pruning_iterations"),
     ({"prune_params_type": "conv3x3"}, "prune_params_type must be 'conv1x1_only' or None"),
     ({"skip_params_func": "f"}, "skip_params_func"), ({"skip": "head.*"}, "skip must be a list"),
-    ({"skip": 3}, "skip must be a list"), ({"skip": {"a": 1}}, "skip must be a list"), ({"per_layer": "maybe"}, "per_layer must be"),
+    ({"skip": 3}, "skip must be a list"), ({"skip": {"a": 1}}, "skip must be a list"),
+    ({"per_layer": "maybe"}, "per_layer must be"),
     ({"local_sparsity": 1}, "local_sparsity must be True or False"), ({"plan": "x"}, "plan must come from make_plan"),
     ({"prune_squeeze_excite": 1}, "prune_squeeze_excite must be True or False"),
     ({"scope": "local"}, "scope must be one of uniform, global, erk, got 'local'; did you mean 'uniform'?"),
@@ -220,8 +222,8 @@ def test_a_loader_without_length_needs_iterations(digits):
     ({"post_train": [print]}, "post_train hooks need save_dir"),
     ({"post_train": ["print"], "save_dir": "x"}, "post_train must be a list of callables"),
 ])
-def test_every_argument_is_checked_at_once_and_named(keywords, said):
+def test_a_wrong_argument_is_a_one_line_input_error_that_names_it(keywords, message):
     with pytest.raises(InputError) as error:
         SparsityCallback(**keywords)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)

@@ -10,41 +10,44 @@ from paddle_sparse_cb.callbacks.stop_on_signal import Interrupted, Signals, Stop
 from paddle_sparse_cb.utils.distributed import rank_zero_info
 
 
-def fit(digits, folder, signals, when, number):
-    """Sends a signal to this process at an event."""
+def fit(digits, folder, signals, event, calls_before, number):
+    """Trains, and sends a signal to this process at an event after the given number of earlier calls of it."""
     import paddle
 
     checkpoints = Checkpoints(folder)
 
-    class Send(paddle.callbacks.Callback):
+    class SendSignal(paddle.callbacks.Callback):
         def __getattribute__(self, name):
-            if name == when[0] and when[1] == 0:
-                os.kill(os.getpid(), number)
-            if name == when[0]:
-                when[1] -= 1
+            nonlocal calls_before
+            if name == event:
+                if calls_before == 0:
+                    os.kill(os.getpid(), number)
+                calls_before -= 1
             return super().__getattribute__(name)
 
     classifier(Pointwise()).fit(digits, digits, epochs=2, batch_size=40, verbose=0,
-                                callbacks=[Send(), checkpoints, StopOnSignal(signals, checkpoints)])
+                                callbacks=[SendSignal(), checkpoints, StopOnSignal(signals, checkpoints)])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(("when", "place"), [
-    (("on_train_batch_end", 1), TrainingPosition(0, 2)), (("on_epoch_end", 0), TrainingPosition(0, 4)),
-    (("on_eval_batch_begin", 2), TrainingPosition(0, 4)), (("on_epoch_begin", 1), TrainingPosition(1, 1)), (("on_train_end", 0), TrainingPosition(1, 4)),
+@pytest.mark.parametrize(("event", "calls_before", "position"), [
+    ("on_train_batch_end", 1, TrainingPosition(0, 2)), ("on_epoch_end", 0, TrainingPosition(0, 4)),
+    ("on_eval_batch_begin", 2, TrainingPosition(0, 4)), ("on_epoch_begin", 1, TrainingPosition(1, 1)),
+    ("on_train_end", 0, TrainingPosition(1, 4)),
 ])
-def test_a_signal_saves_where_the_training_is(first_digits, tmp_path, number, when, place):
+def test_a_signal_saves_a_checkpoint_of_the_current_position(first_digits, tmp_path, number, event, calls_before,
+                                                             position):
     signals = Signals()
     with signals.handled(), pytest.raises(Interrupted) as stopped:
-        fit(first_digits, tmp_path, signals, list(when), number)
+        fit(first_digits, tmp_path, signals, event, calls_before, number)
     assert stopped.value.number == number
     assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
     newest = find_checkpoint(tmp_path)
     assert str(stopped.value) == f"{signal.Signals(number).name}: saved {newest.path}"
-    assert newest.position == place
+    assert newest.position == position
 
 
-def test_a_second_ctrl_c_does_not_wait():
+def test_a_second_ctrl_c_stops_at_once():
     signals = Signals()
     with signals.handled():
         signals.is_deferring = True
@@ -53,7 +56,7 @@ def test_a_second_ctrl_c_does_not_wait():
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_what_a_launcher_sends_at_a_ctrl_c_waits():
+def test_sigterm_of_a_launcher_after_ctrl_c_does_not_count_as_a_second_ctrl_c():
     signals = Signals()
     with signals.handled():
         signals.is_deferring = True
@@ -63,15 +66,15 @@ def test_what_a_launcher_sends_at_a_ctrl_c_waits():
     assert signals.number == signal.SIGTERM
 
 
-def test_what_is_no_training_ends_at_once():
+def test_a_signal_outside_of_a_training_stops_at_once():
     with Signals().handled(), pytest.raises(Interrupted, match=r"^SIGTERM$"):
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_thread_handles_nothing():
+def test_in_a_thread_signal_handlers_stay_unchanged():
     def run():
         with Signals().handled():
-            rank_zero_info("nothing is handled here")
+            rank_zero_info("no handler is installed")
 
     before = signal.getsignal(signal.SIGTERM)
     thread = threading.Thread(target=run)

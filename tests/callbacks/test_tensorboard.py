@@ -10,7 +10,7 @@ from paddle_sparse_cb import make_plan, measure_sparsity
 from paddle_sparse_cb.callbacks.tensorboard import SparsityWriter
 
 
-def test_tensorboard_reads_what_is_written(network, tmp_path):
+def test_tensorboard_reads_the_written_events(network, tmp_path):
     writer = SparsityWriter(tmp_path / "curves")
     writer.scalars(3, {"sparsity/target": 0.75, "train/loss": 1.5})
     writer.layers(3, measure_sparsity(network, make_plan(network)))
@@ -30,7 +30,7 @@ def test_a_resumed_training_replaces_the_events_from_its_first_step(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_event_files_do_not_tell_host_and_process(tmp_path):
+def test_names_of_event_files_reveal_neither_host_nor_process(tmp_path):
     SparsityWriter(tmp_path).close()
     [file] = tmp_path.iterdir()
     assert file.name.startswith("events.out.tfevents.")

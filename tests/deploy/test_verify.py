@@ -81,7 +81,7 @@ def test_a_tensor_that_is_not_pruned_is_not_checked(deployed):
     fail_on_mismatch(deployed)
 
 
-def test_layers_that_paddle_lite_has_merged_are_told_from_dense_ones(tmp_path):
+def test_layers_that_paddle_lite_merged_are_listed_as_merged_and_not_as_dense(tmp_path):
     network = nn.Sequential(nn.Conv2D(1, 16, 3), nn.ReLU(), conv(16, 16), conv(16, 72), nn.ReLU(), nn.Conv2D(72, 8, 1))
     context = prune(network, tmp_path)
     context.artefacts["inference"] = tmp_path / "inference" / "model"

@@ -41,28 +41,28 @@ def test_an_untrusted_recipe_runs_no_code(tag, tmp_path, monkeypatch):
     assert not (tmp_path / "pwned").exists()
 
 
-@pytest.mark.parametrize(("text", "said"), [
+@pytest.mark.parametrize(("text", "message"), [
     ("- a\n- b\n", "a recipe must be a mapping"), ("a: [1\n", "not valid YAML"),
     ("_BASE_: other.yml\n", "_BASE_ must be a list"),
     ("_BASE_: [r.yml]\n", "_BASE_ includes the file itself"), ("_BASE_: [none.yml]\n", "none.yml: no such recipe"),
     ("a: !CosineDecay {max_epoch: 3}\n", "max_epoch"), ("", "a recipe must be a mapping"), ("\0\1", "not valid YAML"),
 ])
-def test_an_invalid_recipe_is_an_error_of_one_line(text, said, tmp_path):
+def test_an_invalid_recipe_is_an_error_of_one_line(text, message, tmp_path):
     with pytest.raises(InputError) as error:
         config.read_with_bases(write(tmp_path / "r.yml", text))
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("content", "said"), [
+@pytest.mark.parametrize(("content", "message"), [
     ({"epochs": 3}, "r.yml: unknown key 'epochs'; did you mean 'epoch'?"),
     ({"PicoDett": {}}, "did you mean 'PicoDet'?"),
     ({"LCPAN": {"out_chanels": 96}}, "r.yml: unknown key 'out_chanels' in LCPAN; did you mean 'out_channels'?"),
 ])
-def test_an_unknown_key_is_named_with_the_nearest_known_one(content, said):
+def test_an_unknown_key_is_named_with_the_nearest_known_one(content, message):
     with pytest.raises(InputError) as error:
         config.load(content, "r.yml")
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_recipe_does_not_see_the_settings_of_an_earlier_one():

@@ -10,7 +10,7 @@ from paddle_sparse_cb.detection.network import build_network
 
 
 def results(network, image):
-    """What a forward and a backward give: the output, and the gradients of the image and of the weight."""
+    """Returns the output, and the gradients of the image and of the weight."""
     image = paddle.to_tensor(image, stop_gradient=False)
     out = network(image)
     (out * paddle.linspace(-1, 2, out.size).reshape(out.shape)).sum().backward()
@@ -19,7 +19,7 @@ def results(network, image):
 
 @pytest.mark.parametrize(("size", "kernel", "stride", "padding"), [
     ((12, 9), 3, 1, 1), ((12, 9), 3, 2, 1), ((7, 8), 5, 1, 2), ((7, 8), 5, 2, 2), ((5, 5), 5, 1, 0)])
-def test_output_and_gradients_are_those_of_paddle(size, kernel, stride, padding):
+def test_output_and_gradients_equal_those_of_paddle(size, kernel, stride, padding):
     network = nn.Sequential(nn.Conv2D(6, 6, kernel, stride, padding, groups=6, bias_attr=False))
     image = np.random.randn(3, 6, *size).astype("float32")
     theirs = results(network, image)
@@ -29,7 +29,7 @@ def test_output_and_gradients_are_those_of_paddle(size, kernel, stride, padding)
         np.testing.assert_allclose(ours, their, rtol=1e-5, atol=1e-5)
 
 
-def test_what_is_no_plain_depthwise_convolution_is_left_to_paddle():
+def test_other_convolutions_keep_the_computation_of_paddle():
     others = [nn.Conv2D(4, 4, 3), nn.Conv2D(4, 4, 3, groups=2), nn.Conv2D(4, 8, 3, groups=4, bias_attr=False),
               nn.Conv2D(4, 4, 3, groups=4), nn.Conv2D(4, 4, 3, groups=4, dilation=2, bias_attr=False),
               nn.Conv2D(4, 4, 3, groups=4, padding="SAME", bias_attr=False),

@@ -24,20 +24,20 @@ def annotations(tmp_path):
 
 
 def truth(image):
-    """The boxes of an image as the network would give them, if it were perfect."""
+    """Returns the boxes of an image as a perfect network would."""
     rows = {1: [[0, 0.9, 10, 10, 50, 50], [1, 0.8, 60, 60, 90, 90]],
             2: [[0, 0.9, 5, 5, 55, 55], [1, 0.8, 50, 20, 90, 60]]}[image]
     return np.array([[*rows, [-1] * 6]], "float32"), np.array([[image]])
 
 
-def test_perfect_boxes_are_100_percent(annotations):
+def test_perfect_boxes_score_100_percent(annotations):
     metric = CocoMAP(annotations, [1, 2])
     for image in (1, 2):
         metric.update(*truth(image))
     assert metric.accumulate() == [pytest.approx(1.0), pytest.approx(1.0)]
 
 
-def test_half_of_the_objects_found_is_about_half(annotations):
+def test_detecting_half_of_the_objects_scores_about_50_percent(annotations):
     metric = CocoMAP(annotations, [1, 2])
     metric.update(*truth(1))
     boxes, image = truth(2)
@@ -45,7 +45,7 @@ def test_half_of_the_objects_found_is_about_half(annotations):
     assert metric.accumulate()[0] == pytest.approx(0.5, abs=0.01)
 
 
-def test_loose_boxes_count_at_50_percent_overlap_alone(annotations):
+def test_loose_boxes_lower_map_but_not_ap50(annotations):
     metric = CocoMAP(annotations, [1, 2])
     for image in (1, 2):
         boxes, ids = truth(image)
@@ -56,7 +56,7 @@ def test_loose_boxes_count_at_50_percent_overlap_alone(annotations):
     assert overall < 0.5
 
 
-def test_without_any_object_there_is_no_figure(tmp_path):
+def test_a_data_set_without_objects_scores_nan(tmp_path):
     coco = {"images": [{"id": 1, "file_name": "1.png", "height": 9, "width": 9}], "annotations": [],
             "categories": [{"id": 1, "name": "a"}]}
     (tmp_path / "val.json").write_text(json.dumps(coco))
@@ -65,20 +65,20 @@ def test_without_any_object_there_is_no_figure(tmp_path):
     assert all(math.isnan(value) for value in metric.accumulate())
 
 
-def test_no_boxes_at_all_are_zero(annotations):
+def test_detecting_nothing_scores_zero(annotations):
     metric = CocoMAP(annotations, [1])
     metric.update(np.full((1, 3, 6), -1, "float32"), np.array([[1]]))
     assert metric.accumulate() == [0.0, 0.0]
 
 
-def test_an_image_that_two_ranks_measured_counts_once(annotations):
+def test_an_image_evaluated_by_two_ranks_counts_once(annotations):
     metric = CocoMAP(annotations, [1, 2])
     for image in (1, 1, 2):
         metric.update(*truth(image))
     assert metric.accumulate()[0] == pytest.approx(1.0)
 
 
-def test_the_figures_stand_until_the_next_evaluation_is_whole(annotations):
+def test_the_values_are_kept_until_the_next_evaluation_is_complete(annotations):
     metric = CocoMAP(annotations, [1, 2])
     assert all(math.isnan(value) for value in metric.accumulate())
     for image in (1, 2):
@@ -94,9 +94,9 @@ def test_the_figures_stand_until_the_next_evaluation_is_whole(annotations):
 @pytest.mark.parametrize("change", [
     {"area": None}, {"area": "5"}, {"iscrowd": None}, {"bbox": [1, 2, 3]}, {"bbox": [1, 2, 3, float("nan")]},
     {"bbox": [1, 2, 3, [4]]}, {"bbox": None}, {"id": "x"}, {"area": 10**400}])
-def test_an_annotation_that_would_end_the_first_evaluation_is_found_before(annotations, change):
+def test_an_annotation_that_would_fail_the_first_evaluation_is_found_at_the_start(annotations, change):
     content = json.loads(Path(annotations).read_text())
     content["annotations"][1].update(change)
     Path(annotations).write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"val.json: nothing can be measured with annotation"):
+    with pytest.raises(InputError, match=r"val.json: annotation .* cannot be used"):
         CocoMAP(annotations, [1, 2])

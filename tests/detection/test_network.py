@@ -27,12 +27,12 @@ def batch(images=2, size=256):
             boxes, paddle.zeros([images, 2, 1], dtype="int64"), paddle.to_tensor([[[1.0], [0.0]]] * images)]
 
 
-def test_the_names_are_paddledetections(registry):
+def test_state_dict_has_the_names_of_paddledetection(registry):
     detector = create("PicoDet")
     assert list(DetectionNetwork(detector).state_dict()) == list(detector.state_dict())
 
 
-def test_training_gives_three_finite_losses_that_reach_the_weights(picodet):
+def test_training_returns_three_finite_losses_with_gradients(picodet):
     losses = picodet(*batch())
     assert [loss.shape for loss in losses] == [[1]] * 3
     assert all(np.isfinite(float(loss)) for loss in losses)
@@ -40,7 +40,7 @@ def test_training_gives_three_finite_losses_that_reach_the_weights(picodet):
     assert float(picodet.backbone.conv1.conv.weight.grad.abs().sum()) > 0
 
 
-def test_evaluation_gives_boxes_of_a_fixed_shape_and_the_ids(picodet):
+def test_evaluation_returns_boxes_of_a_fixed_shape_and_the_image_ids(picodet):
     picodet.eval()
     boxes, ids = picodet(*batch(3)[:3])
     assert boxes.shape == [3, 100, 6]
@@ -55,7 +55,7 @@ def test_boxes_are_padded_with_class_minus_one(picodet):
     assert padded[2, 0, 2:].tolist() == [5, 6, 7, 8]
 
 
-def test_the_prediction_layers_and_the_squeeze_blocks_stay_dense(picodet):
+def test_prediction_layers_and_squeeze_excite_blocks_stay_dense(picodet):
     plan = make_plan(picodet, SPEC, skip=picodet.prediction_layers())
     dense = {layer.name: layer.reason for layer in plan.layers if not layer.pruned}
     assert len(plan.pruned) == 40
@@ -65,7 +65,7 @@ def test_the_prediction_layers_and_the_squeeze_blocks_stay_dense(picodet):
         f"head.conv_feat.se.{level}.fc.weight" for level in range(4)]
 
 
-def test_the_network_learns_the_epoch_that_changes_its_label_assigner(picodet):
+def test_set_epoch_switches_the_label_assigner(picodet):
     callback = SetEpoch()
     callback.set_model(paddle.Model(picodet, inputs=picodet.input_spec()))
     callback.on_epoch_begin(101)
@@ -73,7 +73,7 @@ def test_the_network_learns_the_epoch_that_changes_its_label_assigner(picodet):
     assert all(np.isfinite(float(loss)) for loss in picodet(*batch()))  # the task-aligned assigner
 
 
-def test_the_optimizer_is_the_recipes(picodet):
+def test_the_optimizer_and_its_learning_rate_come_from_the_configuration(picodet):
     optimizer = networks.build_optimizer(picodet, steps_per_epoch=10)
     assert type(optimizer).__name__ == "AdamW"
     assert optimizer.get_lr() == pytest.approx(1e-4)  # 0.001, warmed up from a tenth
@@ -83,7 +83,7 @@ def test_the_optimizer_is_the_recipes(picodet):
     {"LCNet": {"scale": 300}}, {"LCPAN": {"out_channels": 10**7}}, {"num_classes": 10**9},
     {"PicoHeadV2": {"conv_feat": {"num_convs": 10**9}}}])
 @pytest.mark.timeout(60)
-def test_a_network_that_would_fill_the_machine_is_an_error_before_it_does(content):
+def test_a_network_that_would_exhaust_the_memory_is_refused_before_it_is_allocated(content):
     content = config.merge(content, config.read_with_bases(RECIPES / "picodet_s_416_trees.yml"))
     make = paddle.nn.Layer.create_parameter
     with pytest.raises(InputError, match="PicoDet: the network has more than 100,000,000 weights"):
@@ -95,7 +95,7 @@ def test_a_network_that_would_fill_the_machine_is_an_error_before_it_does(conten
                                       "{name: ExpWarmup, epochs: 99999999}",
                                       "{name: LinearWarmup, steps: 100000000000}"])
 @pytest.mark.timeout(60)
-def test_a_learning_rate_of_more_steps_than_fit_into_memory_is_an_error(schedule):
+def test_a_learning_rate_schedule_with_too_many_steps_is_refused(schedule):
     content = config.read_with_bases(RECIPES / "picodet_s_416_trees.yml")
     content["LearningRate"]["schedulers"][1] = config.parse_yaml(schedule)
     picodet = networks.build_network(config.load(content, "r.yml"))
@@ -103,7 +103,7 @@ def test_a_learning_rate_of_more_steps_than_fit_into_memory_is_an_error(schedule
         networks.build_optimizer(picodet, 10)
 
 
-def test_sync_bn_of_several_ranks_on_a_cpu_is_what_a_cpu_can_compute(registry, monkeypatch):
+def test_sync_bn_is_plain_batch_norm_on_cpus(registry, monkeypatch):
     monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
     monkeypatch.setattr("paddle.distributed.parallel._global_parallel_env", None)  # so that it is read again
     registry["norm_type"] = "sync_bn"
@@ -112,7 +112,7 @@ def test_sync_bn_of_several_ranks_on_a_cpu_is_what_a_cpu_can_compute(registry, m
     assert not any(isinstance(layer, nn.SyncBatchNorm) for layer in network.sublayers())
 
 
-def test_sync_bn_of_several_gpus_is_a_batch_norm_in_evaluation_and_export(registry, tmp_path):
+def test_sync_bn_is_batch_norm_in_evaluation_and_export(registry, tmp_path):
     detector = create("PicoDet")
     detector.eval()
     image, names = paddle.rand([1, 3, 64, 64]), list(detector.state_dict())

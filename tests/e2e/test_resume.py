@@ -102,6 +102,24 @@ def test_where_there_is_no_room_the_run_says_so_and_how_it_goes_on(reference, tm
     assert {file.name: file.read_bytes() for file in checkpoints.iterdir()} == before
 
 
+def test_a_start_from_weights_whose_heads_do_not_fit_has_no_dense_row_and_says_why(reference):
+    output = reference[0] / "output" / "soak"
+    report = json.loads((output / "report.json").read_text())
+    assert [row["name"] for row in report["rows"]] == ["sparse"]
+    assert report["dense_note"].startswith("no dense baseline: the prediction heads do not fit the start weights")
+    assert "pretrain_weights: recipe:FILE" in report["dense_note"]
+    said = soak.printed(reference[0])
+    assert "the prediction heads do not fit (80 classes in the file, 1 here) and start untrained: head." in said
+    assert "before pruning: mAP" not in said
+    assert report["dense_note"] in (output / "report.md").read_text()
+
+
+def test_the_report_names_the_exported_checkpoint(reference):
+    output = reference[0] / "output" / "soak"
+    assert json.loads((output / "report.json").read_text())["checkpoint"] == "best_model"
+    assert "best_model" in (output / "report.md").read_text()
+
+
 def test_another_recipe_is_told_before_anything_is_trained(reference):
     done = subprocess.run([sys.executable, "-m", "paddle_sparse_cb", "train", "--resume", "soak.yml", "-o",
                            "Sparsity.ratio=0.8"], cwd=reference[0], capture_output=True, text=True)
@@ -116,5 +134,5 @@ def test_another_ratio_can_be_gone_on_to(reference, tmp_path):
                            "output/soak/checkpoints/1", "--allow-config-change", "-o", "Sparsity.ratio=0.85"],
                           cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert json.loads((folder / "output" / "soak" / "report.json").read_text())["rows"][1]["sparsity"] >= 0.85
+    assert json.loads((folder / "output" / "soak" / "report.json").read_text())["rows"][-1]["sparsity"] >= 0.85
     assert max(step for step, _ in curves(folder / "output" / "soak" / "tensorboard")["sparsity/actual"]) == 12

@@ -151,7 +151,8 @@ def test_without_lites_optimizer_everything_before_it_is_kept(trained, tmp_path)
     write_recipes(tmp_path)
     (tmp_path / "output").mkdir()
     (tmp_path / "output" / "small").symlink_to(trained[0] / "output" / "small")
-    code = ("import shutil, sys; shutil.which = lambda name: None; import paddle_sparse_cb.deploy.lite.optimizer as lite; "
+    code = ("import shutil, sys; shutil.which = lambda name: None; "
+            "import paddle_sparse_cb.deploy.lite.optimizer as lite; "
             "lite.find_interpreters = lambda version: iter(()); lite.find_spec = lambda name: None; "
             "from paddle_sparse_cb.cli import main; sys.exit(main(['train', 'small75.yml']))")
     done = start(tmp_path, "-c", code)

@@ -1,4 +1,5 @@
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import paddle
@@ -137,7 +138,8 @@ def test_a_block_that_is_not_two_positive_whole_numbers_is_an_error(block):
 
 
 def test_a_valid_block_is_returned_as_a_tuple_of_ints():
-    assert check_block([np.int64(8), 1]) == (8, 1)
+    block: list[Any] = [np.int64(8), 1]
+    assert check_block(block) == (8, 1)
 
 
 def test_earlier_masks_are_overwritten_and_returned():

@@ -9,12 +9,12 @@ from paddle_sparse_cb.recipe.schema import read_recipe
 from paddle_sparse_cb.recipe.train import TrainOptions, start_weights
 
 SPARSE, DENSE = RECIPES / "picodet_s_416_trees_sparse75.yml", RECIPES / "picodet_s_416_trees.yml"
-NOTHING = ["pretrain_weights=null"]
+NO_WEIGHTS = ["pretrain_weights=null"]
 
 
 @pytest.fixture
 def backbone(tmp_path):
-    """The weights of a backbone alone, as those trained on ImageNet come."""
+    """Weights of the backbone only, as ImageNet weights are distributed."""
     network = build_network(config.load(config.read_with_bases(DENSE), str(DENSE)))
     path = tmp_path / "backbone.pdparams"
     paddle.save(network.backbone.state_dict(), str(path))
@@ -25,29 +25,29 @@ def load(recipe, source):
     load_weights(recipe, build(recipe), source)
 
 
-def test_a_sparse_start_from_a_backbone_alone_warns_and_names_how_many_layers(backbone, capsys):
+def test_starting_a_sparse_recipe_from_backbone_weights_warns_with_the_number_of_untrained_layers(backbone, capsys):
     load(read_recipe(SPARSE), str(backbone))
-    said = capsys.readouterr().out
-    assert "warning: 27 of the 40 layers to prune start untrained; pruning assumes a converged model" in said
-    load(read_recipe(DENSE, options=NOTHING), str(backbone))
+    printed = capsys.readouterr().out
+    assert "warning: 27 of the 40 layers to prune start untrained; pruning assumes a converged model" in printed
+    load(read_recipe(DENSE, options=NO_WEIGHTS), str(backbone))
     assert "warning" not in capsys.readouterr().out
 
 
-def test_a_sparse_start_from_converged_weights_does_not_warn(capsys):
+def test_starting_a_sparse_recipe_from_converged_weights_does_not_warn(capsys):
     load(read_recipe(SPARSE), "sample:picodet_s_416_lcnet")
-    said = capsys.readouterr().out
-    assert "arrays loaded" in said
-    assert "warning" not in said
+    printed = capsys.readouterr().out
+    assert "arrays loaded" in printed
+    assert "warning" not in printed
 
 
 def test_a_sparse_recipe_without_weights_warns_and_a_dense_one_does_not(capsys):
-    assert start_weights(read_recipe(SPARSE, options=NOTHING), TrainOptions()) is None
+    assert start_weights(read_recipe(SPARSE, options=NO_WEIGHTS), TrainOptions()) is None
     assert "warning: starting from untrained weights" in capsys.readouterr().out
-    assert start_weights(read_recipe(DENSE, options=NOTHING), TrainOptions()) is None
+    assert start_weights(read_recipe(DENSE, options=NO_WEIGHTS), TrainOptions()) is None
     assert capsys.readouterr().out == ""
 
 
-def test_amp_and_its_companions_reach_paddles_model():
+def test_amp_settings_reach_paddles_model():
     assert amp_configs(read_recipe(SPARSE)) is None
     options = ["amp=true", "amp_level=O2", "custom_black_list=[reduce_mean]", "init_loss_scaling=64"]
     model = build(read_recipe(SPARSE, options=options)).model

@@ -13,9 +13,9 @@ DENSE = {"mAP": 0.309, "AP50": float("nan"), "sparsity": 0.0}
 @pytest.fixture
 def context(network, tmp_path):
     plan = make_plan(network)
-    made = HookContext(network, tmp_path, plan, measure_sparsity(network, plan), 0.75, {"mAP": 0.276, "AP50": 0.5})
-    made.checks["pdparams"] = {"sparsity": 0.75, "target": 0.75, "wrong": [], "ok": True}
-    return made
+    context = HookContext(network, tmp_path, plan, measure_sparsity(network, plan), 0.75, {"mAP": 0.276, "AP50": 0.5})
+    context.checks["pdparams"] = {"sparsity": 0.75, "target": 0.75, "wrong": [], "ok": True}
+    return context
 
 
 def write(context, **fields):
@@ -23,7 +23,7 @@ def write(context, **fields):
     return read_report(context.output)
 
 
-def test_the_report_has_the_promised_fields(context):
+def test_the_report_has_the_documented_fields(context):
     report = write(context, checkpoint="best_model")
     assert report.keys() == {"recipe", "paddle", "seed", "digest", "checkpoint", "rows", "dense_note", "layers",
                              "checks", "evaluations"}
@@ -40,7 +40,7 @@ def test_the_report_has_the_promised_fields(context):
     assert "`pdparams`: ok" in (context.output / "report.md").read_text()
 
 
-def test_what_was_not_measured_is_null(context):
+def test_values_that_were_not_measured_are_null(context):
     report = write(context)
     assert report["rows"][0]["ap50"] is None
     assert report["rows"][0]["nb_bytes"] is None

@@ -22,7 +22,7 @@ def saved(tmp_path, monkeypatch):
     return folder
 
 
-def test_the_newest_one_is_found_and_said(saved, capsys):
+def test_the_newest_checkpoint_is_found_and_printed(saved, capsys):
     found = resume.find_resume_state(recipe(), resume.LAST)
     assert found.path == saved / "1_2.pdsparse"
     assert found.position_in(4) == TrainingPosition(1, 2)
@@ -32,15 +32,15 @@ def test_the_newest_one_is_found_and_said(saved, capsys):
 
 
 @pytest.mark.parametrize("name", ["1_2", "1_2.pdparams", "1_2.pdsparse", "1_2.pdopt", ""])
-def test_one_can_be_named_with_or_without_an_ending_or_by_its_folder(saved, name):
+def test_a_checkpoint_can_be_given_by_name_with_or_without_suffix_or_by_its_folder(saved, name):
     assert resume.find_resume_state(recipe(), str(saved / name)).path == saved / "1_2.pdsparse"
 
 
-def test_a_new_training_looks_for_none(saved):
+def test_a_new_training_does_not_resume(saved):
     assert resume.find_resume_state(recipe(), None) is None
 
 
-def test_without_one_it_is_from_the_begin(tmp_path, monkeypatch, capsys):
+def test_without_a_checkpoint_last_starts_from_the_beginning_and_a_folder_is_an_error(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert resume.find_resume_state(recipe(), resume.LAST) is None
     assert capsys.readouterr().out.endswith("/checkpoints: starting from the beginning\n")
@@ -49,25 +49,25 @@ def test_without_one_it_is_from_the_begin(tmp_path, monkeypatch, capsys):
         resume.find_resume_state(recipe(), "empty")
 
 
-@pytest.mark.parametrize(("option", "said"), [
+@pytest.mark.parametrize(("option", "message"), [
     ("LearningRate.base_lr=0.5", "LearningRate: base_lr is .* in the checkpoint and 0.5 in this run"),
     ("Sparsity.ratio=0.85", "Sparsity: ratio is 0.75 in the checkpoint and 0.85 in this run"),
     ("epoch=24", "epoch is 12 in the checkpoint and 24 in this run"),
     ("use_ema=true", "use_ema is missing in the checkpoint and True in this run"),
     ("TrainReader.batch_size=4", "TrainReader: batch_size is 8 in the checkpoint and 4 in this run"),
 ])
-def test_another_recipe_names_both_sides_and_can_be_overridden(saved, option, said):
-    with pytest.raises(InputError, match=rf"1_2\.pdsparse.*{said}"):
+def test_a_changed_recipe_is_an_input_error_that_can_be_overridden(saved, option, message):
+    with pytest.raises(InputError, match=rf"1_2\.pdsparse.*{message}"):
         resume.find_resume_state(recipe(option), resume.LAST)
     assert resume.find_resume_state(recipe(option), resume.LAST, allow_config_change=True)
 
 
 @pytest.mark.parametrize("option", ["worker_num=3", "log_iter=1", "Sparsity.log_freq=1", "snapshot_iter=2"])
-def test_what_changes_no_weight_may_be_another(saved, option):
+def test_keys_that_change_no_weight_may_differ(saved, option):
     assert resume.find_resume_state(recipe(option), resume.LAST)
 
 
-def test_within_an_epoch_of_another_length_a_run_cannot_resume(saved):
+def test_a_position_within_an_epoch_needs_an_epoch_of_the_same_length(saved):
     found = resume.find_resume_state(recipe(), resume.LAST)
     with pytest.raises(InputError, match=r"saved after 2 of 4 batches of epoch 1, but an epoch of this run has 8"):
         found.position_in(8, allow_config_change=True)
@@ -77,12 +77,12 @@ def test_within_an_epoch_of_another_length_a_run_cannot_resume(saved):
     assert found.position_in(8, allow_config_change=True) == TrainingPosition(1, 8)
 
 
-def test_a_new_training_sets_the_earlier_ones_checkpoints_aside(saved, capsys):
+def test_a_new_training_archives_the_previous_checkpoints(saved, capsys):
     resume.archive_previous(recipe())
-    earlier = saved.with_name("checkpoints.earlier")
-    assert [path.name for path in earlier.iterdir()] == ["1_2.pdsparse"]
+    archived = saved.with_name("checkpoints.earlier")
+    assert [path.name for path in archived.iterdir()] == ["1_2.pdsparse"]
     assert not saved.exists()
-    assert f"--resume {earlier} resumes it" in capsys.readouterr().out
+    assert f"--resume {archived} resumes it" in capsys.readouterr().out
     saved.mkdir()
     resume.archive_previous(recipe())
-    assert not list(earlier.iterdir())
+    assert not list(archived.iterdir())

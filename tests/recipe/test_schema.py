@@ -10,20 +10,20 @@ SPARSE = RECIPES / "picodet_s_416_trees_sparse75.yml"
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yml")), ids=lambda path: path.stem)
-def test_every_recipe_reads(path):
+def test_every_recipe_is_valid(path):
     recipe = read_recipe(path)
     assert recipe.name == path.stem
     assert recipe.content["architecture"] == "PicoDet"
     assert recipe.input_size
 
 
-def test_a_dense_recipe_has_no_sparsity_and_a_sparse_one_has():
+def test_only_a_sparse_recipe_has_a_sparsity_block_and_a_target_ratio():
     assert read_recipe(RECIPES / "picodet_s_416_trees.yml").sparsity is None
     assert read_recipe(RECIPES / "picodet_s_416_trees.yml").target_ratio == 0
     assert read_recipe(SPARSE).target_ratio == 0.75
 
 
-def test_options_take_the_place_of_values():
+def test_options_override_values_of_the_recipe():
     recipe = read_recipe(SPARSE, options=["epoch=3", "Sparsity.ratio=0.85", "TrainReader.batch_size=2"])
     assert recipe.content["epoch"] == 3
     assert recipe.content["TrainReader"]["batch_size"] == 2
@@ -31,7 +31,7 @@ def test_options_take_the_place_of_values():
     assert recipe.sparsity["pruning_epochs"] == 6
 
 
-def test_paddledetections_slim_block_is_read_as_it_is(tmp_path):
+def test_a_slim_file_of_paddledetection_is_read_unchanged(tmp_path):
     slim = tmp_path / "slim.yml"
     slim.write_text("pretrain_weights: https://example.com/picodet.pdparams\nslim: UnstructuredPruner\n"
                     "UnstructuredPruner:\n  stable_epochs: 0\n  pruning_epochs: 150\n  tunning_epochs: 150\n"
@@ -42,7 +42,7 @@ def test_paddledetections_slim_block_is_read_as_it_is(tmp_path):
     assert recipe.content["pretrain_weights"] == "https://example.com/picodet.pdparams"
 
 
-def test_the_digest_tells_recipes_apart():
+def test_different_recipes_have_different_digests():
     first = read_recipe(SPARSE)
     assert first.digest == read_recipe(SPARSE).digest
     assert first.digest != read_recipe(SPARSE, options=["seed=1"]).digest
@@ -50,11 +50,11 @@ def test_the_digest_tells_recipes_apart():
 
 
 @pytest.mark.parametrize("url", ["https://host/m.pdparams", f"https://host/m.pdparams#sha256={'0' * 64}"])
-def test_weights_may_lie_behind_a_url_with_a_digest(url):
+def test_weights_can_be_a_url_with_a_digest(url):
     assert read_recipe(SPARSE, options=[f"pretrain_weights={url}"]).content["pretrain_weights"] == url
 
 
-@pytest.mark.parametrize(("options", "said"), [
+@pytest.mark.parametrize(("options", "message"), [
     (["Sparsity.prunning_epochs=3"], "Sparsity: unknown argument 'prunning_epochs'; did you mean 'pruning_epochs'?"),
     (["Sparsity.ratio=75"], "got 75 (did you mean 0.75?)"),
     (["Sparsity=75"], "the Sparsity block must be a mapping, got 75"),
@@ -63,7 +63,8 @@ def test_weights_may_lie_behind_a_url_with_a_digest(url):
     (["epoch=[1"], "-o epoch=[1: not valid YAML"), (["epoch=2026-13-45"], "not valid YAML"),
     (["seed=99999999999"], "seed must be less than"), (["save_dir=5"], "save_dir must be a string, got 5"),
     (["pretrain_weights=[a]"], "pretrain_weights must be a string"),
-    (["metric=WiderFace"], "metric must be COCO or VOC, got 'WiderFace'"), (["amp=O1"], "amp must be true or false, got 'O1'"),
+    (["metric=WiderFace"], "metric must be COCO or VOC, got 'WiderFace'"),
+    (["amp=O1"], "amp must be true or false, got 'O1'"),
     (["amp_level=O3"], "amp_level must be O1 or O2, got 'O3'"),
     (["init_loss_scaling=0"], "init_loss_scaling must be a whole number"),
     (["custom_black_list=relu"], "custom_black_list must be a list of names of operators, got 'relu'"),
@@ -74,18 +75,18 @@ def test_weights_may_lie_behind_a_url_with_a_digest(url):
     ([f"Sparsity.initial_ratio=1{'0' * 400}"], "initial_ratio must be a fraction"),
     (["PicoDet={5: x}"], "keys must be strings, got 5"),
 ])
-def test_a_bad_option_is_one_line(options, said):
+def test_an_invalid_option_is_a_one_line_input_error(options, message):
     with pytest.raises(InputError) as error:
         read_recipe(SPARSE, options=options)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_numbers_as_everybody_writes_them_are_numbers():
+def test_numbers_in_scientific_notation_are_numbers():
     assert read_recipe(SPARSE, options=["LearningRate.base_lr=1e-3"]).content["LearningRate"]["base_lr"] == 0.001
 
 
-def test_a_recipe_that_starts_from_itself_is_an_error(tmp_path):
+def test_a_recipe_that_starts_from_itself_is_an_input_error(tmp_path):
     for name, start in (("a", "b"), ("b", "a"), ("c", "c")):
         (tmp_path / f"{name}.yml").write_text(f"_BASE_: [{SPARSE}]\npretrain_weights: recipe:{start}.yml\n")
     for name in "ac":
@@ -93,7 +94,7 @@ def test_a_recipe_that_starts_from_itself_is_an_error(tmp_path):
             read_recipe(tmp_path / f"{name}.yml")
 
 
-def test_a_digest_follows_the_recipe_that_the_weights_come_from(tmp_path):
+def test_the_digest_depends_on_the_recipe_of_the_start_weights(tmp_path):
     (tmp_path / "sparse.yml").write_text(f"_BASE_: [{SPARSE}]\npretrain_weights: recipe:dense.yml\n")
     digests = set()
     for epochs in (3, 4):
@@ -106,28 +107,28 @@ def test_a_digest_follows_the_recipe_that_the_weights_come_from(tmp_path):
                                     "TestReader.inputs_def=null", "TestReader.inputs_def.image_shape=[]",
                                     "TestReader.inputs_def.image_shape=[3, 100, 100]",
                                     "TestReader.inputs_def.image_shape=[3, 32, 320000]"])
-def test_an_export_size_that_is_not_fixed_is_an_error(option):
+def test_an_export_size_that_is_not_fixed_is_an_input_error(option):
     recipe = read_recipe(SPARSE, options=[option])
     with pytest.raises(InputError, match="the fixed size of the exported"):
-        recipe.input_size  # noqa: B018
+        recipe.input_size  # noqa: B018  a property that raises
 
 
 @pytest.mark.parametrize("save_dir", ["/etc", "../elsewhere", "output/../../elsewhere", ".."])
-def test_a_recipe_writes_nowhere_but_below_the_folder_it_is_run_in_unless_its_user_says_so(save_dir, tmp_path):
-    path = tmp_path / "stranger.yml"
+def test_a_recipe_file_cannot_write_outside_the_working_folder_but_an_option_can(save_dir, tmp_path):
+    path = tmp_path / "untrusted.yml"
     path.write_text(f"_BASE_: [{SPARSE}]\nsave_dir: {save_dir}\npretrain_weights: null\n")
     slim = tmp_path / "slim.yml"
     slim.write_text(f"save_dir: {save_dir}\n")
-    for given in ((path,), (SPARSE, str(slim))):
-        with pytest.raises(InputError, match=r"(stranger|slim).yml: save_dir: .* is outside the folder"):
-            read_recipe(*given)
-    assert read_recipe(path, options=[f"save_dir={save_dir}"]).output == Path(save_dir, "stranger")
+    for arguments in ((path,), (SPARSE, str(slim))):
+        with pytest.raises(InputError, match=r"(untrusted|slim).yml: save_dir: .* is outside the folder"):
+            read_recipe(*arguments)
+    assert read_recipe(path, options=[f"save_dir={save_dir}"]).output == Path(save_dir, "untrusted")
     below = tmp_path / "below.yml"
-    below.write_text(f"_BASE_: [{SPARSE}]\nsave_dir: some/where\npretrain_weights: recipe:stranger.yml\n")
-    assert read_recipe(below).dense.output == Path("some/where/stranger")
+    below.write_text(f"_BASE_: [{SPARSE}]\nsave_dir: some/where\npretrain_weights: recipe:untrusted.yml\n")
+    assert read_recipe(below).dense.output == Path("some/where/untrusted")
 
 
-def test_the_dense_recipe_of_a_stranger_writes_nowhere_else_either(tmp_path):
+def test_the_dense_recipe_of_an_untrusted_recipe_cannot_write_outside_the_working_folder(tmp_path):
     (tmp_path / "dense.yml").write_text(f"_BASE_: [{RECIPES}/picodet_s_416_trees.yml]\nsave_dir: /etc\n")
     (tmp_path / "sparse.yml").write_text(f"_BASE_: [{SPARSE}]\nsave_dir: ''\npretrain_weights: recipe:dense.yml\n")
     with pytest.raises(InputError, match=r"dense.yml: save_dir: /etc is outside"):
@@ -135,14 +136,14 @@ def test_the_dense_recipe_of_a_stranger_writes_nowhere_else_either(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["...yml", "..yml"])
-def test_a_name_that_is_another_folder_is_no_name(name, tmp_path):
+def test_a_recipe_name_that_refers_to_another_folder_is_an_input_error(name, tmp_path):
     (tmp_path / name).write_text(f"_BASE_: [{SPARSE}]\npretrain_weights: null\n")
     with pytest.raises(InputError, match="the output folder has the name of the recipe"):
         read_recipe(tmp_path / name)
 
 
 @pytest.mark.parametrize("source", ["https://example.com/a.tar", "http://example.com/a.pdparams.zip", "ppdet://a.tar.gz"])
-def test_what_is_fetched_is_a_file_of_weights(source):
+def test_only_pdparams_files_can_be_downloaded_as_weights(source):
     with pytest.raises(InputError, match=r"pretrain_weights: a URL must end in .pdparams"):
         read_recipe(SPARSE, options=[f"pretrain_weights={source}"])
 

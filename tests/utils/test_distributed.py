@@ -1,4 +1,4 @@
-"""Two processes, and two nodes, train one network: with the same masks, or not at all."""
+"""Two processes and two nodes train one network with the same masks, or stop with an error."""
 
 import json
 import os
@@ -13,20 +13,20 @@ import numpy as np
 import paddle
 import pytest
 from helpers import Pointwise, classifier
-from rank_training import STEPS, UPDATES
+from rank_training import MASK_UPDATES, STEPS
 
 from paddle_sparse_cb import SparsityCallback
 from paddle_sparse_cb.callbacks.sync_buffers import SyncBuffers
-from paddle_sparse_cb.utils import distributed as ranks
+from paddle_sparse_cb.utils import distributed
 from paddle_sparse_cb.utils.weight_files import load_arrays
 
 TESTS = Path(__file__).parent.parent
-STATISTICS = ("_mean", "_variance")
-LIMIT = 180  # seconds on a busy machine, for what takes ten; a rank that waits for another would wait for half an hour
+RUNNING_STATISTICS = ("_mean", "_variance")
+TIMEOUT = 180  # seconds for a training of about ten; Paddle itself ends a rank that waits in vain after half an hour
 
 
 def start(mode, folder, *options):
-    """Starts a launcher in a process group of its own, so that its ranks can be ended with it."""
+    """Starts a launcher in its own process group, so that its ranks can be killed with it."""
     path = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, "-m", "paddle.distributed.launch", *options, str(TESTS / "rank_training.py"), mode,
@@ -35,9 +35,9 @@ def start(mode, folder, *options):
 
 
 def finish(launchers, logs):
-    """Waits; gives the exit codes, and what each rank said."""
+    """Waits for the launchers; returns their exit codes and the log of each rank."""
     try:
-        codes = [launcher.wait(LIMIT) for launcher in launchers]
+        codes = [launcher.wait(TIMEOUT) for launcher in launchers]
     finally:
         for launcher in launchers:
             if launcher.poll() is None:
@@ -50,9 +50,9 @@ def two_processes(mode, folder):
 
 
 def two_nodes(mode, folder):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
     logs = [folder / f"node{node}" for node in range(2)]
     options = ("--nnodes", "2", "--nproc_per_node", "1", "--master", f"127.0.0.1:{port}")
     return finish([start(mode, folder, *options, "--rank", str(node), "--log_dir", str(log))
@@ -63,25 +63,25 @@ def results(folder):
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
-def check_one_network(folder):
+def assert_same_training_on_both_ranks(folder):
     first, second = results(folder)
-    assert first["begun"] == second["begun"]  # though each rank was seeded by its number
+    assert first["initial"] == second["initial"]  # although each rank is seeded with its number
     assert len(first["masks"]) == STEPS
     assert first["masks"] == second["masks"]
-    assert len({tuple(masks) for masks in first["masks"]}) == UPDATES + 1  # a mask an update: the comparison compared
-    for name, values in first["ended"].items():  # running statistics are each rank's own until an evaluation
-        assert (values == second["ended"][name]) == (bool(first["evaluated"]) or not name.endswith(STATISTICS))
-    # One gather an update, none between; an evaluation gathers outputs and labels of each batch.
+    assert len({tuple(masks) for masks in first["masks"]}) == MASK_UPDATES + 1  # they did change
+    for name, values in first["final"].items():  # running statistics differ between ranks until an evaluation
+        assert (values == second["final"][name]) == (bool(first["evaluated"]) or not name.endswith(RUNNING_STATISTICS))
+    # One gather per mask update and none in between; an evaluation gathers the outputs and labels of each batch.
     batches = STEPS if first["evaluated"] else 0
-    assert first["gathers"] == second["gathers"] == UPDATES + 1 + 2 * batches
+    assert first["gather_count"] == second["gather_count"] == MASK_UPDATES + 1 + 2 * batches
     return first, second
 
 
 @pytest.mark.slow
-def test_two_ranks_train_evaluate_and_save_one_network(tmp_path):
-    codes, said = two_processes("fit", tmp_path)
-    assert codes == [0], said
-    first, second = check_one_network(tmp_path)
+def test_two_ranks_train_evaluate_and_save_the_same_network(tmp_path):
+    codes, logs = two_processes("fit", tmp_path)
+    assert codes == [0], logs
+    first, second = assert_same_training_on_both_ranks(tmp_path)
     assert first["evaluated"] == second["evaluated"]  # running statistics included
     saved = load_arrays(tmp_path / "checkpoints" / "0.pdparams")
     for name, values in first["evaluated"][0].items():
@@ -89,53 +89,53 @@ def test_two_ranks_train_evaluate_and_save_one_network(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_nodes_train_one_network(tmp_path):
-    codes, said = two_nodes("plain", tmp_path)
-    assert codes == [0, 0], said
-    check_one_network(tmp_path)
+def test_two_nodes_train_the_same_network(tmp_path):
+    codes, logs = two_nodes("plain", tmp_path)
+    assert codes == [0, 0], logs
+    assert_same_training_on_both_ranks(tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", [two_processes, two_nodes])
-def test_a_rank_that_parts_stops_all_with_the_layers_name(tmp_path, run):
-    codes, said = run("diverge", tmp_path)
+@pytest.mark.parametrize("launch", [two_processes, two_nodes])
+def test_a_rank_with_another_mask_stops_all_ranks_and_the_error_names_the_layer(tmp_path, launch):
+    codes, logs = launch("diverge", tmp_path)
     assert all(code != 0 for code in codes)
-    for text in said:
+    for text in logs:
         assert re.search(r"RankMismatchError: the masks of the ranks differ: at optimizer step 4 rank 1 has another "
                          r"mask of project\.weight than rank 0", text), text
-    assert len(said) == 2
+    assert len(logs) == 2
     assert not list(tmp_path.glob("*.json"))
 
 
 @pytest.mark.slow
-def test_the_pruner_alone_compares_too(tmp_path):
-    codes, said = two_processes("loop", tmp_path)
-    assert codes == [0], said
+def test_ranks_compare_masks_in_a_training_loop_without_hapi(tmp_path):
+    codes, logs = two_processes("loop", tmp_path)
+    assert codes == [0], logs
     first, second = results(tmp_path)
-    assert first["masks"][:UPDATES] == second["masks"][:UPDATES]
-    assert first["in_training"] == second["in_training"] == UPDATES + 1
-    assert first["said"] == second["said"]
-    assert "another mask of project.weight" in first["said"][0]
-    assert first["said"][1] == ("the ranks are out of step: rank 0 updated its masks at optimizer step 10, rank 1 at "
+    assert first["masks"][:MASK_UPDATES] == second["masks"][:MASK_UPDATES]
+    assert first["gather_count_in_training"] == second["gather_count_in_training"] == MASK_UPDATES + 1
+    assert first["errors"] == second["errors"]
+    assert "another mask of project.weight" in first["errors"][0]
+    assert first["errors"][1] == ("the ranks are out of step: rank 0 updated its masks at optimizer step 10, rank 1 at "
                                 "step 11")
 
 
-def test_one_process_compares_nothing(first_digits, monkeypatch):
-    def unwanted(*_):
-        raise AssertionError("compared")
+def test_a_single_process_compares_no_masks(first_digits, monkeypatch):
+    def fail(*_):
+        raise AssertionError("masks were compared")
 
     for name in ("check_same_masks", "digest"):
-        monkeypatch.setattr(ranks, name, unwanted)
+        monkeypatch.setattr(distributed, name, fail)
     sparsity = SparsityCallback(ratio=0.75, pruning_iterations=4, pruning_steps=4)
     classifier(Pointwise()).fit(first_digits, first_digits, batch_size=16, verbose=0,
                                 callbacks=[sparsity, SyncBuffers()])
     assert sparsity.pruner.ratio == 0.75
 
 
-def test_a_digest_tells_one_moved_mark():
+def test_the_digest_changes_when_one_mask_entry_moves():
     mask = paddle.ones([4, 6, 1, 1], "bool")
     mask[1, 2] = False
     moved = paddle.ones([4, 6, 1, 1], "bool")
     moved[1, 3] = False
-    assert ranks.digest(mask) == ranks.digest(mask.clone())
-    assert ranks.digest(mask) != ranks.digest(moved)
+    assert distributed.digest(mask) == distributed.digest(mask.clone())
+    assert distributed.digest(mask) != distributed.digest(moved)

@@ -19,7 +19,7 @@ from ..program import slot_arguments
 
 @dataclass(frozen=True)
 class _AdaptivePool:
-    """A `pool2d` operator with `adaptive` set; sizes are [height, width], that of the input None if not fixed."""
+    """A `pool2d` operator with `adaptive` set; sizes are [height, width], that of the input is None if unknown."""
 
     op: Any
     input_size: list[int] | None
@@ -39,7 +39,7 @@ class _AdaptivePool:
 
     def error(self, file: object) -> InputError:
         output = slot_arguments(self.op.outputs)["Out"][0]
-        source = "a size that is not fixed" if self.input_size is None else "x".join(map(str, self.input_size))
+        source = "unknown size" if self.input_size is None else "x".join(map(str, self.input_size))
         size = self.output_size[0]
         remedy = ("export the network with this package, which replaces it" if self.kernel
                   else f"height and width of its input must be multiples of {size}, or use another pooling")
@@ -99,5 +99,6 @@ def _adaptive_pools(program: Any) -> Iterator[_AdaptivePool]:
         if "adaptive" not in attributes or not attributes["adaptive"].b:
             continue
         dims = list(tensor_details(variables[slot_arguments(op.inputs)["X"][0]]).dims)
-        fixed = len(dims) == 4 and min(dims[2:]) > 0 and attributes["data_format"].s == "NCHW"
-        yield _AdaptivePool(op, dims[2:] if fixed else None, list(attributes["ksize"].ints))
+        channels_last = "data_format" in attributes and attributes["data_format"].s == "NHWC"
+        known = len(dims) == 4 and min(dims[2:]) > 0 and not channels_last  # Paddle-Lite knows no NHWC on ARM
+        yield _AdaptivePool(op, dims[2:] if known else None, list(attributes["ksize"].ints))

@@ -1,8 +1,8 @@
-"""A detection set composed from Fashion-MNIST: garments of ten classes on noisy canvases, each with its box.
+"""A detection data set composed from Fashion-MNIST: garments of ten classes on noisy canvases, with their boxes.
 
-It is small, cheap and yet learnt to a high mAP, so that a loss of a few percent can be told from noise. Images and
-boxes follow from the constants below alone: the same on every machine.
-Source of the garments: H. Xiao, K. Rasul and R. Vollgraf, "Fashion-MNIST" (2017), MIT.
+The data set is small and cheap, and PicoDet reaches a high mAP on it, so that a loss of a few percent can be
+distinguished from noise. Images and boxes depend only on the constants below and are the same on every machine.
+Source of the garments: H. Xiao, K. Rasul and R. Vollgraf, "Fashion-MNIST" (2017), MIT license.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import numpy as np
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 CANVAS = 96  # pixels
 IMAGES = {"train": 1600, "val": 400}
-# Training canvases show Fashion-MNIST's training garments, the others its test garments, so that none is seen in both.
+# Training canvases show garments of Fashion-MNIST's training set, validation canvases those of its test set.
 FILES = {"train": "train", "val": "t10k"}
-_MOST = 4  # garments on a canvas
-_SIDES = 20, 56  # pixels of a garment's longer side
-_COVERED = 0.2  # of a garment's box that another's may cover
-_INK = 32  # grey value from which a pixel belongs to the garment
+_MAX_GARMENTS = 4  # per canvas
+_SIDE_RANGE = 20, 56  # pixels of a garment's longer side
+_MAX_OVERLAP = 0.2  # share of a garment's box that another box may cover
+_FOREGROUND = 32  # lowest grey value of a pixel that belongs to the garment
 
 
 def compose(fashion: Path, folder: Path) -> None:
@@ -31,7 +31,7 @@ def compose(fashion: Path, folder: Path) -> None:
 
     Args:
         fashion: folder with Fashion-MNIST's four `*-ubyte.gz` files.
-        folder: gets `images/`, `train.json` and `val.json`; does not exist yet.
+        folder: the new folder to which `images/`, `train.json` and `val.json` are written.
     """
     print(f"composing canvases of {CANVAS} pixels ...", flush=True)
     (folder / "images").mkdir(parents=True)
@@ -43,7 +43,7 @@ def compose(fashion: Path, folder: Path) -> None:
 
 
 def _read(path: Path, header: int) -> np.ndarray:
-    """The bytes of an IDX file behind its header."""
+    """Returns the bytes of an IDX file after its header."""
     return np.frombuffer(gzip.decompress(path.read_bytes()), dtype=np.uint8, offset=header)
 
 
@@ -54,7 +54,7 @@ def _write(random: np.random.RandomState, garments: np.ndarray, labels: np.ndarr
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id in range(1, count + 1):
-        chosen = random.choice(len(garments), random.randint(1, _MOST + 1), replace=False)
+        chosen = random.choice(len(garments), random.randint(1, _MAX_GARMENTS + 1), replace=False)
         canvas, boxes = draw(random, [garments[index] for index in chosen])
         file_name = f"{split}_{image_id:04d}.png"
         cv2.imwrite(str(images_dir / file_name), canvas)
@@ -71,45 +71,45 @@ def draw(random: np.random.RandomState, garments: Sequence[np.ndarray]) -> tuple
     """Draws garments on a canvas of coloured noise.
 
     Args:
-        random: where the sizes, places and colours come from.
+        random: source of sizes, positions and colours.
         garments: grey images [28, 28], uint8, bright on black.
 
     Returns:
-        The canvas [CANVAS, CANVAS, 3], uint8, and the box of each garment in pixels as COCO has it (x, y, width,
-        height), or None for a garment that found no place.
+        The canvas [CANVAS, CANVAS, 3], uint8, and for each garment its COCO box (x, y, width, height in pixels), or
+        None if no position was found for it.
     """
     import cv2
 
     canvas = random.uniform(40, 215, 3) + random.normal(0, 12, (CANVAS, CANVAS, 3))
     boxes: list[list[int] | None] = []
     for garment in garments:
-        cut = _cut(garment)
-        scale = random.randint(_SIDES[0], _SIDES[1] + 1) / max(cut.shape)
-        height, width = (max(4, round(side * scale)) for side in cut.shape)
+        cropped = _crop(garment)
+        scale = random.randint(_SIDE_RANGE[0], _SIDE_RANGE[1] + 1) / max(cropped.shape)
+        height, width = (max(4, round(side * scale)) for side in cropped.shape)
         box = _place(random, width, height, [box for box in boxes if box])
         boxes.append(box)
         if box is None:
             continue
-        grey = cv2.resize(cut, (width, height), interpolation=cv2.INTER_LINEAR)[..., None].astype(float)
-        opacity = np.clip(grey / _INK, 0, 1)
+        grey = cv2.resize(cropped, (width, height), interpolation=cv2.INTER_LINEAR)[..., None].astype(float)
+        opacity = np.clip(grey / _FOREGROUND, 0, 1)
         tinted = grey / 255 * random.uniform(80, 255, 3)
         part = canvas[box[1]:box[1] + height, box[0]:box[0] + width]
         part[:] = opacity * tinted + (1 - opacity) * part
     return canvas.clip(0, 255).astype(np.uint8), boxes
 
 
-def _cut(garment: np.ndarray) -> np.ndarray:
-    """A garment without the black around it."""
-    rows, columns = ((garment >= _INK).any(axis=axis).nonzero()[0] for axis in (1, 0))
+def _crop(garment: np.ndarray) -> np.ndarray:
+    """Crops a garment to its foreground."""
+    rows, columns = ((garment >= _FOREGROUND).any(axis=axis).nonzero()[0] for axis in (1, 0))
     return garment[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
 
 
 def _place(random: np.random.RandomState, width: int, height: int, taken: list[list[int]]) -> list[int] | None:
-    """A box that hides little of those that are taken, and is hidden little by them; None after 20 tries."""
+    """Draws a box that overlaps little with those that are taken; returns None after 20 attempts."""
     for _ in range(20):
         left, top = random.randint(0, CANVAS - width + 1), random.randint(0, CANVAS - height + 1)
         shared = [max(0, min(left + width, x + w) - max(left, x)) * max(0, min(top + height, y + h) - max(top, y))
                   for x, y, w, h in taken]
-        if all(area <= _COVERED * min(width * height, w * h) for area, (_, _, w, h) in zip(shared, taken)):
+        if all(area <= _MAX_OVERLAP * min(width * height, w * h) for area, (_, _, w, h) in zip(shared, taken)):
             return [left, top, width, height]
     return None

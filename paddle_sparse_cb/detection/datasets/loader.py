@@ -1,20 +1,14 @@
-"""A `DataLoader` whose batches follow from seed, epoch and place alone, and that ends with an error where one is bad.
+"""Data loaders whose batches depend only on the seed, the epoch and the position in it.
 
-What a sample is augmented with does not depend on what was made before it or on the number of worker processes, so that
-a training can go on from any batch.
-
-An exception in Paddle 2.6's loader is lost: without worker processes the next batch is waited for for ever, with them
-its message goes missing. So errors travel as batches here, and are raised where they arrive.
+Random augmentation of a sample depends neither on the samples before it nor on the number of worker processes, so a
+training can be resumed at any batch.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
 import random
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,16 +16,56 @@ import paddle
 from paddle.io import DataLoader, Dataset, DistributedBatchSampler
 
 from ...errors import InputError
+from ..config import create
+from ..network import EVAL_FIELDS, TRAIN_FIELDS
+from .batches import CollateBatch, TransformSample, error_message
+from .dataset import build_dataset
+from .workers import block_signals, leave_process_group
 
-Batch = list[np.ndarray]
-_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+
+def build_loader(registry: Any, split: str) -> SeededLoader:
+    """Builds the loader of a loaded configuration.
+
+    Under `paddle.distributed.launch` each rank gets its share of the images.
+
+    Args:
+        registry: ppdet's registry (`detection.config.load`).
+        split: `Train` or `Eval`, as in `TrainDataset` and `TrainReader`.
+
+    Returns:
+        A loader of batches with the tensors `network.TRAIN_FIELDS` or `network.EVAL_FIELDS`.
+
+    Raises:
+        InputError: the data set (`build_dataset`) or the reader cannot be used, or a batch has more images than the
+            training set.
+    """
+    from ppdet.data.transform import PadGT
+
+    training = split == "Train"
+    dataset, reader = build_dataset(registry, split), create(f"{split}Reader")
+    if training and len(dataset) < reader.batch_size:
+        raise InputError(f"TrainReader: batch_size is {reader.batch_size}, more than the {len(dataset)} images in "
+                         f"{dataset.get_anno()}")
+    dataset.set_transform(TransformSample(reader._sample_transforms))
+    dataset.set_kwargs(**reader.kwargs)
+    transforms = reader._batch_transforms
+    transforms.collate_batch = True
+    if training and not any(isinstance(op, PadGT) for op in transforms.transforms_cls):
+        transforms.transforms_cls.append(PadGT())
+    seeded = SeededDataset(dataset, int(registry.get("seed", 0)))
+    # ppdet's EvalReader drops an incomplete last batch by default, which would leave images unmeasured.
+    sampler = SeededBatchSampler(seeded, reader.batch_size, shuffle=reader.shuffle and training,
+                                 drop_last=reader.drop_last and training)
+    collate = CollateBatch(transforms, TRAIN_FIELDS if training else EVAL_FIELDS)
+    return SeededLoader(seeded, batch_sampler=sampler, collate_fn=collate,
+                        num_workers=int(registry.get("worker_num", 0)), return_list=True)
 
 
-class Loader(DataLoader):
-    """Paddle's, of a `SeededDataset` data set in `EpochLoader`, with `Transforms` for samples and a `Collate` for batches."""
+class SeededLoader(DataLoader):
+    """A DataLoader over a `SeededDataset` in the order of a `SeededBatchSampler`, collated by `CollateBatch`."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, worker_init_fn=_leave_process_group, **keywords)
+        super().__init__(*arguments, worker_init_fn=leave_process_group, **keywords)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Sets the epoch of the next pass and its first batch."""
@@ -39,71 +73,43 @@ class Loader(DataLoader):
         self.batch_sampler.start_epoch(self.dataset.seed, epoch, first_batch)
 
     def __iter__(self) -> Iterator[list[paddle.Tensor]]:
-        """Gives the batches of an epoch.
+        """Yields the batches of an epoch.
 
         Raises:
-            InputError: a sample or a batch cannot be made; one line that names it.
+            InputError: a sample or a batch cannot be used; one line that names it.
         """
-        if self.batch_sampler.first >= len(self):  # no worker processes for nothing
+        if self.batch_sampler.first_batch >= len(self):  # starts no worker processes
             return
-        with _signals_blocked():
+        with block_signals():
             batches = super().__iter__()
         for batch in batches:
-            if len(batch) == 1:  # a real one has an image and what belongs to it
-                raise InputError(batch[0].numpy().tobytes().decode())
+            message = error_message(batch)
+            if message:
+                raise InputError(message)
             yield batch
 
 
-@contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Blocks Ctrl-C and SIGTERM, also for worker processes that start within the block."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+class SeededBatchSampler(DistributedBatchSampler):
+    """A DistributedBatchSampler whose order depends on a seed too, and that can start within an epoch."""
 
+    first_batch = 0
 
-def _leave_process_group(worker: int) -> None:
-    """Moves a worker process, which starts with blocked signals, to a process group of its own.
-
-    A terminal or a scheduler sends a signal to the whole group. The main process then saves a checkpoint and ends its
-    workers; if these ended by themselves, Paddle would raise an error in the middle of a batch.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        return
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # drops what has arrived since the start
-    os.setpgrp()
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-
-
-class EpochLoader(DistributedBatchSampler):
-    """Paddle's, whose order follows from a seed too, and that can start later in an epoch."""
-
-    first = 0
-
-    def start_epoch(self, seed: int, epoch: int, first: int) -> None:
-        """Sets the order of the next pass, and the batch that it starts from."""
-        self.set_epoch((seed * 1_000_003 + epoch) % 2**32)  # Paddle goes by the epoch alone
-        self.first = first
+    def start_epoch(self, seed: int, epoch: int, first_batch: int) -> None:
+        """Sets the order of the next pass and its first batch."""
+        self.set_epoch((seed * 1_000_003 + epoch) % 2**32)  # Paddle seeds the order with the epoch alone
+        self.first_batch = first_batch
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Gives the indices of each batch."""
-        return itertools.islice(super().__iter__(), self.first, None)
+        """Yields the indices of each batch."""
+        return itertools.islice(super().__iter__(), self.first_batch, None)
 
 
 class SeededDataset(Dataset):
-    """A data set whose random numbers follow from seed, epoch and index.
+    """A data set whose random numbers depend on seed, epoch and index only.
 
     Args:
-        dataset: ppdet's.
-        seed: of all its random numbers.
+        dataset: ppdet's data set.
+        seed: seed of all random numbers.
     """
 
     def __init__(self, dataset: Any, seed: int) -> None:
@@ -113,59 +119,10 @@ class SeededDataset(Dataset):
         return len(self.source)
 
     def __getitem__(self, index: int) -> Any:
-        """Makes a sample."""
+        """Returns a transformed sample."""
         np.random.seed([self.seed, self.epoch, index])
         random.seed(np.random.bytes(16))
-        self.source.set_epoch(self.epoch)  # mixup and its like end at one
-        self.source._curr_iter = self.epoch * len(self)  # ppdet counts the samples of a process, which GridMask goes by
+        self.source.set_epoch(self.epoch)  # mixup and similar transforms end at an epoch
+        # ppdet counts the samples of a process here, on which the strength of GridMask depends.
+        self.source._curr_iter = self.epoch * len(self)
         return self.source[index]
-
-
-class Transforms:
-    """Transforms of one sample. What cannot be transformed becomes the error that says so.
-
-    Args:
-        transforms: ppdet's, a callable on a sample, or on the list of samples that a mosaic or a mixup is made of.
-    """
-
-    def __init__(self, transforms: Callable[[Any], dict[str, Any]]) -> None:
-        self.transforms = transforms
-
-    def __call__(self, sample: Any) -> dict[str, Any] | InputError:
-        """Transforms a sample."""
-        parts = sample if isinstance(sample, list) else [sample]
-        files = [part.get("im_file", "a record without image") for part in parts]
-        try:
-            return self.transforms(sample)
-        except Exception as error:  # OpenCV and ppdet raise all there is; none of it is passed over
-            return _unusable(", ".join(files), error)
-
-
-class Collate:
-    """Makes batches of samples. What cannot be made becomes a batch of one array: the bytes of the error's message.
-
-    Args:
-        collate: makes the arrays of a batch, at least two.
-    """
-
-    def __init__(self, collate: Callable[[list[dict[str, Any]]], Batch]) -> None:
-        self.collate = collate
-
-    def __call__(self, samples: list[Any]) -> Batch:
-        """Makes a batch."""
-        wrong = [sample for sample in samples if isinstance(sample, InputError)]
-        if wrong:
-            return _as_batch(wrong[0])
-        try:
-            return self.collate(samples)
-        except Exception as error:  # as above
-            ids = ", ".join(str(sample.get("im_id")) for sample in samples)
-            return _as_batch(_unusable(f"a batch of the images {ids}", error))
-
-
-def _unusable(what: str, error: Exception) -> InputError:
-    return InputError(f"{what}: cannot be used: {type(error).__name__}: {' '.join(str(error).split())}")
-
-
-def _as_batch(error: InputError) -> Batch:
-    return [np.frombuffer(str(error).encode(), dtype=np.uint8)]

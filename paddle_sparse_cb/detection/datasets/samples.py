@@ -1,8 +1,8 @@
-"""Real weights and real images that come inside Python packages, for demos and tests where no model hub is reached.
+"""Pretrained weights and annotated images that packages contain, for demos and tests without a model hub.
 
-`sample:picodet_s_416_lcnet` is the COCO-trained PicoDet-s LCNet that `paddlelabel-ml` carries (Apache-2.0).
-`sample:trees_256` is the tree-crown photographs of `deepforest` (MIT), cut into tiles of 256 pixels.
-`sample:garments_96` is composed from Fashion-MNIST (MIT), see `detection.garments`; Debian's package carries it.
+- `sample:picodet_s_416_lcnet`: PicoDet-s LCNet trained on COCO, from the wheel `paddlelabel-ml` (Apache-2.0).
+- `sample:trees_256`: aerial photographs of trees from the wheel `deepforest` (MIT), cut into tiles of 256 pixels.
+- `sample:garments_96`: composed from Fashion-MNIST (MIT, see `garments`), from a Debian package.
 """
 
 from __future__ import annotations
@@ -20,16 +20,14 @@ from ...utils.packages import DebianPackage, Wheel, fetch_debian_package, fetch_
 from . import garments
 
 TILE = 256  # pixels
-# A crown belongs to each tile that shows more than this share of it, so to one at most; the rest is cut off.
-VISIBLE = 0.5
-
+MIN_VISIBLE = 0.5  # share of a tree's box that a tile must show more of to contain the tree; so at most one tile does
 
 WEIGHTS = Wheel("paddlelabel-ml", "1.0.0", "d3590ed527f3130536ec8cf2d1223f8cca18a320c9f98a109f2f93d9afd131bd", 67)
 PHOTOGRAPHS = Wheel("deepforest", "2.1.0", "8c2798d8e9be7f0004b194fe207b76c1d9fff6e711b3db67b9508dcd5d00ae54", 21)
 FASHION = DebianPackage("dataset-fashion-mnist", "0.0~git20200523.55506a9-1",
                         "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0", 31)
 
-# The split is by photograph, so that no tree is seen in both.
+# By photograph, so that no tree is in both splits.
 SPLITS = {
     "train": ("2019_YELL_2_528000_4978000_image_crop2", "SOAP_061"),
     "val": ("2019_YELL_2_541000_4977000_image_crop", "OSBS_029"),
@@ -37,11 +35,15 @@ SPLITS = {
 
 
 def resolve(name: str) -> Path:
-    """The path that a `sample:` name stands for; what is not in the cache yet is fetched and unpacked.
+    """Returns the path of a sample and downloads it on first use.
 
     Args:
-        name: `picodet_s_416_lcnet` (the prefix of an inference model), `trees_256` or `garments_96` (COCO-format
-            folders).
+        name: `picodet_s_416_lcnet` (prefix of an exported model), `trees_256` or `garments_96` (folders with
+            `images/`, `train.json` and `val.json` in COCO's format).
+
+    Raises:
+        InputError: no such sample.
+        PipelineError: the package cannot be downloaded.
     """
     makers = {"picodet_s_416_lcnet": _weights, "trees_256": _trees, f"garments_{garments.CANVAS}": _garments}
     if name not in makers:
@@ -54,7 +56,7 @@ def _weights() -> Path:
 
 
 def _trees() -> Path:
-    return cached_folder(f"trees_{TILE}", _cut_photographs)
+    return cached_folder(f"trees_{TILE}", _tile_photographs)
 
 
 def _garments() -> Path:
@@ -62,18 +64,18 @@ def _garments() -> Path:
     return cached_folder(f"garments_{garments.CANVAS}", lambda folder: garments.compose(fashion, folder))
 
 
-def _cut_photographs(folder: Path) -> None:
+def _tile_photographs(folder: Path) -> None:
     """Writes the tiles and the annotations of both splits."""
     photographs = fetch_wheel(PHOTOGRAPHS) / "deepforest" / "data"
     print(f"cutting the photographs into tiles of {TILE} pixels ...", flush=True)
     (folder / "images").mkdir(parents=True)
     for split, names in SPLITS.items():
-        coco = _cut([photographs / name for name in names], folder / "images")
+        coco = _tile([photographs / name for name in names], folder / "images")
         (folder / f"{split}.json").write_text(json.dumps(coco))
 
 
-def _cut(photographs: list[Path], images_dir: Path) -> dict[str, Any]:
-    """Cuts photographs into tiles, writes those that show a tree, and returns their COCO annotations."""
+def _tile(photographs: list[Path], images_dir: Path) -> dict[str, Any]:
+    """Cuts photographs into tiles, writes those with a tree, and returns their COCO annotations."""
     import cv2
 
     images: list[dict[str, Any]] = []
@@ -83,13 +85,13 @@ def _cut(photographs: list[Path], images_dir: Path) -> dict[str, Any]:
         boxes = _read_boxes(photograph.with_suffix(".xml"))
         for left, top, tile in _tiles(pixels):
             height, width = tile.shape[:2]
-            seen = _clip(boxes, left, top, width, height)
-            if not len(seen):
+            visible = _clip(boxes, left, top, width, height)
+            if not len(visible):
                 continue
             file_name = f"{photograph.name}_{left}_{top}.png"
             cv2.imwrite(str(images_dir / file_name), tile)
             images.append({"id": len(images) + 1, "file_name": file_name, "height": height, "width": width})
-            for x1, y1, x2, y2 in seen:
+            for x1, y1, x2, y2 in visible:
                 box = [round(float(v), 2) for v in (x1, y1, x2 - x1, y2 - y1)]
                 annotations.append({"id": len(annotations) + 1, "image_id": len(images), "category_id": 1,
                                     "bbox": box, "area": box[2] * box[3], "iscrowd": 0})
@@ -97,7 +99,7 @@ def _cut(photographs: list[Path], images_dir: Path) -> dict[str, Any]:
 
 
 def _read_boxes(xml: Path) -> Any:
-    """The boxes of a VOC annotation as an array [n, 4] of x1, y1, x2, y2 in pixels."""
+    """Reads the boxes of a VOC annotation: an array [n, 4] of x1, y1, x2, y2 in pixels."""
     import numpy as np
 
     corners = ("xmin", "ymin", "xmax", "ymax")
@@ -107,7 +109,7 @@ def _read_boxes(xml: Path) -> Any:
 
 
 def _tiles(pixels: Any) -> Iterator[tuple[int, int, Any]]:
-    """The left and top edges and the pixels of each tile; those at the far edges are filled up with black."""
+    """Yields the left and top edge and the pixels of each tile; tiles at the far edges are padded with black."""
     import cv2
 
     height, width = pixels.shape[:2]
@@ -119,11 +121,11 @@ def _tiles(pixels: Any) -> Iterator[tuple[int, int, Any]]:
 
 
 def _clip(boxes: Any, left: int, top: int, width: int, height: int) -> Any:
-    """The boxes of which enough is visible in a tile, in its coordinates, cut at its edges."""
+    """Returns the boxes that are sufficiently visible in a tile, in its coordinates and clipped to it."""
     import numpy as np
 
     shifted = boxes - np.array([left, top, left, top], dtype=np.float32)
     clipped = shifted.clip(0, np.array([width, height, width, height], dtype=np.float32))
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     visible = (clipped[:, 2] - clipped[:, 0]) * (clipped[:, 3] - clipped[:, 1])
-    return clipped[(visible > VISIBLE * area) & (area > 0)]
+    return clipped[(visible > MIN_VISIBLE * area) & (area > 0)]

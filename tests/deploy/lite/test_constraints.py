@@ -45,7 +45,8 @@ def zero_first(weight, ratio):
     ({}, 0.59, "uniform", "expand.weight dense: it may end with as few as 59.08% zeros, and runs sparse from 60% "
                         r"\(and 1 more of 2 planned layers\)"),
     ({}, 0.75, "global", "expand.weight dense: it may end with as few as 0.00% zeros"),
-    ({"prune_params_type": None}, 0.75, "uniform", r"stem.0.weight dense: 3x3 kernel \(and 2 more of 7 planned layers\)"),
+    ({"prune_params_type": None}, 0.75, "uniform", "stem.0.weight dense: 3x3 kernel "
+                                                   r"\(and 2 more of 7 planned layers\)"),
     ({"skip_params_func": lambda network: set()}, 0.75, "uniform", "stem.0.weight dense: 3x3 kernel"),
 ])
 def test_a_planned_layer_that_would_run_dense_is_refused_before_training(network, rules, ratio, scope, message):

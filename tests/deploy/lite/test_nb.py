@@ -38,6 +38,8 @@ def test_the_weights_decoded_from_the_file_are_the_networks(tmp_path, rows, colu
             convolution = program.convolutions[name]
             operator = model.convolutions[convolution.variable]
             assert operator.sparse == (sparse and name == "2.weight")
+            if operator.sparse:  # a kernel for two output channels at a time where their zeros coincide
+                assert bool(operator.attributes["flag_semi"]) == (block == 2)
             stored = model.decode_weight(operator, convolution.shape, convolution.pixels)
             np.testing.assert_array_equal(stored, weight.numpy())
     assert program.convolutions["2.weight"].pixels == 60
@@ -56,13 +58,13 @@ def test_offsets_for_an_input_of_another_size_are_refused(tmp_path):
 def test_a_damaged_file_raises_input_error_or_reads_differently_but_never_crashes(tmp_path):
     prefix = export(pruned(32, 16, 1), tmp_path / "model", SPEC)
     path = optimize(prefix, tmp_path / "model.nb", sparse=True)
-    whole, random, read = bytearray(path.read_bytes()), np.random.RandomState(0), 0
-    for length in range(0, len(whole), len(whole) // 40):
-        path.write_bytes(whole[:length])
+    content, random, read = bytearray(path.read_bytes()), np.random.RandomState(0), 0
+    for length in range(0, len(content), len(content) // 40):
+        path.write_bytes(content[:length])
         with pytest.raises(InputError, match="model.nb"):
             read_nb(path)
     for _ in range(300):
-        damaged = bytearray(whole)
+        damaged = bytearray(content)
         for _ in range(random.randint(1, 6)):
             damaged[random.randint(0, len(damaged))] = random.randint(0, 256)
         path.write_bytes(damaged)
@@ -94,9 +96,9 @@ def test_the_optimizer_writes_the_layout_that_is_read(tmp_path):
 def test_a_convolution_without_a_weight_is_refused_as_damage(tmp_path):
     path = optimize(export(pruned(32, 16, 1), tmp_path / "model", SPEC), tmp_path / "model.nb", sparse=True)
     for name in (b"NonZeroWeights", b"Filter"):
-        whole = path.read_bytes()
-        assert name in whole
-        path.write_bytes(whole.replace(name, name[:-1] + b"_"))
+        content = path.read_bytes()
+        assert name in content
+        path.write_bytes(content.replace(name, name[:-1] + b"_"))
         with pytest.raises(InputError, match=r"model.nb: damaged"):
             read_nb(path)
-        path.write_bytes(whole)
+        path.write_bytes(content)

@@ -9,7 +9,7 @@ from paddle.static import InputSpec
 from paddle_sparse_cb import GMPPruner, InputError, make_plan
 from paddle_sparse_cb.deploy.export import export
 from paddle_sparse_cb.deploy.lite import optimizer as lite
-from paddle_sparse_cb.deploy.lite.nb import ConvolutionCount, count_convolutions
+from paddle_sparse_cb.deploy.lite.nb import ConvolutionCount, count_convolutions, read_nb
 from paddle_sparse_cb.errors import PipelineError
 
 SPEC = [InputSpec([1, 1, 8, 8], "float32", "x")]
@@ -53,6 +53,16 @@ def test_nothing_runs_sparse_with_another_target(targets, exported, optimizer, t
                          f"--optimize_out={tmp_path / 'other'}", f"--valid_targets={targets}", "--sparse_model=true")
     assert done.returncode == 0
     assert count_convolutions(tmp_path / "other.nb").sparse == 0
+
+
+def test_quant_model_leaves_sparse_weights_in_fp32(exported, optimizer, tmp_path):
+    done = optimizer.run(f"--model_file={exported}.pdmodel", f"--param_file={exported}.pdiparams",
+                         f"--optimize_out={tmp_path / 'quantized'}", "--valid_targets=arm", "--sparse_model=true",
+                         "--quant_model=true", "--quant_type=QUANT_INT8")
+    assert done.returncode == 0
+    model = read_nb(tmp_path / "quantized.nb")
+    dtypes = {str(model.parameters[op.inputs["NonZeroWeights"]].dtype) for op in model.operators if op.sparse}
+    assert dtypes == {"float32"}
 
 
 def test_a_damaged_program_is_refused_by_name(optimizer, tmp_path):

@@ -101,11 +101,17 @@ def test_the_export_refuses_it_where_no_ordinary_pooling_is_equivalent(input_siz
     assert not list(tmp_path.iterdir())
 
 
+def test_the_export_refuses_it_in_another_layout(tmp_path):
+    network = nn.AdaptiveAvgPool2D(3, data_format="NHWC")
+    with pytest.raises(InputError, match=r"AdaptiveAvgPool2D\(3\) on an input of unknown size"):
+        export(network, tmp_path / "model", [InputSpec([1, 9, 9, 3], "float32", "x")])
+
+
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize(("input_size", "remedy"), [
     ((9, 9), "9x9, .*: export the network with this package"),
     ((8, 8), "8x8, .*: height and width of its input must be multiples of 3"),
-    ((None, None), "a size that is not fixed, .*: height and width of its input must be multiples of 3"),
+    ((None, None), "unknown size, .*: height and width of its input must be multiples of 3"),
 ])
 def test_a_model_exported_elsewhere_is_refused_before_the_optimizer_runs(sparse, input_size, remedy, tmp_path):
     prefix = save_unpatched(pooling(3), tmp_path / "model", spec(*input_size))

@@ -26,7 +26,7 @@ def test_every_canvas_has_garments_and_boxes_lie_on_it(composed, split):
     assert cv2.imread(str(composed / "images" / sample["file_name"])).shape == (garments.CANVAS, garments.CANVAS, 3)
 
 
-def test_a_box_encloses_its_garment_and_nothing_more():
+def test_a_box_is_the_tight_bounding_box_of_its_garment():
     garment = np.zeros((28, 28), np.uint8)
     garment[5:21, 8:16] = 255  # a bright bar, twice as high as wide
     without, _ = garments.draw(np.random.RandomState(3), [])
@@ -38,7 +38,7 @@ def test_a_box_encloses_its_garment_and_nothing_more():
     assert height == 2 * width
 
 
-def test_garments_hide_little_of_each_other():
+def test_garments_overlap_little():
     random = np.random.RandomState(0)
     for _ in range(50):
         _, boxes = garments.draw(random, [np.full((28, 28), 200, np.uint8)] * 4)
@@ -51,7 +51,7 @@ def test_garments_hide_little_of_each_other():
                 assert max(0, wide) * max(0, high) <= 0.2 * smaller
 
 
-def test_the_same_garments_make_the_same_set(tmp_path, monkeypatch):
+def test_composing_twice_gives_identical_files(tmp_path, monkeypatch):
     monkeypatch.setattr(garments, "IMAGES", {"train": 5, "val": 3})
     random = np.random.RandomState(1)
     for file in garments.FILES.values():

@@ -21,7 +21,7 @@ def test_the_splits_share_no_photograph():
     assert not photographs(train) & photographs(val)
 
 
-def test_nearly_all_trees_are_there_and_none_twice():
+def test_nearly_all_trees_are_included_and_none_twice():
     boxes = sum(len(load(split)["annotations"]) for split in ("train", "val"))
     assert 930 <= boxes <= 951  # the photographs have 951; some lie across the corner of four tiles
 

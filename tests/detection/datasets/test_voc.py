@@ -8,7 +8,8 @@ from helpers import RECIPES
 
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.detection import config
-from paddle_sparse_cb.detection.datasets.build import build_loader, ground_truth
+from paddle_sparse_cb.detection.datasets.dataset import build_dataset, ground_truth
+from paddle_sparse_cb.detection.datasets.loader import build_loader
 from paddle_sparse_cb.detection.metric import CocoMAP
 
 # file name -> (class, difficult, x1, y1, x2, y2)
@@ -18,7 +19,7 @@ BOXES = {"one": [("cat", 0, 10, 10, 50, 50), ("dog", 0, 60, 60, 90, 90)],
 
 @pytest.fixture
 def voc(tmp_path):
-    """Two images of 100 pixels in VOC's format, whose files all have the same id."""
+    """Writes two images of 100 pixels with annotations in VOC's format that have the same id."""
     for name, boxes in BOXES.items():
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((100, 100, 3), 90, np.uint8))
         tree = ElementTree.Element("annotation")
@@ -52,12 +53,12 @@ def registry(voc):
 
 
 def as_found(boxes):
-    """An image's boxes as a perfect network would give them: class, score, corners."""
+    """Returns the boxes of an image as a perfect network would: class, score, corners."""
     rows = [[["dog", "cat"].index(label), 0.9, *corners] for label, difficult, *corners in boxes if not difficult]
     return np.array([[*rows, *[[-1] * 6] * (2 - len(rows))]], "float32")
 
 
-def test_a_batch_of_either_kind_is_made(registry):
+def test_training_and_evaluation_batches_are_loaded(registry):
     images, _, _, boxes, classes, mask = next(iter(build_loader(registry, "Train")))
     assert images.shape[:2] == [2, 3]
     assert boxes.shape[1] == classes.shape[1] == mask.shape[1] >= 1
@@ -66,22 +67,22 @@ def test_a_batch_of_either_kind_is_made(registry):
     assert ids.numpy().ravel().tolist() == [0, 1]
 
 
-def test_perfect_boxes_are_100_percent_and_a_difficult_object_may_be_missed(registry):
-    metric = CocoMAP(ground_truth(build_loader(registry, "Eval").dataset.source), [0, 1])
+def test_perfect_boxes_score_100_percent_even_without_the_difficult_objects(registry):
+    metric = CocoMAP(ground_truth(build_dataset(registry, "Eval")), [0, 1])
     for number, boxes in enumerate(BOXES.values()):
         metric.update(as_found(boxes), np.array([[number]]))
     assert metric.accumulate() == [pytest.approx(1.0), pytest.approx(1.0)]
 
 
-def test_an_object_that_is_not_difficult_may_not_be_missed(registry):
-    metric = CocoMAP(ground_truth(build_loader(registry, "Eval").dataset.source), [0, 1])
+def test_a_missed_object_that_is_not_difficult_lowers_the_score(registry):
+    metric = CocoMAP(ground_truth(build_dataset(registry, "Eval")), [0, 1])
     metric.update(as_found(BOXES["one"]), np.array([[0]]))
     metric.update(np.full((1, 3, 6), -1, "float32"), np.array([[1]]))
     assert metric.accumulate()[1] == pytest.approx(0.75, abs=0.01)  # of two dogs one, and the cat
 
 
-def test_the_ground_truth_is_that_of_the_same_boxes_in_cocos_format(registry, tmp_path):
-    truth = ground_truth(build_loader(registry, "Eval").dataset.source)
+def test_the_ground_truth_equals_that_of_the_same_boxes_in_cocos_format(registry, tmp_path):
+    truth = ground_truth(build_dataset(registry, "Eval"))
     (tmp_path / "coco.json").write_text(json.dumps(truth))
     figures = []
     for source in (truth, str(tmp_path / "coco.json")):
@@ -93,7 +94,7 @@ def test_the_ground_truth_is_that_of_the_same_boxes_in_cocos_format(registry, tm
     assert 0 < figures[0][0] < figures[0][1]
 
 
-@pytest.mark.parametrize(("file", "text", "said"), [
+@pytest.mark.parametrize(("file", "text", "message"), [
     ("one.xml", "<annotation>", "/one.xml .line 1 of .*test.txt. with the classes of .*label_list.txt: ParseError"),
     ("two.xml", "<annotation/>", "/two.xml .line 2 of .*test.txt.*: AttributeError"),
     ("two.xml", "<annotation><size><width>9</width><height>1e9999999</height>", "/two.xml .line 2 of"),
@@ -102,17 +103,17 @@ def test_the_ground_truth_is_that_of_the_same_boxes_in_cocos_format(registry, tm
     ("label_list.txt", "dog\n", "/one.xml .* with the classes of .*label_list.txt: KeyError 'cat'"),
     ("label_list.txt", "dog\ncat\ncow\n", "num_classes is 2, but .*label_list.txt has 3 categories"),
 ])
-def test_damaged_annotations_are_one_line_that_names_them(registry, voc, file, text, said):
+def test_invalid_annotations_are_an_error_of_one_line_that_names_them(registry, voc, file, text, message):
     (voc / file).write_text(text)
-    with pytest.raises(InputError, match=said) as error:
+    with pytest.raises(InputError, match=message) as error:
         build_loader(registry, "Eval")
     assert "\n" not in str(error.value)
 
 
-def test_a_data_set_without_its_boxes_cannot_be_measured(registry):
+def test_a_data_set_without_boxes_cannot_be_evaluated(registry):
     registry["EvalDataset"]["data_fields"] = ["image"]
-    with pytest.raises(InputError, match="data_fields: an evaluation needs 'gt_class'"):
-        ground_truth(build_loader(registry, "Eval").dataset.source)
+    with pytest.raises(InputError, match="data_fields: evaluation needs 'gt_class'"):
+        ground_truth(build_dataset(registry, "Eval"))
 
 
 def test_an_annotation_with_an_entity_bomb_is_refused_in_one_line_that_names_it(registry, voc):
@@ -121,7 +122,7 @@ def test_an_annotation_with_an_entity_bomb_is_refused_in_one_line_that_names_it(
     annotation = voc / "two.xml"
     annotation.write_text(bomb + annotation.read_text().replace("<id>7</id>", "<id>7</id><folder>&e9;</folder>"))
     with pytest.raises(InputError, match=r"/two.xml .line 2 of .*test.txt.*: EntitiesForbidden") as error:
-        build_loader(registry, "Eval")
+        build_dataset(registry, "Eval")
     assert "\n" not in str(error.value)
 
 
@@ -130,4 +131,4 @@ def test_an_annotation_cannot_read_another_file(registry, voc):
     annotation.write_text(f'<!DOCTYPE annotation [<!ENTITY file SYSTEM "file://{voc}/label_list.txt">]>'
                           + annotation.read_text().replace("<id>7</id>", "<id>7</id><folder>&file;</folder>"))
     with pytest.raises(InputError, match=r"/two.xml .line 2 of .*test.txt.*: EntitiesForbidden"):
-        build_loader(registry, "Eval")
+        build_dataset(registry, "Eval")

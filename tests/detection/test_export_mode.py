@@ -18,7 +18,7 @@ MODES = {"nms": {}, "no nms": {"nms": False}, "raw heads": {"post_process": Fals
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
-def test_whatever_follows_the_heads_the_same_layers_run_sparse(mode, registry, tmp_path):
+def test_the_same_layers_run_sparse_whatever_follows_the_heads(mode, registry, tmp_path):
     network = build_network(registry)
     plan = make_plan(network, SPEC, skip=network.prediction_layers())
     GMPPruner(network, ratio=0.75, local_sparsity=True, plan=plan,
@@ -36,7 +36,7 @@ def test_whatever_follows_the_heads_the_same_layers_run_sparse(mode, registry, t
 
 
 def _check_outputs(mode, network, prefix):
-    """Inputs and outputs are those of docs/deploy.md, the boxes those of the network."""
+    """Checks that inputs and outputs are those of docs/deploy.md and that the boxes are those of the network."""
     inputs = read_program(prefix).inputs
     assert inputs == {"image": (1, 3, SIZE, SIZE), **({"scale_factor": (1, 2)} if mode == "nms" else {})}
     image = np.random.rand(1, 3, SIZE, SIZE).astype("float32")

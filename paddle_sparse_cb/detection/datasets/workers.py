@@ -1,0 +1,39 @@
+"""Worker processes of a loader that survive a signal to their process group.
+
+A terminal or a scheduler sends a signal to the whole group. The main process then saves a checkpoint and ends its
+workers; if these ended by themselves, Paddle would raise an error in the middle of a batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+
+_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+
+
+@contextlib.contextmanager
+def block_signals() -> Iterator[None]:
+    """Blocks Ctrl-C and SIGTERM, also for worker processes that start within the block."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_process_group(worker: int) -> None:
+    """Moves a worker process, which starts with blocked signals, to a process group of its own."""
+    if not hasattr(signal, "pthread_sigmask"):
+        return
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # drops what has arrived since the start
+    os.setpgrp()
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
