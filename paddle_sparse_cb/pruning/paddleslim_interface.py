@@ -68,7 +68,7 @@ def resolve_params_type(prune_params_type: str | None, skip_params_type: str | N
     if skip_params_type is None:
         return prune_params_type
     if skip_params_type != "exclude_conv1x1":
-        raise InputError(f"skip_params_type is None or 'exclude_conv1x1', got {skip_params_type!r}")
+        raise InputError(f"skip_params_type must be None or 'exclude_conv1x1', got {skip_params_type!r}")
     if prune_params_type is not None:
         raise InputError("skip_params_type is the former name of prune_params_type; give one of them")
     return "conv1x1_only"
