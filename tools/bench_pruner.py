@@ -76,7 +76,7 @@ def bench_network(name, make):
 
     def slim_update():
         slim.update_threshold()
-        slim.update_masks()
+        slim._update_masks()
 
     layers = slim_network.sublayers()
 
