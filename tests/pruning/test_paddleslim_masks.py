@@ -81,7 +81,7 @@ def test_a_mask_that_fits_several_arrays_belongs_to_the_one_that_its_name_refers
     assert masked == ("bn.bias",)
     assert arrays["bn.bias"].tolist() == [0, 4]
     assert arrays["bn.weight"].tolist() == [1, 2]
-    with pytest.raises(InputError, match="scale_mask: this mask prunes, but it may belong to any of bn.weight, .* bn._mea"):
+    with pytest.raises(InputError, match="scale_mask: this mask prunes, but it may belong to any of bn.weight, bn.bias"):
         apply_paddleslim_masks({**saved, "bn.scale_mask": np.array([False, True])})
 
 
