@@ -1,23 +1,47 @@
-# `make demo` and `make test` do all the set-up. PYTHON=python3.11 make demo picks another interpreter.
+# `make demo` and `make test` set up everything they need. PYTHON=python3.11 make demo chooses the interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PADDLE3 := .venv-paddle3
 DEMO := recipes/picodet_s_416_trees_sparse75.yml
 
-.PHONY: demo test test-fast test-paddle3 bench published-table accuracy soak lint clean
+# Further environments for tests: Paddle 3 on Python 3.10 if there is one, and the core on Python 3.9.
+PADDLE3 := .venv-paddle3
+PADDLE3_PYTHON ?= $(or $(shell .ci/find-python 3.10),$(PYTHON))
+CORE := .venv-core
+CORE_PYTHON ?= $(shell .ci/find-python 3.9)
+
+.PHONY: demo test test-fast test-paddle3 test-core bench published-table accuracy soak lint clean
 
 demo: $(VENV)/ready
 	$(BIN)/paddle-sparse train $(DEMO)
 
-test: $(VENV)/ready
-	$(BIN)/python -m pytest
+# $(call pytest,ENVIRONMENT,NAME,EXPRESSION,ARGUMENTS): tests in parallel, then those that measure time or memory alone.
+# Results as JUnit XML in output/tests. `make test PYTEST_ARGS="--pdb -n0"` passes further arguments.
+define pytest
+	$(1)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadgroup -m "not serial$(3)" \
+	  --junit-xml=output/tests/$(2).xml $(4) $(PYTEST_ARGS)
+	$(1)/bin/python -m pytest -m "serial$(3)" --junit-xml=output/tests/$(2)-serial.xml $(4) $(PYTEST_ARGS) || \
+	  [ $$? -eq 5 ]  # no such test was selected
+endef
+WITHOUT_DETECTION := --ignore paddle_sparse_cb/detection
+
+test: $(VENV)/ready $(VENV)/samples
+	$(call pytest,$(VENV),python,,)
 
 test-fast: $(VENV)/ready
-	$(BIN)/python -m pytest -m "not slow"
+	$(call pytest,$(VENV),fast, and not slow,)
 
 test-paddle3: $(PADDLE3)/ready
-	$(PADDLE3)/bin/python -m pytest --ignore paddle_sparse_cb/detection
+	$(call pytest,$(PADDLE3),paddle3,,$(WITHOUT_DETECTION))
+
+test-core:
+ifeq ($(CORE_PYTHON),)
+	@echo "test-core: no working Python 3.9 found; skipped"
+else
+	$(MAKE) --no-print-directory $(CORE)/ready
+	CORE_TESTS_ONLY=1 $(CORE)/bin/python -m pytest -n auto --maxprocesses 4 -m "not slow and not serial" \
+	  --junit-xml=output/tests/core.xml $(WITHOUT_DETECTION) $(PYTEST_ARGS)
+endif
 
 bench: $(VENV)/ready
 	$(BIN)/python tools/bench_pruner.py
@@ -26,7 +50,7 @@ bench: $(VENV)/ready
 published-table: $(VENV)/ready
 	$(BIN)/python tools/published_table.py
 
-# Resumable: runs whose result is in output/accuracy are not run again. ARGS="--epochs 12 --seeds 5" makes it larger.
+# Resumable: runs whose result is in output/accuracy are not repeated. ARGS="--epochs 12 --seeds 5" makes it larger.
 accuracy: $(VENV)/ready
 	$(BIN)/python tools/accuracy.py $(ARGS)
 
@@ -38,19 +62,32 @@ soak: $(VENV)/ready
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
 
 $(VENV)/ready: EXTRAS := cpu,detection,deploy,dev
+$(VENV)/ready: INTERPRETER = $(PYTHON)
 $(VENV)/ready: constraints.txt
+$(CORE)/ready: EXTRAS := cpu,dev
+$(CORE)/ready: INTERPRETER = $(CORE_PYTHON)
+$(CORE)/ready: constraints.txt
 $(PADDLE3)/ready: EXTRAS := cpu,dev
+$(PADDLE3)/ready: INTERPRETER = $(PADDLE3_PYTHON)
 $(PADDLE3)/ready: constraints-paddle3.txt
 
-$(VENV)/ready $(PADDLE3)/ready: setup.cfg pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 11))' || \
-	  { echo "$(PYTHON) is `$(PYTHON) --version 2>&1`; Python 3.9 to 3.11 is needed: PYTHON=python3.11 make ..." >&2; exit 1; }
-	@echo "setting up $(@D): some minutes the first time"
-	@$(PYTHON) -m venv $(@D) || { echo "no venv module: apt-get install python3-venv" >&2; exit 1; }
+$(VENV)/ready $(CORE)/ready $(PADDLE3)/ready: setup.cfg pyproject.toml
+	@$(INTERPRETER) -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 11))' || \
+	  { echo "$(INTERPRETER) is `$(INTERPRETER) --version 2>&1`; Python 3.9 to 3.11 is needed: PYTHON=python3.11 make ..." >&2; exit 1; }
+	@echo "setting up $(@D) with `$(INTERPRETER) --version`: some minutes the first time"
+	@$(INTERPRETER) -m venv $(@D) || { echo "no venv module: apt-get install python3-venv" >&2; exit 1; }
 	@$(@D)/bin/pip install --quiet --disable-pip-version-check -c $(filter constraints%,$^) -e '.[$(EXTRAS)]'
 	@touch $@
 
+# Fetched before the tests, so that their processes do not all fetch the same packages.
+$(VENV)/samples: $(VENV)/ready
+	@$(BIN)/python -c 'import sys; from paddle_sparse_cb.detection.datasets import samples; \
+	  [samples.resolve(name) for name in sys.argv[1:]]' picodet_s_416_lcnet trees_256 garments_96 && touch $@ || \
+	  echo "the sample data cannot be fetched: tests that need them will fail" >&2
+
 clean:
-	rm -rf $(VENV) $(PADDLE3) output
+	rm -rf $(VENV) $(PADDLE3) $(CORE) output

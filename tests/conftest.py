@@ -1,18 +1,26 @@
-"""Small real networks and real data for the tests."""
+"""Fixtures that all tests share: small real networks and real data."""
 
+import os
 import zlib  # noqa: F401  before paddle, as the package does
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread per worker; before paddle reads it, and for child processes too
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import paddle
 import pytest
-from helpers import PADDLE3, Pointwise
+from helpers import CORE_ONLY, Pointwise
 from sklearn.datasets import load_digits
 
-# Recipes are for Paddle 2.6: later versions are tested without PaddleDetection. By the version and not by what can be
-# imported, so that on 2.6 nothing is left out unnoticed.
-OF_RECIPES = ["detection", "e2e", "test_cli.py", "test_paddledetection.py", "test_picodet_document.py",
-              "test_resumption.py", "test_run.py", "test_fuzz.py", "test_use_ema.py", "test_smoke.py"]
-collect_ignore = OF_RECIPES if PADDLE3 else []
+# Tests that need PaddleDetection.
+collect_ignore = ["detection", "e2e", "recipe", "test_cli.py", "test_fuzz.py", "test_paddledetection.py",
+                  "test_picodet_document.py"] if CORE_ONLY else []
+
+
+def pytest_collection_modifyitems(items):
+    """Runs slow tests first under pytest-xdist: a long test that starts last would leave the other workers idle."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)
@@ -36,5 +44,5 @@ def digits():
 
 @pytest.fixture(scope="session")
 def first_digits(digits):
-    """160 of them: ten steps of 16."""
+    """The first 160 digits: ten optimizer steps of 16."""
     return paddle.io.Subset(digits, range(160))

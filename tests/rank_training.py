@@ -105,5 +105,5 @@ if __name__ == "__main__":
     if mode == "loop":
         results = loop()
     else:
-        results = fit(mode == "diverge", [EMACallback(), Checkpoints(folder / "checkpoints")] if mode == "fit" else [])
+        results = fit(mode == "perturb", [EMACallback(), Checkpoints(folder / "checkpoints")] if mode == "fit" else [])
     (folder / f"{rank}.json").write_text(json.dumps({**results, "gather_count": gather_count}))

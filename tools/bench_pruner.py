@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""What pruning costs, ours beside PaddleSlim's and beside other ways to select: `make bench`.
+"""Measures the cost of pruning in comparison with PaddleSlim and other selection methods: `make bench`.
 
-Each pair is measured interleaved in this one run; the figures are medians. Timings are in milliseconds.
+Compared calls alternate in one process. Prints medians: mask updates, steps and memory of the pruner beside
+PaddleSlim's, the selection of the largest weights beside numpy and torch, and its growth with the number of weights.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ REPEATS = 15
 
 
 def interleaved(*calls, repeats=REPEATS):
-    """Medians in milliseconds of several calls, one after the other in each round."""
+    """Returns the median milliseconds of several calls, which alternate in each round."""
     taken: list[list[float]] = [[] for _ in calls]
     for round_ in range(repeats + 1):
         for call, times in zip(calls, taken):
@@ -53,18 +54,19 @@ def mobilenet_v1():
 
 
 def pruners(make):
-    """The two pruners, each on a network of its own, with a Momentum that has taken a step."""
-    made = []
+    """Returns PaddleSlim's pruner and ours, each with its own network."""
+    pairs = []
     for pruner in (GMPUnstructuredPruner, GMPPruner):
         paddle.seed(0)
         network = make()
-        with contextlib.redirect_stdout(io.StringIO()):  # PaddleSlim prints a line for each parameter
-            made.append((network, pruner(network, ratio=0.75, prune_params_type="conv1x1_only", local_sparsity=True,
-                                         configs=dict(CONFIGS))))
-    return made
+        with contextlib.redirect_stdout(io.StringIO()):  # PaddleSlim prints a line per parameter
+            pairs.append((network, pruner(network, ratio=0.75, prune_params_type="conv1x1_only", local_sparsity=True,
+                                          configs=dict(CONFIGS))))
+    return pairs
 
 
 def bench_network(name, make):
+    """Returns the rows that compare PaddleSlim's pruner and ours on a network."""
     keys = len(make().state_dict())
     (slim_network, slim), (network, ours) = pruners(make)
     optimizer = paddle.optimizer.Momentum(1e-4, parameters=network.parameters())
@@ -84,25 +86,25 @@ def bench_network(name, make):
 
     rows = []
 
-    def row(what, theirs, mine, asked, unit="ms"):
-        rows.append((name, what, f"{theirs:,.1f} {unit}", f"{mine:,.2f} {unit}", f"{theirs / mine:.1f}x", asked))
+    def add_row(what, theirs, mine, required, unit="ms"):
+        rows.append((name, what, f"{theirs:,.1f} {unit}", f"{mine:,.2f} {unit}", f"{theirs / mine:.1f}x", required))
 
     slim_update()
-    slim_hooks()  # at 75% like ours, whose sparsity counts
+    slim_hooks()  # so that both networks are at 75% when their sparsity is measured
     theirs, mine = interleaved(slim_update, ours._update_masks, repeats=5)
-    row("one mask update", theirs, mine, "40x")
+    add_row("one mask update", theirs, mine, "40x")
     optimizer.step()
-    _, alone = pruners(make)[1]  # on a network of its own, without an optimizer: the weights alone, as PaddleSlim's
-    alone.ratio = 0.75
-    alone._update_masks()
-    theirs, mine, moments = interleaved(slim_hooks, alone.update_params, ours.update_params)
-    row("a step between updates, weights", theirs, mine, "5x")
-    row("the same, and Momentum's velocity", theirs, moments, "-")
+    _, weights_only = pruners(make)[1]  # without an optimizer: zeroes the weights only, as PaddleSlim does
+    weights_only.ratio = 0.75
+    weights_only._update_masks()
+    theirs, mine, moments = interleaved(slim_hooks, weights_only.update_params, ours.update_params)
+    add_row("a step between updates, weights", theirs, mine, "5x")
+    add_row("the same, and Momentum's velocity", theirs, moments, "-")
     theirs, mine = interleaved(lambda: total_sparse(slim_network), ours.sparsity)
-    row("sparsity as logged", theirs, mine, "10x")
-    # PaddleSlim's masks are float32 as made, and bool from the first update on.
+    add_row("sparsity as logged", theirs, mine, "10x")
+    # PaddleSlim's masks are created as float32, and become bool at the first update.
     theirs = sum(mask.size * 4 for mask in slim.masks.values()) / 1e6
-    row("masks in memory", theirs, sum(mask.size for mask in ours.masks.values()) / 1e6, "4x", "MB")
+    add_row("masks in memory", theirs, sum(mask.size for mask in ours.masks.values()) / 1e6, "4x", "MB")
     rows.append((name, "keys added to state_dict", str(len(slim_network.state_dict()) - keys),
                  str(len(network.state_dict()) - keys), "-", "0"))
     report = measure_sparsity(network, ours.plan)
@@ -111,7 +113,7 @@ def bench_network(name, make):
 
 
 def total_sparse(network):
-    """PaddleSlim's `total_sparse`, whose `np.product` is gone from newer numpy."""
+    """Computes the sparsity as PaddleSlim's `total_sparse` does, which calls `np.product`, removed from newer numpy."""
     total = values = 0
     for layer in network.sublayers():
         for parameter in layer.parameters(include_sublayers=False):
@@ -121,11 +123,11 @@ def total_sparse(network):
 
 
 def bench_selection(make):
-    """One mask for each planned layer, and one ranking over all, on the tensors of a network."""
+    """Times the selection per layer and with one ranking over all planned layers of a network."""
     network = make()
     pruner = GMPPruner(network, ratio=0.75, prune_params_type="conv1x1_only", local_sparsity=True,
                        configs=dict(CONFIGS))
-    weights = pruner._weights
+    weights = pruner.weights
     arrays = [weight.numpy().reshape(-1) for weight in weights]
 
     def numpy_local():
@@ -149,9 +151,9 @@ def bench_selection(make):
         import torch
         from torch.nn.utils import prune
     except ModuleNotFoundError:
-        print("torch is not installed here: its rows are left out (pip install torch)")
+        print("torch is not installed: its rows are omitted (pip install torch)")
     else:
-        torch.set_num_threads(1)  # as Paddle's and numpy's here
+        torch.set_num_threads(1)  # as Paddle and numpy do here
         tensors = [torch.from_numpy(array.copy()) for array in arrays]
 
         def topk():
@@ -177,7 +179,7 @@ def bench_selection(make):
 
 
 def bandwidth():
-    """Bytes a second that a copy moves, read and written, over 400 MB."""
+    """Measures the memory bandwidth in bytes per second, reads and writes of a copy of 200 MB."""
     source = np.ones(50_000_000, dtype=np.float32)
     target = np.empty_like(source)
     taken, = interleaved(lambda: np.copyto(target, source), repeats=5)
@@ -185,19 +187,19 @@ def bandwidth():
 
 
 def mixed_layers(weights):
-    """Layers of mixed sizes, from 16 thousand to 2 million weights, with so many weights together."""
+    """Returns layers of 16 thousand to 2 million weights each, with the given number of weights in total."""
     sizes = [1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 21]
     layers: list[np.ndarray] = []
-    left = weights
-    while left > 0:
-        size = min(sizes[len(layers) % len(sizes)], left)
+    remaining = weights
+    while remaining > 0:
+        size = min(sizes[len(layers) % len(sizes)], remaining)
         layers.append(paddle.randn([max(1, size // 256), 256]))
-        left -= layers[-1].size
+        remaining -= layers[-1].size
     return layers
 
 
 def peak(weights):
-    """Bytes that numpy holds at most while one ranking over weights is made."""
+    """Returns the peak memory in bytes of a selection with one ranking over all weights."""
     tracemalloc.start()
     keep_masks(weights, 0.75)
     held = tracemalloc.get_traced_memory()[1]
@@ -206,16 +208,18 @@ def peak(weights):
 
 
 def bench_growth(millions):
-    moved = bandwidth()
+    """Returns the rows of the selection for each number of weights, given in millions."""
+    bytes_per_second = bandwidth()
     rows = []
     for count in millions:
         weights = mixed_layers(count * 1_000_000)
         total = sum(weight.size for weight in weights)
         local, together = interleaved(lambda w=weights: [keep_masks([each], 0.75) for each in w],
                                       lambda w=weights: keep_masks(w, 0.75), repeats=3)
-        # What has to move: each weight is read once, each mask written once.
-        least = 5 * total / moved * 1e3
-        beyond = peak(weights) - peak([max(weights, key=lambda weight: weight.size)])  # less one layer's scratch
+        # The lower bound is the memory traffic: each weight is read once, each mask written once.
+        least = 5 * total / bytes_per_second * 1e3
+        # The memory beyond the scratch memory of one layer.
+        beyond = peak(weights) - peak([max(weights, key=lambda weight: weight.size)])
         rows.append((f"{count} M", len(weights), f"{local:,.0f} ms", f"{local * 1e6 / total:.1f} ns",
                      f"{together:,.0f} ms", f"{together * 1e6 / total:.1f} ns", f"{least:,.0f} ms",
                      f"{local / least:.1f}x", f"{beyond / total:.2f} B"))
@@ -224,13 +228,14 @@ def bench_growth(millions):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--millions", type=int, nargs="+", default=[1, 10, 100], help="weights of the growth table")
+    parser.add_argument("--millions", type=int, nargs="+", default=[1, 10, 100],
+                        help="millions of weights in the growth table")
     options = parser.parse_args()
     print(f"Paddle {paddle.__version__}, numpy {np.__version__}, CPU, one thread\n")
     rows = bench_network("PicoDet-m", picodet_m) + bench_network("MobileNetV1", mobilenet_v1)
     print(render_table(("network", "what", "PaddleSlim", "ours", "ratio", "asked"), rows, "llrrrr"), "\n")
     print("The masks of PicoDet-m's 1x1 convolutions at 75%")
-    print(render_table(("way", "time", "of ours"), bench_selection(picodet_m), "lrr"), "\n")
+    print(render_table(("method", "time", "of ours"), bench_selection(picodet_m), "lrr"), "\n")
     print("Growth")
     print(render_table(("weights", "layers", "each layer", "a weight", "one ranking", "a weight", "least possible",
                         "each layer / least", "memory beyond, a weight"), bench_growth(options.millions), "lrrrrrrrr"))

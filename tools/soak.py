@@ -170,12 +170,19 @@ def undisturbed(folder, processes):
     return first, time.monotonic() - start_time
 
 
+def make_reference(folder, processes):
+    """Trains without interruption in a new folder; returns the folder, and what `undisturbed` returns."""
+    folder.mkdir()
+    write_recipe(folder, processes)
+    return folder, undisturbed(folder, processes)
+
+
 def printed(folder):
     """Returns everything that the processes have printed."""
     return "".join(file.read_text() for file in [folder / "output.txt", *sorted(folder.glob("logs/workerlog.*"))])
 
 
-def soak(folder, processes, kills, seed, tally=None):
+def soak(folder, processes, kills, seed, tally=None, reference=None):
     """Trains and kills until the requested number of kills, and compares each result with the undisturbed training.
 
     Args:
@@ -184,16 +191,14 @@ def soak(folder, processes, kills, seed, tally=None):
         kills: minimum number of kills.
         seed: seed of the random moments.
         tally: continued if given.
+        reference: folder and seconds of an undisturbed training of this recipe; made here if not given.
 
     Returns:
         The counts and differences.
     """
     tally = tally or Tally()
     draw = random.Random(seed)
-    reference = folder / "reference"
-    reference.mkdir()
-    write_recipe(reference, processes)
-    seconds = undisturbed(reference, processes)
+    reference, seconds = reference or make_reference(folder / "reference", processes)
     while tally.kills < kills or tally.kills == 0:
         run = folder / f"run{tally.finished}"
         run.mkdir()

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..hooks import Hook, HookContext, call_hooks
 from ..pruning.config import PruningConfig
 from ..pruning.planner import PrunePlan
-from ..pruning.statistics import SparsityReport, measure_sparsity
+from ..pruning.statistics import SparsityReport
 from ..utils.distributed import is_rank_zero
 from ..utils.finite import check_finite_loss
 from ..utils.validation import check_count, check_keys
@@ -25,7 +25,7 @@ from .session import FitCallback
 
 if TYPE_CHECKING:
     from ..pruning.pruner import GMPPruner
-    from .tensorboard import SparsityWriter
+    from .curves import TrainingCurves
 
 
 class SparsityCallback(FitCallback):
@@ -117,10 +117,8 @@ class SparsityCallback(FitCallback):
         self.resume, self.allow_config_change = resume, allow_config_change
         self.pruner: GMPPruner | None = None
         self.report: SparsityReport | None = None
-        self._writer: SparsityWriter | None = None
-        self._eval_names: list[str] = []
+        self._curves: TrainingCurves | None = None
         self._losses: list[float] = []  # of the last training batch
-        self._logged = -1  # the last optimizer step with a point in the curves
         self._steps_before = 0
 
     def begin_training(self) -> None:
@@ -141,11 +139,12 @@ class SparsityCallback(FitCallback):
             if hasattr(hook, "before_training"):
                 hook.before_training(plan, least)
         self.pruner.attach(self.model._optimizer)
-        self._logged, self._losses = self.pruner.cur_iteration, []
+        self._losses = []
         if self.log_dir is not None and is_rank_zero():
-            from .tensorboard import SparsityWriter  # tensorboardX takes time to import
+            from .curves import TrainingCurves  # tensorboardX takes time to import
 
-            self._writer = SparsityWriter(self.log_dir, self.pruner.cur_iteration + 1 if session.resume else None)
+            self._curves = TrainingCurves(self.pruner, self.log_dir, self.log_freq, self.per_layer,
+                                          is_resumed=session.resume is not None)
 
     def _load_checkpoint(self) -> int:
         """Loads the checkpoint of this callback or of the session, and returns its optimizer steps."""
@@ -198,36 +197,18 @@ class SparsityCallback(FitCallback):
         scaler = getattr(self.model, "_scaler", None)
         if done > self._steps_before or scaler is None or not scaler.is_enable():
             check_finite_loss(self._losses, done)
-        if self._writer and done % self.log_freq == 0:
-            self._log(done)
-
-    def _log(self, done: int) -> None:
-        assert self.pruner is not None
-        assert self._writer is not None
-        if done == self._logged:  # another micro-batch of the same optimizer step, or the end of the training
-            return
-        self._logged = done
-        values = {"sparsity/target": self.pruner.ratio, "train/lr": float(self.model._optimizer.get_lr())}
-        if self.per_layer:
-            report = measure_sparsity(self.model.network, self.pruner.plan)
-            values["sparsity/actual"] = report.ratio
-            self._writer.layers(done, report)
-        else:
-            values["sparsity/actual"] = self.pruner.sparsity()
-        if self._losses:  # hapi's `logs` cannot be used: an evaluation overwrites the loss in it
-            values["train/loss"] = sum(self._losses)
-        self._writer.scalars(done, values)
+        if self._curves:
+            self._curves.add_step(self.model._optimizer, self._losses)
 
     def on_eval_begin(self, logs: Any = None) -> None:
-        """Notes which of the logged values belong to an evaluation."""
-        self._eval_names = [name for name in (logs or {}).get("metrics", []) if name != "loss"]
+        """Passes the names of the metrics to the curves."""
+        if self._curves:
+            self._curves.begin_evaluation(logs or {})
 
     def on_eval_end(self, logs: Any = None) -> None:
         """Writes `eval/<metric>`, such as `eval/mAP`."""
-        if self._writer and self.pruner:
-            values = {f"eval/{name}": float((logs or {})[name]) for name in self._eval_names
-                      if isinstance((logs or {}).get(name), (int, float))}
-            self._writer.scalars(self.pruner.cur_iteration, values)
+        if self._curves:
+            self._curves.add_evaluation(logs or {})
 
     def end_training(self) -> None:
         """Detaches the pruner, finalizes the masks and writes the last points of the curves."""
@@ -237,8 +218,8 @@ class SparsityCallback(FitCallback):
         if self.pruner.ratio < self.config.ratio:
             warnings.warn(f"the training ended after {self.pruner.cur_iteration} optimizer steps at ratio "
                           f"{self.pruner.ratio:.4f}, before the target {self.config.ratio}", stacklevel=2)
-        if self._writer:
-            self._log(self.pruner.cur_iteration)
+        if self._curves:
+            self._curves.add_step(self.model._optimizer, self._losses, is_last=True)
 
     def after_training(self) -> None:
         """Calls the post-train hooks."""
@@ -253,9 +234,9 @@ class SparsityCallback(FitCallback):
         """Detaches the pruner and closes the event file, also after an exception."""
         if self.pruner is not None:
             self.pruner.detach(self.model._optimizer)
-        if self._writer:
-            self._writer.close()
-            self._writer = None
+        if self._curves:
+            self._curves.close()
+            self._curves = None
 
 
 ARGUMENTS = tuple(name for name in inspect.signature(SparsityCallback.__init__).parameters

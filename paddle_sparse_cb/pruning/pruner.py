@@ -13,12 +13,12 @@ from ..errors import DivergenceError, InputError, PipelineError
 from ..utils import distributed
 from ..utils.finite import make_finite_check
 from ..utils.float_bits import magnitude_bits
-from ..utils.layers import named_weights
 from ..utils.validation import check_count, check_keys, check_same
 from . import masks
 from .distribution import check_scope, layer_ratios
 from .optimizer_hook import OptimizerHook, optimizer_tensors
 from .paddleslim_interface import PaddleSlimInterface, resolve_params_type
+from .planned_weights import check_layers_survive, find_planned_weights
 from .planner import PrunePlan, make_plan
 from .schedule import GMPSchedule
 from .state import PrunerState
@@ -88,8 +88,9 @@ class GMPPruner(PaddleSlimInterface):
         self.plan = (plan or make_plan(model, prune_params_type=params_type,
                                        skip_params_func=skip_params_func)).require_layers()
         self.ratio = self.schedule.at(self.cur_iteration - 1) if self.cur_iteration else 0.0
-        self.weights = self._planned_weights()
-        self._check_sizes()
+        self.weights = find_planned_weights(model, self.plan)
+        if self.scope != "global":
+            check_layers_survive(self.plan, self._layer_ratios(self.target_ratio), self.sparse_block)
         self._stale = self.cur_iteration > 0  # resumed: the masks are due even if the ratio stays the same
         self._optimizer: Any = None
         self._has_moments = False
@@ -111,22 +112,6 @@ class GMPPruner(PaddleSlimInterface):
         self.masks = {weight.name: magnitude_bits(weight) != 0 for weight, count in zip(self.weights, zeros)
                       if 0 < count < weight.size}
         self._zeroings = None
-
-    def _planned_weights(self) -> list[paddle.Tensor]:
-        named = {name: weight for name, _, weight in named_weights(self.model)}
-        for layer in self.plan.pruned:
-            if layer.name not in named or tuple(named[layer.name].shape) != layer.shape:
-                raise InputError(f"plan: the network has no weight {layer.name!r} of shape {list(layer.shape)}")
-        return [named[layer.name] for layer in self.plan.pruned]
-
-    def _check_sizes(self) -> None:
-        if self.scope == "global":
-            return
-        for layer, ratio in zip(self.plan.pruned, self._layer_ratios(self.target_ratio)):
-            units = masks.count_units(layer.shape, self.sparse_block)
-            if masks.prune_count(ratio, units) >= units:
-                raise InputError(f"ratio {self.target_ratio} would zero all {units} weights or blocks of "
-                                 f"{layer.name}; skip it (skip=[{layer.name!r}])")
 
     def _layer_ratios(self, ratio: float) -> list[float]:
         """The ratio of each planned weight, unless one ranking over all layers decides."""

@@ -4,7 +4,7 @@ import warnings
 import numpy as np
 import paddle
 import pytest
-from helpers import PADDLE3, Pointwise, classifier
+from helpers import CORE_ONLY, PADDLE3, Pointwise, classifier
 
 from paddle_sparse_cb import EMACallback, InputError, SparsityCallback, measure_sparsity
 from paddle_sparse_cb.callbacks.weight_average import WeightAverage
@@ -63,7 +63,7 @@ def threshold_decays(steps, decay=0.9998):
     return [min(decay, (1 + step) / (10 + step)) for step in range(steps)]
 
 
-@pytest.mark.skipif(PADDLE3, reason="ppdet is for Paddle 2.6")
+@pytest.mark.skipif(CORE_ONLY, reason="needs PaddleDetection")
 @pytest.mark.parametrize("keywords", [{}, {"decay": 0.9, "ema_decay_type": "normal"},
                                       {"ema_decay_type": "exponential"}, {"decay": 0.5, "cycle_epoch": 2},
                                       {"ema_black_list": ["stem", "head.b"]}], ids=str)

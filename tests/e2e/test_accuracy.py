@@ -19,7 +19,7 @@ def test_the_table_tells_mean_spread_and_what_is_lost_of_the_dense_mean():
 
 
 def test_a_result_of_another_recipe_is_not_taken_for_done(tmp_path):
-    arm, size = accuracy.Arm("gmp", 0.75), accuracy.Size(epochs=6)
+    arm, size = accuracy.Method("gmp", 0.75), accuracy.Size(epochs=6)
     assert not accuracy.is_done(tmp_path, arm, 1, size)
     accuracy.result_path(tmp_path, arm, 1).write_text(json.dumps(result("gmp75", 0.6, digest=arm.recipe(size).digest)))
     assert accuracy.is_done(tmp_path, arm, 1, size)
@@ -28,13 +28,13 @@ def test_a_result_of_another_recipe_is_not_taken_for_done(tmp_path):
 
 
 def test_all_ways_of_a_ratio_train_alike():
-    recipes = [arm.recipe(accuracy.Size()) for arm in accuracy.ARMS]
+    recipes = [arm.recipe(accuracy.Size()) for arm in accuracy.METHODS]
     for key in ("epoch", "LearningRate", "OptimizerBuilder", "TrainReader", "TrainDataset"):
         assert all(recipe.content[key] == recipes[0].content[key] for recipe in recipes)
 
 
 def test_longer_arms_stretch_pruning_and_learning_rate():
-    recipe = accuracy.Arm("gmp", 0.85).recipe(accuracy.Size(epochs=30))
+    recipe = accuracy.Method("gmp", 0.85).recipe(accuracy.Size(epochs=30))
     assert recipe.content["epoch"] == 30
     assert recipe.content["LearningRate"]["schedulers"][0]["max_epochs"] == 30
     assert recipe.sparsity["pruning_epochs"] + recipe.sparsity["tunning_epochs"] == 30

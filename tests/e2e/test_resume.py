@@ -1,8 +1,9 @@
-"""Trainings that are killed or told to end go on as if they never had, by the command that they print."""
+"""Killed and interrupted trainings resume, and end with the same bytes as an undisturbed training."""
 
 import json
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,31 +11,47 @@ import time
 
 import psutil
 import pytest
-from helpers import RECIPES, curves
-
-sys.path.insert(0, str(RECIPES.parent / "tools"))
 import soak
+from helpers import curves
 
 pytestmark = pytest.mark.slow
+# The tests that share the reference training stay in one worker of pytest-xdist.
+shares_reference = pytest.mark.xdist_group("reference training")
+COMMAND = [sys.executable, "-m", "paddle_sparse_cb"]
+
+
+def run(folder, *arguments, **keywords):
+    return subprocess.run([*COMMAND, *arguments], cwd=folder, capture_output=True, text=True, **keywords)
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    """A training that was left in peace, and the seconds to its first checkpoint and to its end."""
-    folder = tmp_path_factory.mktemp("reference")
-    soak.write_recipe(folder, 1)
-    return folder, soak.undisturbed(folder, 1)
+    """The folder of an undisturbed training, and the seconds to its first checkpoint and to its end."""
+    return soak.make_reference(tmp_path_factory.mktemp("soak") / "reference", processes=1)
 
 
-@pytest.mark.parametrize(("processes", "kills"), [(1, 4), (2, 2)])
-def test_killed_trainings_end_with_the_same_bytes(tmp_path, processes, kills):
-    tally = soak.soak(tmp_path, processes, kills, seed=11)
+@pytest.fixture
+def copy(reference, tmp_path):
+    """A copy of the folder of the undisturbed training."""
+    return shutil.copytree(reference[0], tmp_path / "copy")
+
+
+def check(tally, kills):
     assert tally.differences == []
     assert tally.kills >= kills
     assert tally.resumes >= 1
 
 
-def test_a_kill_takes_every_rank(tmp_path):
+@shares_reference
+def test_killed_trainings_resume_and_end_with_the_same_bytes(reference, tmp_path):
+    check(soak.soak(tmp_path, 1, kills=4, seed=11, reference=reference), kills=4)
+
+
+def test_killed_trainings_of_two_ranks_resume_and_end_with_the_same_bytes(tmp_path):
+    check(soak.soak(tmp_path, 2, kills=2, seed=11), kills=2)
+
+
+def test_ending_a_training_kills_every_rank(tmp_path):
     soak.write_recipe(tmp_path, 2)
     training = soak.start(tmp_path, 2, resume=False)
     try:
@@ -46,93 +63,96 @@ def test_a_kill_takes_every_rank(tmp_path):
     assert not any(rank.is_running() for rank in ranks)
 
 
-def test_the_comparison_sees_a_difference(reference, tmp_path):
-    folder, _ = reference
-    other = tmp_path / "other"
-    subprocess.run(["cp", "-r", str(folder), str(other)], check=True)
-    assert soak.compare(folder, other) == []
-    log = other / "output" / "soak" / "evaluations.json"
+@shares_reference
+def test_the_comparison_detects_changed_and_missing_files(reference, copy):
+    assert soak.compare(reference[0], copy) == []
+    log = copy / "output" / "soak" / "evaluations.json"
     rows = json.loads(log.read_text())
     rows[0]["mAP"] += 1e-9
     log.write_text(json.dumps(rows, indent=1) + "\n")
-    (other / "output" / "soak" / "checkpoints" / "0.pdema").unlink()
-    assert soak.compare(folder, other) == ["checkpoints/0.pdema", "evaluations.json"]
+    (copy / "output" / "soak" / "checkpoints" / "0.pdema").unlink()
+    assert soak.compare(reference[0], copy) == ["checkpoints/0.pdema", "evaluations.json"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_that_an_interrupted_training_prints_goes_on_with_it(reference, tmp_path, number):
-    soak.write_recipe(tmp_path, 1)
-    command = [sys.executable, "-m", "paddle_sparse_cb", "train", "soak.yml"]
-    training = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def interrupt(folder, arguments, number, checkpoint):
+    """Sends a signal to a training once a checkpoint exists; returns what it printed on standard error."""
+    training = subprocess.Popen([*COMMAND, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                text=True)
     try:
-        while not list(tmp_path.glob("output/soak/checkpoints/0_*.pdsparse")):
+        while not list(folder.glob(f"output/soak/checkpoints/{checkpoint}")):
             assert training.poll() is None
             time.sleep(0.02)
         training.send_signal(number)
-        _, said = training.communicate(timeout=120)
+        _, stderr = training.communicate(timeout=120)
     finally:
         training.kill()
     assert training.returncode == 128 + number
-    *_, stopped, go_on = said.splitlines()
-    assert stopped.startswith(f"paddle-sparse: interrupted by {signal.Signals(number).name}: saved output/soak/")
-    assert go_on == "resume with: paddle-sparse train soak.yml --resume"
-    words = shlex.split(go_on.partition(": paddle-sparse ")[2])
-    done = subprocess.run([*command[:3], *words], cwd=tmp_path, capture_output=True, text=True)
+    return stderr
+
+
+@shares_reference
+def test_interrupted_trainings_resume_with_the_printed_command_and_end_with_the_same_bytes(reference, tmp_path):
+    soak.write_recipe(tmp_path, 1)
+    arguments = ["train", "soak.yml"]
+    for number, checkpoint in ((signal.SIGINT, "0_*.pdsparse"), (signal.SIGTERM, "1_*.pdsparse")):
+        *_, stopped, hint = interrupt(tmp_path, arguments, number, checkpoint).splitlines()
+        assert stopped.startswith(f"paddle-sparse: interrupted by {signal.Signals(number).name}: saved output/soak/")
+        assert hint == "resume with: paddle-sparse train soak.yml --resume"
+        arguments = shlex.split(hint.partition(": paddle-sparse ")[2])
+    done = run(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
-    assert "resuming from output/soak/checkpoints/" in done.stdout
+    assert "resuming from output/soak/checkpoints/1_" in done.stdout
     assert soak.compare(reference[0], tmp_path) == []
     report = (tmp_path / "output" / "soak" / "report.md").read_text()
     assert "| 75.00% |" in " ".join(report.split("Best mAP at each sparsity")[1].split())
 
 
-def test_where_there_is_no_room_the_run_says_so_and_how_it_goes_on(reference, tmp_path):
-    folder = tmp_path / "full"
-    subprocess.run(["cp", "-r", str(reference[0]), str(folder)], check=True)
-    checkpoints = folder / "output" / "soak" / "checkpoints"
+@shares_reference
+def test_on_a_full_disk_earlier_checkpoints_stay_intact_and_the_resume_command_is_printed(copy):
+    checkpoints = copy / "output" / "soak" / "checkpoints"
     for file in [*checkpoints.glob("2.*"), *checkpoints.glob("final.*")]:
         file.unlink()
     before = {file.name: file.read_bytes() for file in checkpoints.iterdir()}
-    done = subprocess.run([sys.executable, "-m", "paddle_sparse_cb", "train", "soak.yml", "--resume"], cwd=folder,
-                          capture_output=True, text=True,
-                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)))
+    done = run(copy, "train", "soak.yml", "--resume",
+               preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)))
     assert done.returncode == 1
-    said = done.stderr.splitlines()
-    assert said[-2] == "paddle-sparse: output/soak/checkpoints/2_1: File too large"
-    assert said[-1] == "resume with: paddle-sparse train soak.yml --resume"
+    *_, error, hint = done.stderr.splitlines()
+    assert error == "paddle-sparse: output/soak/checkpoints/2_1: File too large"
+    assert hint == "resume with: paddle-sparse train soak.yml --resume"
     assert {file.name: file.read_bytes() for file in checkpoints.iterdir()} == before
 
 
-def test_a_start_from_weights_whose_heads_do_not_fit_has_no_dense_row_and_says_why(reference):
+@shares_reference
+def test_a_training_from_weights_whose_heads_do_not_fit_has_no_dense_row_and_says_why(reference):
     output = reference[0] / "output" / "soak"
     report = json.loads((output / "report.json").read_text())
     assert [row["name"] for row in report["rows"]] == ["sparse"]
     assert report["dense_note"].startswith("no dense baseline: the prediction heads do not fit the start weights")
     assert "pretrain_weights: recipe:FILE" in report["dense_note"]
-    said = soak.printed(reference[0])
-    assert "the prediction heads do not fit (80 classes in the file, 1 here) and start untrained: head." in said
-    assert "before pruning: mAP" not in said
+    printed = soak.printed(reference[0])
+    assert "the prediction heads do not fit (80 classes in the file, 1 here) and start untrained: head." in printed
+    assert "before pruning: mAP" not in printed
     assert report["dense_note"] in (output / "report.md").read_text()
 
 
+@shares_reference
 def test_the_report_names_the_exported_checkpoint(reference):
     output = reference[0] / "output" / "soak"
     assert json.loads((output / "report.json").read_text())["checkpoint"] == "best_model"
     assert "best_model" in (output / "report.md").read_text()
 
 
-def test_another_recipe_is_told_before_anything_is_trained(reference):
-    done = subprocess.run([sys.executable, "-m", "paddle_sparse_cb", "train", "--resume", "soak.yml", "-o",
-                           "Sparsity.ratio=0.8"], cwd=reference[0], capture_output=True, text=True)
+@shares_reference
+def test_another_ratio_is_refused_before_the_training(reference):
+    done = run(reference[0], "train", "--resume", "soak.yml", "-o", "Sparsity.ratio=0.8")
     assert done.returncode == 2
     assert "2.pdsparse: Sparsity: ratio is 0.75 in the checkpoint and 0.8 in this run" in done.stderr.splitlines()[-1]
 
 
-def test_another_ratio_can_be_gone_on_to(reference, tmp_path):
-    folder = tmp_path / "changed"
-    subprocess.run(["cp", "-r", str(reference[0]), str(folder)], check=True)
-    done = subprocess.run([sys.executable, "-m", "paddle_sparse_cb", "train", "soak.yml", "--resume",
-                           "output/soak/checkpoints/1", "--allow-config-change", "-o", "Sparsity.ratio=0.85"],
-                          cwd=folder, capture_output=True, text=True)
+@shares_reference
+def test_with_allow_config_change_a_training_resumes_to_another_ratio(copy):
+    done = run(copy, "train", "soak.yml", "--resume", "output/soak/checkpoints/1", "--allow-config-change", "-o",
+               "Sparsity.ratio=0.85")
     assert done.returncode == 0, done.stderr
-    assert json.loads((folder / "output" / "soak" / "report.json").read_text())["rows"][-1]["sparsity"] >= 0.85
-    assert max(step for step, _ in curves(folder / "output" / "soak" / "tensorboard")["sparsity/actual"]) == 12
+    assert json.loads((copy / "output" / "soak" / "report.json").read_text())["rows"][-1]["sparsity"] >= 0.85
+    assert max(step for step, _ in curves(copy / "output" / "soak" / "tensorboard")["sparsity/actual"]) == 12

@@ -1,7 +1,6 @@
-"""Whole runs of a recipe on a few tiles, in processes of their own, as a user starts them."""
+"""Complete runs of a small recipe, in processes of their own, as a user starts them."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +10,13 @@ import paddle
 import pytest
 from helpers import RECIPES, curves
 
+from paddle_sparse_cb.cli import main
 from paddle_sparse_cb.utils.weight_files import load_arrays, load_inference
 
-pytestmark = pytest.mark.slow
+# One worker of pytest-xdist runs them all: they share one trained recipe.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("whole runs")]
 
-# 16 tiles at 192 pixels, the least that the label assigner takes: the demo's path in seconds.
+# The demo with 16 tiles of 192 pixels, the smallest size that the label assigner accepts.
 SMALL = """
 epoch: {epochs}
 snapshot_epoch: 1
@@ -39,16 +40,25 @@ def write_recipes(folder, more=""):
         "Sparsity: {pruning_epochs: 1, tunning_epochs: 1, pruning_steps: 4, log_freq: 1}\n" + more)
 
 
-def start(folder, *command, **environment):
-    return subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True,
-                          env={**os.environ, **environment})
+def write_recipes_with_dense_model(folder, trained, more=""):
+    """Writes recipes whose dense model is the one of `trained`; returns its output folder."""
+    write_recipes(folder, more)
+    dense = folder / "output" / "small"
+    dense.parent.mkdir()
+    dense.symlink_to(trained[0] / "output" / "small")
+    return dense
+
+
+def run(folder, *command):
+    return subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
+    """The folder of a complete run, and what it printed."""
     folder = tmp_path_factory.mktemp("run")
     write_recipes(folder)
-    done = start(folder, str(RECIPES / "train.py"), "-c", "small75.yml")
+    done = run(folder, str(RECIPES / "train.py"), "-c", "small75.yml")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done.stdout
 
@@ -58,15 +68,15 @@ def output(trained):
     return trained[0] / "output" / "small75"
 
 
-def test_the_run_says_what_it_does_and_ends_with_the_table(trained):
-    said = trained[1]
+def test_a_run_prints_each_step_and_ends_with_the_table(trained):
+    printed = trained[1]
     for line in ("training the dense model first", "weights of sample:picodet_s_416_lcnet: 435 arrays loaded",
                  "before pruning: mAP", "exporting the network", "running Paddle-Lite's optimizer",
                  "counting the zeros", "40 of 98", "output/small75/report.md"):
-        assert line in said
+        assert line in printed
 
 
-def test_everything_lies_in_the_output_folder(trained, output):
+def test_all_files_are_in_the_output_folder(trained, output):
     assert {path.name for path in output.iterdir()} == {
         "tensorboard", "checkpoints", "evaluations.json", "inference", "model_dense.nb", "model_sparse.nb",
         "report.json", "report.md"}
@@ -105,7 +115,7 @@ def test_tensorboard_reads_the_curves(output):
     assert [step for step, _ in read["sparsity/actual"]] == list(range(1, 9))
 
 
-def test_the_exported_model_gives_the_networks_boxes(output):
+def test_the_exported_model_returns_boxes_and_their_number(output):
     exported = paddle.jit.load(str(output / "inference" / "model"))
     exported.eval()
     boxes, count = exported(paddle.rand([1, 3, 256, 256]), paddle.ones([1, 2]))
@@ -113,73 +123,73 @@ def test_the_exported_model_gives_the_networks_boxes(output):
     assert int(count) == boxes.shape[0]
 
 
-def test_a_second_run_takes_the_dense_model_as_it_is(trained):
-    folder, _ = trained
-    before = (folder / "output/small/checkpoints/final.pdparams").stat().st_mtime_ns
-    done = start(folder, "-m", "paddle_sparse_cb", "train", "small75.yml")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "using the dense model of small.yml" in done.stdout
-    assert (folder / "output/small/checkpoints/final.pdparams").stat().st_mtime_ns == before
-
-
-def test_the_steps_run_one_by_one(trained, output):
-    folder, _ = trained
-    sparse = (output / "model_sparse.nb").stat().st_size
+def test_each_step_can_be_repeated_by_its_command(trained, output, monkeypatch, capsys):
+    monkeypatch.chdir(trained[0])
+    size = (output / "model_sparse.nb").stat().st_size
     (output / "model_sparse.nb").unlink()
-    for command, said in (("export", "exporting"), ("optimize", "40 of 98"), ("verify", "nb: ok"),
+    for command, line in (("export", "exporting"), ("optimize", "40 of 98"), ("verify", "nb: ok"),
                           ("eval", "sparsity 75.0"), ("report", "40 of 98")):
-        done = start(folder, "-m", "paddle_sparse_cb", command, "small75.yml")
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert said in done.stdout
-    assert (output / "model_sparse.nb").stat().st_size == pytest.approx(sparse, abs=4096)  # names differ in length
+        assert main([command, "small75.yml"]) == 0
+        assert line in capsys.readouterr().out
+    assert (output / "model_sparse.nb").stat().st_size == pytest.approx(size, abs=4096)  # names differ in length
 
 
 def test_verify_fails_on_a_dense_checkpoint(trained, output):
     folder, _ = trained
     final, dense = output / "checkpoints" / "best_model.pdparams", folder / "output/small/checkpoints/final.pdparams"
-    kept = final.read_bytes()
+    content = final.read_bytes()
     final.write_bytes(dense.read_bytes())
     try:
-        done = start(folder, "-m", "paddle_sparse_cb", "verify", "small75.yml")
+        done = run(folder, "-m", "paddle_sparse_cb", "verify", "small75.yml")
     finally:
-        final.write_bytes(kept)
+        final.write_bytes(content)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("paddle-sparse: pdparams: 0.0000% zeros in the pruned weights")
 
 
-def test_without_lites_optimizer_everything_before_it_is_kept(trained, tmp_path):
-    write_recipes(tmp_path)
-    (tmp_path / "output").mkdir()
-    (tmp_path / "output" / "small").symlink_to(trained[0] / "output" / "small")
-    code = ("import shutil, sys; shutil.which = lambda name: None; "
-            "import paddle_sparse_cb.deploy.lite.optimizer as lite; "
-            "lite.find_interpreters = lambda version: iter(()); lite.find_spec = lambda name: None; "
-            "from paddle_sparse_cb.cli import main; sys.exit(main(['train', 'small75.yml']))")
-    done = start(tmp_path, "-c", code)
+# Runs the command line where no interpreter can run Paddle-Lite's optimizer.
+WITHOUT_OPTIMIZER = """
+import shutil, sys
+import paddle_sparse_cb.deploy.lite.optimizer as lite
+from paddle_sparse_cb.cli import main
+shutil.which = lambda name: None
+lite.find_interpreters = lambda version: iter(())
+lite.find_spec = lambda name: None
+sys.exit(main(["train", "small75.yml"]))
+"""
+
+
+def test_without_lites_optimizer_the_results_of_earlier_steps_are_kept(trained, tmp_path):
+    dense = write_recipes_with_dense_model(tmp_path, trained)
+    time_before = (dense / "checkpoints" / "final.pdparams").stat().st_mtime_ns
+    done = run(tmp_path, "-c", WITHOUT_OPTIMIZER)
     assert done.returncode == 1
     assert "Paddle-Lite's optimizer needs a Python 3.10 or 3.8" in done.stderr.splitlines()[-1]
-    made = tmp_path / "output" / "small75"
-    assert (made / "checkpoints" / "final.pdparams").is_file()
-    assert (made / "inference" / "model.pdmodel").is_file()
-    assert json.loads((made / "report.json").read_text())["rows"][1]["sparsity"] >= 0.75
-    mended = start(tmp_path, "-m", "paddle_sparse_cb", "optimize", "small75.yml")
-    assert mended.returncode == 0, mended.stdout + mended.stderr
-    assert "40 of 98" in mended.stdout
+    output = tmp_path / "output" / "small75"
+    assert (output / "checkpoints" / "final.pdparams").is_file()
+    assert (output / "inference" / "model.pdmodel").is_file()
+    assert json.loads((output / "report.json").read_text())["rows"][1]["sparsity"] >= 0.75
+    # It used the dense model that had been trained before.
+    assert "using the dense model of small.yml" in done.stdout
+    assert (dense / "checkpoints" / "final.pdparams").stat().st_mtime_ns == time_before
+    optimized = run(tmp_path, "-m", "paddle_sparse_cb", "optimize", "small75.yml")
+    assert optimized.returncode == 0, optimized.stdout + optimized.stderr
+    assert "40 of 98" in optimized.stdout
 
 
-# Trains a recipe, and keeps what an average in double precision says of the weights that each step made.
+# Trains a recipe, and computes the average of the weights after each step in double precision.
 AVERAGING = """
 import sys, numpy as np
 from paddle_sparse_cb.callbacks import ema
 from paddle_sparse_cb.cli import main
 init, update, steps = ema.WeightAverage.__init__, ema.WeightAverage.update, []
-def noting_init(self, network, *rest):
+def recording_init(self, network, *rest):
     self.network = network
     init(self, network, *rest)
-def noting(self):
+def recording(self):
     steps.append({name: tensor.numpy() for name, tensor in self.network.state_dict().items()})
     update(self)
-ema.WeightAverage.__init__, ema.WeightAverage.update = noting_init, noting
+ema.WeightAverage.__init__, ema.WeightAverage.update = recording_init, recording
 code = main(["train", "small75.yml"])
 expected = {name: np.zeros(array.shape) for name, array in steps[0].items()}
 for state in steps:
@@ -190,35 +200,32 @@ sys.exit(code)
 """
 
 
-def test_with_use_ema_every_file_is_of_the_average_and_has_the_zeros_of_the_masks(trained, tmp_path):
-    write_recipes(tmp_path, "use_ema: true\nema_decay: 0.9\nema_decay_type: normal\ncycle_epoch: 40\n")
-    (tmp_path / "output").mkdir()
-    (tmp_path / "output" / "small").symlink_to(trained[0] / "output" / "small")
-    done = start(tmp_path, "-c", AVERAGING)
+def test_with_use_ema_every_file_has_the_averaged_weights_and_the_zeros_of_the_masks(trained, tmp_path):
+    write_recipes_with_dense_model(
+        tmp_path, trained, "use_ema: true\nema_decay: 0.9\nema_decay_type: normal\ncycle_epoch: 40\n")
+    done = run(tmp_path, "-c", AVERAGING)
     assert done.returncode == 0, done.stdout + done.stderr
     expected, last = np.load(tmp_path / "expected.npz"), np.load(tmp_path / "last.npz")
-    made = tmp_path / "output" / "small75"
-    report = json.loads((made / "report.json").read_text())
+    output = tmp_path / "output" / "small75"
+    report = json.loads((output / "report.json").read_text())
     pruned = [layer["name"] for layer in report["layers"] if layer["pruned"]]
     assert len(pruned) == 40
-    files = [load_arrays(made / "checkpoints" / f"{name}.pdparams") for name in ("1", "final")]
-    for arrays in [*files, load_inference(made / "inference" / "model")]:
+    files = [load_arrays(output / "checkpoints" / f"{name}.pdparams") for name in ("1", "final")]
+    for arrays in [*files, load_inference(output / "inference" / "model")]:
         for name in pruned:
-            kept = last[name] != 0  # the masks: no weight that lives is zero after eight steps
+            kept = last[name] != 0  # the masks: no unpruned weight is zero after eight steps
             assert np.count_nonzero(~kept) == -(-kept.size * 3 // 4)
             np.testing.assert_array_equal(arrays[name] != 0, kept)
             np.testing.assert_allclose(arrays[name], expected[name] * kept, rtol=1e-4, atol=1e-6)
             assert (arrays[name] != last[name]).any()
-    for name in files[-1]:  # the dense ones and the running statistics too
+    for name in files[-1]:  # the unpruned weights and the running statistics too
         if name not in pruned and name in expected:
             np.testing.assert_allclose(files[-1][name], expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def test_two_ranks_train_one_network(trained, tmp_path):
-    write_recipes(tmp_path, "use_ema: true\n")
-    (tmp_path / "output").mkdir()
-    (tmp_path / "output" / "small").symlink_to(trained[0] / "output" / "small")
-    done = start(tmp_path, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", "logs",
+def test_two_ranks_train_one_network_and_evaluate_all_images(trained, tmp_path):
+    write_recipes_with_dense_model(tmp_path, trained, "use_ema: true\n")
+    done = run(tmp_path, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", "logs",
                  str(RECIPES / "train.py"), "-c", "small75.yml")
     logs = "".join(path.read_text() for path in sorted(Path(tmp_path, "logs").glob("workerlog.*")))
     assert done.returncode == 0, done.stdout + done.stderr + logs
@@ -226,11 +233,11 @@ def test_two_ranks_train_one_network(trained, tmp_path):
     assert report["rows"][1]["sparsity"] >= 0.75
     assert all(check["ok"] for check in report["checks"].values())
     assert len(curves(tmp_path / "output" / "small75" / "tensorboard")["sparsity/actual"]) == 4  # half the steps
-    # Both ranks' boxes, of the network that was saved: what one process measures, before and after.
+    # The figures are of both ranks' boxes and of the saved network: one process measures the same before and after.
     alone = json.loads((trained[0] / "output" / "small75" / "report.json").read_text())
     for figure in ("map", "ap50"):
         assert report["rows"][0][figure] == pytest.approx(alone["rows"][0][figure], abs=1e-6)
     assert report["rows"][0]["map"] > 0
-    measured = start(tmp_path, "-m", "paddle_sparse_cb", "eval", "small75.yml")
+    measured = run(tmp_path, "-m", "paddle_sparse_cb", "eval", "small75.yml")
     row = report["rows"][1]
     assert measured.stdout.splitlines()[-1].startswith(f"mAP {row['map']:.4f}, AP50 {row['ap50']:.4f}")

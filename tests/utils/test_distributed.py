@@ -98,7 +98,7 @@ def test_two_nodes_train_the_same_network(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("launch", [two_processes, two_nodes])
 def test_a_rank_with_another_mask_stops_all_ranks_and_the_error_names_the_layer(tmp_path, launch):
-    codes, logs = launch("diverge", tmp_path)
+    codes, logs = launch("perturb", tmp_path)
     assert all(code != 0 for code in codes)
     for text in logs:
         assert re.search(r"RankMismatchError: the masks of the ranks differ: at optimizer step 4 rank 1 has another "

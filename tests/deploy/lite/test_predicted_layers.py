@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import PADDLE3, RECIPES, Chain
+from helpers import CORE_ONLY, RECIPES, Chain
 from paddle import nn
 from paddle.static import InputSpec
 from paddle.vision import models
@@ -58,7 +58,7 @@ def test_as_many_layers_run_sparse_as_the_plan_predicts(make, optimizer, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(PADDLE3, reason="ppdet needs Paddle 2.6")
+@pytest.mark.skipif(CORE_ONLY, reason="needs PaddleDetection")
 @pytest.mark.parametrize("base", ["picodet_s_lcnet.yml", "picodet_m_esnet.yml"])
 def test_as_many_layers_of_picodet_run_sparse_as_the_plan_predicts(base, optimizer, tmp_path):
     content = {**config.read_with_bases(RECIPES / "_base_" / base), "num_classes": 80}
