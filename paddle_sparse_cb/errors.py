@@ -1,4 +1,4 @@
-"""The error that means: what you gave us cannot work, and here is why in one line."""
+"""The errors that this package raises on purpose, and hints for misspelt names."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from difflib import get_close_matches
 
 
 class InputError(ValueError):
-    """Bad input from outside: a recipe, an argument, a path, a checkpoint.
+    """The input is invalid: a recipe, an argument, a path or a checkpoint.
 
-    The message is one line that says what was found, where, and what may be there instead. The command line prints
-    it without a traceback and exits with 2.
+    The message is one line that names the place, the value found and the values allowed. The command line prints it
+    without a traceback and exits with 2.
     """
 
 
 class PipelineError(RuntimeError):
-    """A step of the pipeline failed for a reason outside of the input: a tool is missing, or a verification failed.
+    """A step failed although the input is valid: a tool is missing, or a verification failed.
 
-    What was made before is kept. The command line prints the message without a traceback and exits with 1.
+    The files written before are kept. The command line prints the message without a traceback and exits with 1.
     """
 
 
@@ -30,7 +30,11 @@ class RankMismatchError(PipelineError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt word: the nearest known one, else up to 12 of those that are known.
+    """Returns a hint for an unknown word: the most similar known word or, if none is similar, up to 12 known words.
+
+    Args:
+        word: the word found.
+        known: the words allowed.
 
     Example:
         >>> did_you_mean("prunning_steps", ["pruning_steps", "ratio"])

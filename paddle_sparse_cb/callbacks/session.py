@@ -51,6 +51,7 @@ class FitSession:
         self.is_finished = False
         self._members: list[FitCallback] = []
         self._has_begun = False
+        self._resume_steps = 0
 
     def join(self, member: FitCallback) -> None:
         """Adds a callback; it is called in the order of its `stage`."""
@@ -74,8 +75,9 @@ class FitSession:
             raise InputError(f"two callbacks resume from two checkpoints: {self.resume.path} and {resume.path}")
         if self.resume is None:
             self.position = resume.position_in(batches, allow_config_change)
-        self.resume = resume
-        return resume.load_into(self.model, batches, allow_config_change)
+            self._resume_steps = resume.load_into(self.model, batches, allow_config_change)
+            self.resume = resume
+        return self._resume_steps
 
     def saved(self, key: str) -> Any:
         """Returns a value of the checkpoint's training state, None if there is no checkpoint or no such value."""

@@ -51,8 +51,7 @@ class ResumeState:
     path: Path
     state: TrainingState
     position: TrainingPosition
-    _contents: dict[str, bytes] = field(repr=False)
-    _loaded: bool = False
+    _contents: dict[str, bytes] = field(repr=False)  # of the files, until they are loaded
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> ResumeState:
@@ -66,15 +65,7 @@ class ResumeState:
         """
         path = Path(path)
         state = load_state(path)
-        contents = {}
-        for name, digest in state.files.items():
-            # A name and nothing else: the state of a stranger must not lead to another folder.
-            file = path.parent / Path(name).name
-            if not file.is_file():
-                raise InputError(f"{path}: {file} is missing, which belongs to this checkpoint")
-            contents[file.name] = file.read_bytes()
-            if hashlib.sha256(contents[file.name]).hexdigest() != digest:
-                raise InputError(f"{path}: {file} does not belong to this checkpoint: it was written by another save")
+        contents = {name: _read_verified(path, name, digest) for name, digest in state.files.items()}
         return cls(path, state, _position(path, state), contents)
 
     def has(self, suffix: str) -> bool:
@@ -93,7 +84,10 @@ class ResumeState:
         file = self.path.with_suffix(suffix)
         if not self.has(suffix):
             raise InputError(f"{self.path}: this checkpoint has no {suffix} file")
-        return parse_arrays(self._contents[file.name], file)
+        content = self._contents.pop(file.name, None)  # a second training in this process reads the file again
+        if content is None:
+            content = _read_verified(self.path, file.name, self.state.files[file.name])
+        return parse_arrays(content, file)
 
     def position_in(self, batches: int | None, allow_config_change: bool = False) -> TrainingPosition:
         """Returns the position in a run whose epochs may have another number of batches.
@@ -115,7 +109,7 @@ class ResumeState:
         return TrainingPosition(self.position.epoch, batches)
 
     def load_into(self, model: paddle.Model, batches: int | None = None, allow_config_change: bool = False) -> int:
-        """Loads network, optimizer with its learning rate, and loss scaling into a prepared model, once.
+        """Loads network, optimizer with its learning rate, and loss scaling into a prepared model.
 
         Args:
             model: built in the same order as the saved one: Paddle's optimizers refer to parameters by names that are
@@ -133,14 +127,10 @@ class ResumeState:
         saved, step = self.state.training.get("batches"), self.state.step
         is_scaled = bool(allow_config_change and batches and saved and batches != saved)
         scale = batches / saved if is_scaled and batches and saved else 1
-        if not self._loaded:
-            self._load(model, batches, allow_config_change)
-            rate = getattr(model._optimizer, "_learning_rate", None)
-            if is_scaled and isinstance(rate, paddle.optimizer.lr.LRScheduler):
-                rate.step(round(rate.last_epoch * scale))
-            self._loaded = True
-            for suffix in (".pdparams", ".pdopt", ".pdscaler"):
-                self._contents.pop(f"{self.path.stem}{suffix}", None)  # not needed any more
+        self._load(model, batches, allow_config_change)
+        rate = getattr(model._optimizer, "_learning_rate", None)
+        if is_scaled and isinstance(rate, paddle.optimizer.lr.LRScheduler):
+            rate.step(round(rate.last_epoch * scale))
         return round(step * scale)
 
     def _load(self, model: paddle.Model, batches: int | None, allow_config_change: bool) -> None:
@@ -155,6 +145,17 @@ class ResumeState:
             load_optimizer(model, self.arrays(".pdopt"), self.path.with_suffix(".pdopt"))
         if self.has(".pdscaler") and getattr(model, "_scaler", None) is not None:
             model._scaler.load_state_dict(self.arrays(".pdscaler"))
+
+
+def _read_verified(path: Path, name: str, digest: str) -> bytes:
+    """Reads a file of a checkpoint and compares its digest."""
+    file = path.parent / Path(name).name  # a name and nothing else: a stranger's state must not lead to another folder
+    if not file.is_file():
+        raise InputError(f"{path}: {file} is missing, which belongs to this checkpoint")
+    content = file.read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise InputError(f"{path}: {file} does not belong to this checkpoint: it was written by another save")
+    return content
 
 
 def _position(path: Path, state: TrainingState) -> TrainingPosition:

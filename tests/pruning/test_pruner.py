@@ -212,12 +212,11 @@ def test_paddleslims_own_tests_of_the_dygraph_pruners_hold():
         return network, GMPPruner(network, ratio=0.55, configs=keywords.pop("configs", one_shot), **keywords)
 
     network, pruner = made(local_sparsity=True)
-    before = GMPPruner.total_sparse(network), pruner.threshold
+    assert GMPPruner.total_sparse(network) < 0.01
     pruner.step()
     network(paddle.rand([2, 3, 32, 32]))
     after = GMPPruner.total_sparse(network)
-    assert after >= before[0]
-    assert pruner.threshold >= before[1]
+    assert abs(after - 0.55) < 0.01
     pruner.update_params()
     assert GMPPruner.total_sparse(network) == after
     largest = max(float(parameter.abs().max()) for layer in network.sublayers() if pruner._should_prune_layer(layer)
