@@ -3,6 +3,10 @@
 import contextlib
 import io
 import os
+import statistics
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import paddle
@@ -56,6 +60,17 @@ class Chain(nn.Layer):
         z = self.second(y)
         return {"added": z[:, :16] + y, "an output": (z, {"first": y}), "chosen": (z, y.argmax(1))}.get(
             self.first_output, z)
+
+
+def median_seconds(*commands, rounds=5):
+    """Runs Python commands alternately, so that a busy moment affects all of them; returns their median seconds."""
+    seconds = [[] for _ in commands]
+    for _ in range(rounds):
+        for arguments, measured in zip(commands, seconds):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
+            measured.append(time.perf_counter() - start)
+    return [statistics.median(measured) for measured in seconds]
 
 
 def classifier(network, learning_rate=0.01, optimizer="Momentum", **keywords):

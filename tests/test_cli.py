@@ -1,8 +1,10 @@
+"""The command line: one line for an error, the exit codes, and the flags of PaddleDetection's scripts."""
+
 import subprocess
 import sys
 
 import pytest
-from helpers import RECIPES
+from helpers import RECIPES, median_seconds
 
 from paddle_sparse_cb.cli import main
 
@@ -10,7 +12,7 @@ SPARSE = str(RECIPES / "picodet_s_416_trees_sparse75.yml")
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -20,14 +22,14 @@ def run(capsys, *arguments):
     return code, capsys.readouterr()
 
 
-# A file that is there takes the place of the dense recipe, so that no training starts before the error is found.
+# Weights in place of the dense recipe, which would be trained before the error is found.
 NO_DENSE = "pretrain_weights=sample:picodet_s_416_lcnet"
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
+@pytest.mark.parametrize(("arguments", "message"), [
     (["train", "none.yml"], "none.yml: no such recipe"),
     (["train", SPARSE, "-o", "epochs=3"], "unknown key 'epochs'"),
-    (["train", SPARSE, "-o", "Sparsity.ratios=0.5"], "unknown key 'ratios' in Sparsity"),
+    (["train", SPARSE, "-o", "Sparsity.ratios=0.5"], "Sparsity: unknown argument 'ratios'; did you mean 'ratio'?"),
     (["train", SPARSE, "-o", "Sparsity.ratio=75"], "ratio must be a fraction from 0.0 to below 1, got 75"),
     (["train", SPARSE, "-o", "TrainDataset.dataset_dir=/none"], "TrainDataset: no annotations at /none/train.json"),
     (["train", SPARSE, "-o", "Sparsity.skip=['*']"], "no layer left to prune"),
@@ -43,11 +45,11 @@ NO_DENSE = "pretrain_weights=sample:picodet_s_416_lcnet"
      "Paddle-Lite would keep backbone.blocks2.0.pw_conv.conv.weight dense: it may end with as few as"),
     (["plan", SPARSE, "-o", "Sparsity.ratio=0.5"], "(and 39 more of 40 planned layers)"),
     (["train", SPARSE, "-o", "Sparsity.sparse_block=[16,1]"], "does not divide backbone.blocks2.0.pw_conv.conv.weight"),
-    (["train", SPARSE, "-o", "export.int8=true"], "PicoDet has hard swish, which Paddle-Lite computes wrongly"),
+    (["train", SPARSE, "-o", "export.int8=true"], "Paddle-Lite computes hard swish, which PicoDet uses, wrongly"),
     (["train", SPARSE, "-o", "export.lite.enable_fp16=true"], "enable_fp16=true is incompatible with a sparse model"),
     (["train", SPARSE, "-o", "export.lite.sparse_model=true"], "option sparse_model is set by this package"),
-    (["train", SPARSE, "-o", "export.lite=arm"], "export.lite is a mapping of options of paddle_lite_opt, got 'arm'"),
-    (["train", SPARSE, "-o", "save_dir=/etc/hostname"], "/etc/hostname is no folder that can be written to"),
+    (["train", SPARSE, "-o", "export.lite=arm"], "export.lite must be a mapping of options of paddle_lite_opt"),
+    (["train", SPARSE, "-o", "save_dir=/etc/hostname"], "cannot be created: /etc/hostname is not a writable folder"),
     (["train", SPARSE, "-o", "TrainReader.batch_size=eight"], "TypeError"),
     (["train", SPARSE, "-o", "TrainDataset.dataset_dir=5"], "dataset_dir"),
     (["train", SPARSE, "-o", "PicoHeadV2.fpn_stride=[8]"], "cannot be created from the recipe"),
@@ -56,22 +58,22 @@ NO_DENSE = "pretrain_weights=sample:picodet_s_416_lcnet"
     (["train", SPARSE, "-o", "LCNet.scale=wide"], "PicoDet: cannot be created from the recipe"),
     (["train", SPARSE, "-o", "OptimizerBuilder.optimizer.type=Adamm"], "Adamm"),
     (["train", SPARSE, "--slim_config", "none.yml"], "none.yml: no such recipe"),
-    (["eval", SPARSE], "nothing trained here yet; run: paddle-sparse train"),
-    (["export", SPARSE], "nothing trained here yet"), (["optimize", SPARSE], "nothing trained here yet"),
-    (["verify", SPARSE], "nothing trained here yet"), (["report", SPARSE], "no report; train the recipe first"),
+    (["eval", SPARSE], "checkpoints/final.pdparams: not trained yet; run: paddle-sparse train"),
+    (["export", SPARSE], "not trained yet"), (["optimize", SPARSE], "not trained yet"),
+    (["verify", SPARSE], "not trained yet"), (["report", SPARSE], "no report; train the recipe first"),
 ])
-def test_bad_input_is_one_line_and_exit_code_2(arguments, said, here, capsys):
+def test_invalid_input_is_an_error_of_one_line_with_exit_code_2(arguments, message, folder, capsys):
     if not any("pretrain_weights" in word for word in arguments) and len(arguments) > 2:
         arguments = [*arguments, *([] if "-o" in arguments else ["-o"]), NO_DENSE]
     code, output = run(capsys, *arguments)
     assert code == 2
-    assert said in output.err
+    assert message in output.err
     assert len(output.err.strip().splitlines()) == 1
     assert output.err.startswith("paddle-sparse: ")
-    assert not (here / "output").exists()
+    assert not (folder / "output").exists()
 
 
-def test_a_recipe_may_be_named_as_paddledetections_scripts_do(here, capsys):
+def test_a_recipe_can_be_given_as_to_paddledetections_scripts(folder, capsys):
     for words in (["-c", SPARSE], ["--config", SPARSE], [f"--config={SPARSE}"], ["-o", "epoch=3", "-c", SPARSE]):
         code, output = run(capsys, "plan", *words)
         assert code == 0
@@ -80,7 +82,7 @@ def test_a_recipe_may_be_named_as_paddledetections_scripts_do(here, capsys):
         main(["plan"])
 
 
-def test_the_plan_needs_neither_data_nor_weights(here, capsys):
+def test_the_plan_needs_neither_data_nor_weights(folder, capsys):
     code, output = run(capsys, "plan", SPARSE, "-o", "TrainDataset.dataset_dir=/none")
     assert code == 0
     assert "40 of 98 weights are pruned: 82.8% of 297.64 million multiply-accumulates become sparse" in output.out
@@ -89,7 +91,7 @@ def test_the_plan_needs_neither_data_nor_weights(here, capsys):
     assert "backbone.blocks6.1.se.conv1.weight 96x384x1x1 1x1 0.04 1x1 output" in rows
 
 
-def test_the_plan_lists_every_layer_that_would_not_run_sparse(here, capsys):
+def test_the_plan_lists_every_layer_that_would_not_run_sparse(folder, capsys):
     code, output = run(capsys, "plan", SPARSE, "-o", "Sparsity.scope=erk")
     assert code == 2
     listed = [line for line in output.out.splitlines() if line.startswith("dense in Paddle-Lite: ")]
@@ -97,7 +99,7 @@ def test_the_plan_lists_every_layer_that_would_not_run_sparse(here, capsys):
     assert "backbone.blocks2.0.pw_conv.conv.weight: it may end with as few as" in listed[0]
 
 
-def test_the_plan_of_a_dense_recipe_shows_what_the_layers_cost(here, capsys):
+def test_the_plan_of_a_dense_recipe_shows_the_computation_of_each_layer(folder, capsys):
     code, output = run(capsys, "plan", str(RECIPES / "picodet_s_416_trees.yml"))
     assert code == 0
     assert output.out.count("dense recipe") == 40
@@ -105,7 +107,7 @@ def test_the_plan_of_a_dense_recipe_shows_what_the_layers_cost(here, capsys):
 
 
 @pytest.mark.slow
-def test_as_a_program_there_is_no_traceback(here):
+def test_an_error_of_the_program_has_no_traceback(folder):
     done = subprocess.run([sys.executable, "-m", "paddle_sparse_cb", "train", "none.yml"], capture_output=True,
                           text=True)
     assert done.returncode == 2
@@ -113,7 +115,7 @@ def test_as_a_program_there_is_no_traceback(here):
 
 
 @pytest.mark.slow
-def test_without_ppdet_the_error_names_the_extra(here):
+def test_without_ppdet_the_error_names_the_extra_to_install(folder):
     code = ("import sys; sys.modules['ppdet'] = None; from paddle_sparse_cb.cli import main; "
             f"sys.exit(main(['plan', {SPARSE!r}]))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -122,10 +124,34 @@ def test_without_ppdet_the_error_names_the_extra(here):
     assert "Traceback" not in done.stderr
 
 
-def test_help_is_quick_and_lists_the_commands(capsys):
+def test_help_lists_the_commands(capsys):
     with pytest.raises(SystemExit) as error:
         main(["--help"])
     assert error.value.code == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for name in ("plan", "train", "eval", "export", "optimize", "verify", "report"):
-        assert name in said
+        assert name in printed
+
+
+@pytest.mark.slow
+@pytest.mark.serial
+def test_help_costs_no_more_than_importing_paddle():
+    help_, paddle = median_seconds(["-m", "paddle_sparse_cb", "--help"], ["-c", "import zlib, paddle"])
+    assert help_ < 1.25 * paddle
+
+
+HELP = """
+import sys
+from paddle_sparse_cb.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    print(*sys.modules)
+"""
+
+
+def test_help_imports_neither_ppdet_nor_paddleslim():
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.splitlines()[-1].split())
+    assert "argparse" in imported
+    assert not {"ppdet", "paddleslim", "pycocotools"} & imported

@@ -1,4 +1,4 @@
-"""Rules of the code base that no linter checks: private names, sizes of files, descriptions of the rooms, foreign paths.
+"""Rules of the code base that no linter checks: private names, sizes of files, descriptions of rooms, foreign paths.
 
 `lint-imports` checks which room may import which.
 """
@@ -74,7 +74,7 @@ def private_uses(path, private):
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):  # programs for other processes
             names = [name for name in re.findall(r"\b(?:\w+\.|import )(_[a-z]\w*)", node.value) if name in private]
         for name in names:
-            yield f"{relative(path)}:{node.lineno}: {name}"
+            yield f"{relative(path)}:{getattr(node, 'lineno', 0)}: {name}"
 
 
 def test_no_test_or_tool_uses_a_private_function_of_the_package():
@@ -88,7 +88,7 @@ def test_no_test_or_tool_uses_a_private_function_of_the_package():
     "from paddle_sparse_cb.detection.config import _safe_loader",
     "from paddle_sparse_cb.detection import config\nconfig._safe_loader()",
     "import paddle_sparse_cb.detection.config as c\nc._safe_loader()",
-    "from paddle_sparse_cb.detection import config\ndef test(monkeypatch): monkeypatch.setattr(config, '_safe_loader', 0)",
+    "from paddle_sparse_cb.detection import config\nmonkeypatch.setattr(config, '_safe_loader', 0)",
     "CODE = 'from paddle_sparse_cb.detection import config; config._safe_loader()'",
 ])
 def test_uses_of_private_functions_are_found(code, tmp_path, monkeypatch):
@@ -123,8 +123,8 @@ def test_no_module_imports_from_the_public_interface():
 
 def test_no_file_names_paths_or_hosts_of_one_machine():
     # Written in parts, so that this file does not contain them.
-    foreign = re.compile("|".join(("/ro" + "ot/", r"(?<![\w.])/wo" + "rk/", "py" + r"pi\.org", "pythonhost" + "ed", r"deb\.deb" +
-                                   r"ian\.org")))
+    foreign = re.compile("|".join(("/ro" + "ot/", r"(?<![\w.])/wo" + "rk/", "/opt/" + "wheels", "py" + r"pi\.org",
+                                   "pythonhost" + "ed", r"deb\.deb" + r"ian\.org")))
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     found = []
     for name in filter(None, listed.split("\0")):

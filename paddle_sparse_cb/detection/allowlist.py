@@ -17,7 +17,7 @@ _FILES = tuple(f"ppdet.{name}" for name in (
 # Modules in these files that evaluate an argument or unpickle the file it names.
 _UNSAFE_MODULES = frozenset({"ConvNeXt", "CustomCSPPAN", "SwinTransformer", "VisionTransformer"})
 # Transforms that unpickle or write files.
-_UNSAFE_TRANSFORMS = frozenset({"DebugVisibleImage", "DecodeCache", "VisibleRBox"})
+UNSAFE_TRANSFORMS = frozenset({"DebugVisibleImage", "DecodeCache", "VisibleRBox"})
 DATASETS = ("COCODataSet", "VOCDataSet")
 # YAML tags in PaddleDetection's own files. Other tags would create layers or folders while the file is read.
 TAGS = frozenset(f"!{name}" for name in (*DATASETS, "ImageFolder", "CosineDecay", "ExpWarmup", "LinearWarmup",
@@ -32,4 +32,4 @@ def is_allowed_module(name: str, schema: Any) -> bool:
 def allowed_transforms(transform: Any) -> dict[str, type]:
     """The transforms of `ppdet.data.transform` that a recipe may name."""
     return {name: op for name, op in vars(transform).items() if isinstance(op, type)
-            and issubclass(op, transform.BaseOperator) and name not in _UNSAFE_TRANSFORMS}
+            and issubclass(op, transform.BaseOperator) and name not in UNSAFE_TRANSFORMS}

@@ -33,7 +33,7 @@ _MAX_VALUES = 100_000  # of a recipe, aliases expanded; PaddleDetection's have s
 
 
 @functools.lru_cache(maxsize=1)
-def _initial_state() -> tuple[dict[str, Any], dict[Any, Any]]:
+def initial_state() -> tuple[dict[str, Any], dict[Any, Any]]:
     """The allowed part of ppdet's registry and its constructors' default arguments, as the import leaves them."""
     workspace = compat.import_ppdet()
     modules = {name: schema.copy() for name, schema in workspace.global_config.items()
@@ -162,7 +162,7 @@ def load(content: dict[str, Any], origin: str) -> Any:
         InputError: a key that neither ppdet's modules nor PaddleDetection's files have.
     """
     workspace = compat.import_ppdet()
-    modules, _ = _initial_state()
+    modules, _ = initial_state()
     registry = workspace.global_config
     registry.clear()
     registry.update({name: schema.copy() for name, schema in modules.items()})
@@ -191,7 +191,7 @@ def create(name: str) -> Any:
         InputError: ppdet cannot create the module from the given values.
     """
     workspace = compat.import_ppdet()
-    _, defaults = _initial_state()
+    _, defaults = initial_state()
     with convert_errors(name), compat.preserve_configuration(workspace.global_config, defaults):
         return workspace.create(name)
 

@@ -107,7 +107,7 @@ class DetectionNetwork(nn.Layer):
         inputs = {"image": image, "scale_factor": scale_factor, "im_id": im_id}
         if not self.training:
             found = self.detector(inputs)
-            return [self._pad(found["bbox"], found["bbox_num"]), im_id]
+            return [self.pad_boxes(found["bbox"], found["bbox_num"]), im_id]
         inputs.update(epoch_id=self.epoch, pad_gt_mask=pad_gt_mask, gt_bbox=gt_bbox, gt_class=gt_class)
         if not hasattr(self.head, "static_assigner"):  # SimOTA (PicoHead) takes the boxes of each image unpadded
             assert pad_gt_mask is not None
@@ -119,7 +119,7 @@ class DetectionNetwork(nn.Layer):
         losses = self.detector(inputs)
         return [losses[name].reshape([1]) for name in LOSS_NAMES]
 
-    def _pad(self, boxes: paddle.Tensor, counts: paddle.Tensor) -> paddle.Tensor:
+    def pad_boxes(self, boxes: paddle.Tensor, counts: paddle.Tensor) -> paddle.Tensor:
         """Pads the boxes of a batch to one tensor, whose shape is the same on every rank so that it can be gathered."""
         per_image = counts.numpy().astype(int)
         padded = np.full((len(per_image), self.max_boxes, 6), -1, dtype=np.float32)

@@ -50,7 +50,7 @@ def test_evaluation_returns_boxes_of_a_fixed_shape_and_the_image_ids(picodet):
 
 def test_boxes_are_padded_with_class_minus_one(picodet):
     found = paddle.to_tensor([[0.0, 0.9, 1, 2, 3, 4], [0, 0.8, 1, 2, 3, 4], [0, 0.7, 5, 6, 7, 8]])
-    padded = picodet._pad(found, paddle.to_tensor([2, 0, 1])).numpy()
+    padded = picodet.pad_boxes(found, paddle.to_tensor([2, 0, 1])).numpy()
     assert (padded[:, :, 0] >= 0).sum(axis=1).tolist() == [2, 0, 1]
     assert padded[2, 0, 2:].tolist() == [5, 6, 7, 8]
 

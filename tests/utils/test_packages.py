@@ -21,7 +21,7 @@ def cache(monkeypatch, tmp_path):
 def test_a_wheel_is_downloaded_once_and_unpacked(monkeypatch):
     folder = fetch_wheel(SMALL)
     assert (folder / "six.py").is_file()
-    monkeypatch.setattr(packages, "_install", lambda *arguments: pytest.fail("downloaded twice"))
+    monkeypatch.setattr(packages.subprocess, "run", lambda *arguments: pytest.fail("downloaded twice"))
     assert fetch_wheel(SMALL) == folder
 
 
