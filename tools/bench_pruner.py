@@ -91,12 +91,12 @@ def bench_network(name, make):
 
     slim_update()
     slim_hooks()  # so that both networks are at 75% when their sparsity is measured
-    theirs, mine = interleaved(slim_update, ours._update_masks, repeats=5)
+    theirs, mine = interleaved(slim_update, ours.update_masks, repeats=5)
     add_row("one mask update", theirs, mine, "40x")
     optimizer.step()
     _, weights_only = pruners(make)[1]  # without an optimizer: zeroes the weights only, as PaddleSlim does
     weights_only.ratio = 0.75
-    weights_only._update_masks()
+    weights_only.update_masks()
     theirs, mine, moments = interleaved(slim_hooks, weights_only.update_params, ours.update_params)
     add_row("a step between updates, weights", theirs, mine, "5x")
     add_row("the same, and Momentum's velocity", theirs, moments, "-")

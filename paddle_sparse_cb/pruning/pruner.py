@@ -133,7 +133,7 @@ class GMPPruner(PaddleSlimInterface):
             self._check_finite(f"at optimizer step {self.cur_iteration}")  # before the masks are changed
             self.ratio = ratio
             self._stale = False
-            self._update_masks()
+            self.update_masks()
             self._check_ranks()
             self.update_params()
 
@@ -145,7 +145,8 @@ class GMPPruner(PaddleSlimInterface):
                 raise DivergenceError(f"the training diverged: {layer.name} is not finite {when}")
 
     @paddle.no_grad()
-    def _update_masks(self) -> None:
+    def update_masks(self) -> None:
+        """Chooses the masks of the present ratio from the present weights; `step` calls this when the ratio rises."""
         if self.ratio == 0:
             return
         earlier = [self.masks.get(weight.name) for weight in self.weights]

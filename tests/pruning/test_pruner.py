@@ -237,7 +237,7 @@ def test_paddleslims_own_tests_of_the_dygraph_pruners_hold():
     _, gradual = made(configs={"stable_iterations": 0, "pruning_iterations": 1000, "tunning_iterations": 1000,
                                "resume_iteration": 500, "pruning_steps": 20, "initial_ratio": 0.05})
     assert gradual.ratio > 0.3
-    gradual._update_masks = gradual.update_params = lambda: None  # the schedule alone, 1,500 steps of it
+    gradual.update_masks = gradual.update_params = lambda: None  # the schedule alone, 1,500 steps of it
     ratios = []
     while gradual.ratios_stack:
         gradual.step()
@@ -270,7 +270,7 @@ def test_the_same_weights_give_the_same_masks(network):
     first, second = make_pruner(network), make_pruner(network)
     for pruner in (first, second):
         pruner.ratio = 0.75
-        pruner._update_masks()
+        pruner.update_masks()
     for name, mask in first.masks.items():
         np.testing.assert_array_equal(mask.numpy(), second.masks[name].numpy())
 
