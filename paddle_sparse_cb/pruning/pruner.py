@@ -9,7 +9,7 @@ from typing import Any
 
 import paddle
 
-from ..errors import DivergenceError, InputError, PipelineError
+from ..errors import DivergenceError, PipelineError
 from ..utils import distributed
 from ..utils.finite import make_finite_check
 from ..utils.float_bits import magnitude_bits
@@ -21,7 +21,7 @@ from .paddleslim_interface import PaddleSlimInterface, resolve_params_type
 from .planned_weights import check_layers_survive, find_planned_weights
 from .planner import PrunePlan, make_plan
 from .schedule import GMPSchedule
-from .state import PrunerState
+from .state import PrunerState, restore_masks
 from .statistics import SparsityReport, count_zeros, measure_sparsity
 from .zeroing import make_zeroing
 
@@ -232,20 +232,7 @@ class GMPPruner(PaddleSlimInterface):
         settings = self.settings()
         saved = {**settings, "plan": state.settings.get("plan")} if allow_config_change else state.settings
         check_same(saved, settings, where)
-        restored = {}
-        for layer, weight in zip(self.plan.pruned, self.weights):
-            if layer.name not in state.masks:
-                continue
-            mask = paddle.to_tensor(state.masks[layer.name], place=weight.place)
-            if tuple(mask.shape) != layer.shape:
-                raise InputError(f"{where}: the mask of {layer.name} has shape {mask.shape}, the weight has shape "
-                                 f"{list(layer.shape)}")
-            alive = int(paddle.logical_and(magnitude_bits(weight) != 0, paddle.logical_not(mask)).astype("int64").sum())
-            if alive:
-                raise InputError(f"{where}: the weights are not those of this checkpoint: {alive} weights of "
-                                 f"{layer.name} are not zero though its mask prunes them; load the .pdparams file "
-                                 "beside it")
-            restored[weight.name] = mask
+        restored = restore_masks(state, self.plan, self.weights, where)
         self.masks, self._zeroings, self._stale = restored, None, allow_config_change
         self.cur_iteration = state.step
         self.ratio = self.schedule.at(state.step - 1) if state.step else 0.0

@@ -1,12 +1,17 @@
-"""`PrunerState`: what a pruner knows beside the weights."""
+"""`PrunerState`: what a pruner knows beside the weights, and how its masks are restored."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import paddle
+
+from ..errors import InputError
+from ..utils.float_bits import magnitude_bits
+from .plan import PrunePlan
 
 
 @dataclass(frozen=True)
@@ -23,3 +28,36 @@ class PrunerState:
     step: int
     settings: dict[str, Any]
     masks: Mapping[str, np.ndarray]
+
+
+def restore_masks(
+    state: PrunerState, plan: PrunePlan, weights: Sequence[paddle.Tensor], where: str
+) -> dict[str, paddle.Tensor]:
+    """Creates the masks of a saved state for weights that were saved with it.
+
+    Args:
+        state: the saved state.
+        plan: the layers to prune.
+        weights: their weights, in the order of the plan.
+        where: the file of the state, for messages.
+
+    Returns:
+        `parameter.name` to a bool tensor of the weight's shape, True where a weight is kept.
+
+    Raises:
+        InputError: a mask has another shape than its weight, or a weight is not zero where its mask prunes it.
+    """
+    masks = {}
+    for layer, weight in zip(plan.pruned, weights):
+        if layer.name not in state.masks:
+            continue
+        mask = paddle.to_tensor(state.masks[layer.name], place=weight.place)
+        if tuple(mask.shape) != layer.shape:
+            raise InputError(f"{where}: the mask of {layer.name} has shape {mask.shape}, the weight has shape "
+                             f"{list(layer.shape)}")
+        alive = int(paddle.logical_and(magnitude_bits(weight) != 0, paddle.logical_not(mask)).astype("int64").sum())
+        if alive:
+            raise InputError(f"{where}: the weights are not those of this checkpoint: {alive} weights of {layer.name} "
+                             "are not zero though its mask prunes them; load the .pdparams file beside it")
+        masks[weight.name] = mask
+    return masks
