@@ -1,28 +1,32 @@
-"""How sparse each layer will be at the target, before anything is trained."""
+"""The sparsity that each layer is certain to reach at the target ratio, known before training."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from .distribution import layer_ratios
+from .distribution import check_scope, layer_ratios
 from .masks import count_units, prune_count
 from .plan import PrunePlan
 
 
 def min_sparsity(plan: PrunePlan, ratio: float, scope: str = "uniform",
-                   block: tuple[int, int] = (1, 1)) -> dict[str, float]:
-    """The share of each planned weight that is zero at the target, whatever the weights.
+                 block: tuple[int, int] = (1, 1)) -> dict[str, float]:
+    """Returns the least share of zeros of each planned weight at the target ratio, whatever the weights' values are.
 
     Args:
-        plan: what is pruned.
+        plan: the layers to prune.
         ratio: the target ratio.
-        scope: see `distribution.SCOPES`; one ranking over all layers promises nothing for any of them.
-        block: rows and columns of the blocks pruned as one. Where it does not divide a layer, the blocks at the edge
-            are smaller, and may be the ones that go.
+        scope: one of `distribution.SCOPES`. With `global`, one ranking over all layers decides, and no layer is certain
+            of any zeros.
+        block: rows and columns of the blocks that are pruned as one. If it does not divide a layer, the blocks at the
+            edges are smaller; the result assumes that those are pruned first.
 
     Returns:
         Structured name to the least share of zeros.
+
+    Raises:
+        InputError: an unknown scope.
 
     Example:
         >>> from paddle import nn
@@ -30,24 +34,24 @@ def min_sparsity(plan: PrunePlan, ratio: float, scope: str = "uniform",
         >>> min_sparsity(make_plan(nn.Conv2D(8, 12, 1)), 0.75, block=(8, 1))
         {'weight': 0.6666666666666666}
     """
-    ratios = layer_ratios([layer.shape for layer in plan.pruned], ratio, scope)
-    return {layer.name: _least_zeros(layer.shape, own, block) / math.prod(layer.shape)
-            for layer, own in zip(plan.pruned, ratios)}
+    ratios = layer_ratios([layer.shape for layer in plan.pruned], ratio, check_scope(scope) or "uniform")
+    return {layer.name: _count_min_zeros(layer.shape, layer_ratio, block) / math.prod(layer.shape)
+            for layer, layer_ratio in zip(plan.pruned, ratios)}
 
 
-def _least_zeros(shape: Sequence[int], ratio: float, block: tuple[int, int]) -> int:
+def _count_min_zeros(shape: Sequence[int], ratio: float, block: tuple[int, int]) -> int:
     units = count_units(shape, block)
-    left = min(prune_count(ratio, units), units - 1)
+    remaining = min(prune_count(ratio, units), units - 1)
     zeros = 0
-    heights, widths = _cuts(shape[0], block[0]), _cuts(math.prod(shape[1:]), block[1])
+    heights, widths = _block_lengths(shape[0], block[0]), _block_lengths(math.prod(shape[1:]), block[1])
     sizes = sorted((height * width, rows * columns) for height, rows in heights for width, columns in widths)
-    for size, number in sizes:
-        taken = min(left, number)
-        zeros += taken * size
-        left -= taken
+    for size, count in sizes:  # the smallest blocks first
+        pruned = min(remaining, count)
+        zeros += pruned * size
+        remaining -= pruned
     return zeros
 
 
-def _cuts(length: int, step: int) -> list[tuple[int, int]]:
-    """How a length is cut into steps: (how long, how many), the rest at the edge as well."""
-    return [(size, number) for size, number in ((step, length // step), (length % step, 1)) if size and number]
+def _block_lengths(length: int, step: int) -> list[tuple[int, int]]:
+    """The lengths of the blocks along one dimension and how many there are of each, the shorter one at the edge too."""
+    return [(size, count) for size, count in ((step, length // step), (length % step, 1)) if size and count]

@@ -34,8 +34,10 @@ def check_fraction(name: str, value: object, least: float = 0.0) -> float:
         paddle_sparse_cb.errors.InputError: ratio must be a fraction from 0.0 to below 1, got 75 (did you mean 0.75?)
     """
     number: Any = value if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if isinstance(number, np.floating):
+        number = float(str(number))
     if least <= number < 1:
-        return float(str(number)) if isinstance(number, np.floating) else float(number)
+        return float(number)
     hint = f" (did you mean {number / 100:g}?)" if 1 < number < 100 else ""
     raise InputError(f"{name} must be a fraction from {least} to below 1, got {value!r}{hint}")
 
