@@ -31,9 +31,9 @@ def leave_process_group(worker: int) -> None:
     """Moves a worker process, which starts with blocked signals, to a process group of its own."""
     if not hasattr(signal, "pthread_sigmask"):
         return
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # drops what has arrived since the start
     os.setpgrp()
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
+    # Discards what arrived before, without replacing Paddle's handler: with it a worker that its parent terminates
+    # ends with 0, and the parent sees no failure.
+    while signal.sigpending() & _SIGNALS:
+        signal.sigwait(_SIGNALS)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
