@@ -39,14 +39,26 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("recipe", metavar="RECIPE", nargs="?", help="a YAML file")
         command.add_argument("-c", "--config", metavar="RECIPE", help="the same, as in PaddleDetection's scripts")
         command.add_argument("--slim_config", metavar="FILE", help="a YAML file to merge over the recipe")
-        command.add_argument("-o", "--opt", metavar="KEY=VALUE", nargs="+", default=[], action="extend",
-                             help="values that replace the recipe's, such as -o epoch=4 Sparsity.ratio=0.85")
-        command.add_argument("--smoke", action="store_true",
-                             help="reduce the recipe to a few steps on packaged photographs")
+        command.add_argument(
+            "-o",
+            "--opt",
+            metavar="KEY=VALUE",
+            nargs="+",
+            default=[],
+            action="extend",
+            help="values that replace the recipe's, such as -o epoch=4 Sparsity.ratio=0.85",
+        )
+        command.add_argument(
+            "--smoke", action="store_true", help="reduce the recipe to a few steps on packaged photographs"
+        )
         if name not in _NO_EXPORT_FLAG:
-            command.add_argument("--export", choices=("best", "last"), default="best" if name == "train" else None,
-                                 help="the checkpoint to use: the best one at the target ratio (default), or the last; "
-                                 "-o weights=FILE names another one")
+            command.add_argument(
+                "--export",
+                choices=("best", "last"),
+                default="best" if name == "train" else None,
+                help="the checkpoint to use: the best one at the target ratio (default), or the last; "
+                "-o weights=FILE names another one",
+            )
         if name == "train":
             _add_training_flags(command)
     return parser
@@ -54,15 +66,27 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_training_flags(command: argparse.ArgumentParser) -> None:
     """Adds the flags of PaddleDetection's tools/train.py."""
-    command.add_argument("--eval", action=argparse.BooleanOptionalAction, default=True,
-                         help="evaluate at each checkpoint and keep the best one (default)")
+    command.add_argument(
+        "--eval",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="evaluate at each checkpoint and keep the best one (default)",
+    )
     command.add_argument("--amp", action="store_true", help="mixed precision, the same as -o amp=true")
-    command.add_argument("-r", "--resume", metavar="CHECKPOINT", nargs="?", const="last",
-                         help="resume from a checkpoint; without a name, from the newest complete one of the recipe or "
-                         "of the dense recipe that it starts from")
-    command.add_argument("--allow-config-change", action="store_true",
-                         help="with --resume: the recipe may differ from the checkpoint's, in the length of its epochs "
-                         "too")
+    command.add_argument(
+        "-r",
+        "--resume",
+        metavar="CHECKPOINT",
+        nargs="?",
+        const="last",
+        help="resume from a checkpoint; without a name, from the newest complete one of the recipe or "
+        "of the dense recipe that it starts from",
+    )
+    command.add_argument(
+        "--allow-config-change",
+        action="store_true",
+        help="with --resume: the recipe may differ from the checkpoint's, in the length of its epochs too",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,8 +116,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # disk full, permission denied, missing folder
         return _fail(f"{error.filename or ''}: {error.strerror or error}", 1, _resume_command(options, given))
     except KeyboardInterrupt as error:
-        return _fail(f"interrupted{f' by {error}' if str(error) else ''}",
-                     128 + int(getattr(error, "number", signal.SIGINT)), _resume_command(options, given))
+        return _fail(
+            f"interrupted{f' by {error}' if str(error) else ''}",
+            128 + int(getattr(error, "number", signal.SIGINT)),
+            _resume_command(options, given),
+        )
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in ("ppdet", "pycocotools"):

@@ -13,8 +13,11 @@ from helpers import CORE_ONLY, Pointwise
 from sklearn.datasets import load_digits
 
 # Tests that need PaddleDetection.
-collect_ignore = ["detection", "e2e", "recipe", "test_cli.py", "test_fuzz.py", "test_paddledetection.py",
-                  "test_picodet_document.py"] if CORE_ONLY else []
+collect_ignore = (
+    ["detection", "e2e", "recipe", "test_cli.py", "test_fuzz.py", "test_paddledetection.py", "test_picodet_document.py"]
+    if CORE_ONLY
+    else []
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -59,7 +59,8 @@ class Chain(nn.Layer):
         y = self.first(x) if self.norm is None else self.norm(self.first(x))
         z = self.second(y)
         return {"added": z[:, :16] + y, "an output": (z, {"first": y}), "chosen": (z, y.argmax(1))}.get(
-            self.first_output, z)
+            self.first_output, z
+        )
 
 
 def median_seconds(*commands, rounds=5):
@@ -77,8 +78,11 @@ def classifier(network, learning_rate=0.01, optimizer="Momentum", **keywords):
     """Returns a prepared `paddle.Model` of a classifier."""
     model = paddle.Model(network, **keywords)
     optimizer_type = getattr(paddle.optimizer, optimizer)
-    model.prepare(optimizer_type(learning_rate=learning_rate, parameters=network.parameters()), nn.CrossEntropyLoss(),
-                  paddle.metric.Accuracy())
+    model.prepare(
+        optimizer_type(learning_rate=learning_rate, parameters=network.parameters()),
+        nn.CrossEntropyLoss(),
+        paddle.metric.Accuracy(),
+    )
     return model
 
 
@@ -86,11 +90,18 @@ def slim_checkpoint(network, steps=8, ratio=0.6):
     """Trains with PaddleSlim's pruner as PaddleDetection does; returns the pruner and the arrays to be saved."""
     from paddleslim import GMPUnstructuredPruner  # an import of some seconds
 
-    configs = {"stable_iterations": 0, "pruning_iterations": 20, "tunning_iterations": 20, "pruning_steps": 1,
-               "initial_ratio": ratio, "resume_iteration": 0}
+    configs = {
+        "stable_iterations": 0,
+        "pruning_iterations": 20,
+        "tunning_iterations": 20,
+        "pruning_steps": 1,
+        "initial_ratio": ratio,
+        "resume_iteration": 0,
+    }
     with contextlib.redirect_stdout(io.StringIO()):  # PaddleSlim prints a line per parameter
-        pruner = GMPUnstructuredPruner(network, ratio=ratio, prune_params_type="conv1x1_only", local_sparsity=True,
-                                       configs=configs)
+        pruner = GMPUnstructuredPruner(
+            network, ratio=ratio, prune_params_type="conv1x1_only", local_sparsity=True, configs=configs
+        )
     optimizer = paddle.optimizer.Momentum(0.01, parameters=network.parameters())
     for _ in range(steps):
         network(paddle.rand([4, 1, 8, 8])).square().mean().backward()

@@ -63,8 +63,13 @@ def fit(perturb_rank_1, extra_callbacks):
     sparsity = SparsityCallback(ratio=0.75, pruning_iterations=MASK_UPDATES, pruning_steps=MASK_UPDATES)
     recorded = RecordMasks(sparsity, perturb_rank_1)
     paddle.distributed.all_gather = counting_all_gather
-    model.fit(data, data if extra_callbacks else None, batch_size=8, verbose=0,
-              callbacks=[sparsity, SyncBuffers(), *extra_callbacks, recorded])
+    model.fit(
+        data,
+        data if extra_callbacks else None,
+        batch_size=8,
+        verbose=0,
+        callbacks=[sparsity, SyncBuffers(), *extra_callbacks, recorded],
+    )
     return {"initial": initial, "masks": recorded.masks, "evaluated": recorded.evaluated, "final": state(network)}
 
 
@@ -74,9 +79,13 @@ def loop():
     network = Pointwise()
     parallel = paddle.DataParallel(network)
     optimizer = paddle.optimizer.Momentum(0.01, parameters=network.parameters())
-    pruner = GMPPruner(network, ratio=0.75, local_sparsity=True, prune_params_type="conv1x1_only",
-                       configs={"pruning_iterations": MASK_UPDATES, "pruning_steps": MASK_UPDATES,
-                                "initial_ratio": 0.15})
+    pruner = GMPPruner(
+        network,
+        ratio=0.75,
+        local_sparsity=True,
+        prune_params_type="conv1x1_only",
+        configs={"pruning_iterations": MASK_UPDATES, "pruning_steps": MASK_UPDATES, "initial_ratio": 0.15},
+    )
     pruner.attach(optimizer)
     paddle.distributed.all_gather = counting_all_gather
     masks, errors = [], []

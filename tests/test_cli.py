@@ -26,42 +26,62 @@ def run(capsys, *arguments):
 NO_DENSE = "pretrain_weights=sample:picodet_s_416_lcnet"
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["train", "none.yml"], "none.yml: no such recipe"),
-    (["train", SPARSE, "-o", "epochs=3"], "unknown key 'epochs'"),
-    (["train", SPARSE, "-o", "Sparsity.ratios=0.5"], "Sparsity: unknown argument 'ratios'; did you mean 'ratio'?"),
-    (["train", SPARSE, "-o", "Sparsity.ratio=75"], "ratio must be a fraction from 0.0 to below 1, got 75"),
-    (["train", SPARSE, "-o", "TrainDataset.dataset_dir=/none"], "TrainDataset: no annotations at /none/train.json"),
-    (["train", SPARSE, "-o", "Sparsity.skip=['*']"], "no layer left to prune"),
-    (["train", SPARSE, "-o", "pretrain_weights=/none/model"], "no weights at /none/model.pdparams"),
-    (["train", SPARSE, "-o", "pretrain_weights=recipe:none.yml"], "none.yml: no such recipe"),
-    (["train", SPARSE, "-o", "Sparsity.pruning_epochs=99"], "would be reached after 990 optimizer steps"),
-    (["train", SPARSE, "-o", "Sparsity.prune_params_type=null"],
-     "Paddle-Lite would keep backbone.conv1.conv.weight dense: 3x3 kernel; skip it, or change"),
-    (["train", SPARSE, "-o", "Sparsity.ratio=0.5"],
-     "may end with as few as 50.00% zeros, and runs sparse from 60% (and 39 more of 40 planned layers)"),
-    (["train", SPARSE, "-o", "Sparsity.local_sparsity=false"], "as few as 0.00% zeros"),
-    (["train", SPARSE, "-o", "Sparsity.scope=erk"],
-     "Paddle-Lite would keep backbone.blocks2.0.pw_conv.conv.weight dense: it may end with as few as"),
-    (["plan", SPARSE, "-o", "Sparsity.ratio=0.5"], "(and 39 more of 40 planned layers)"),
-    (["train", SPARSE, "-o", "Sparsity.sparse_block=[16,1]"], "does not divide backbone.blocks2.0.pw_conv.conv.weight"),
-    (["train", SPARSE, "-o", "export.int8=true"], "Paddle-Lite computes hard swish, which PicoDet uses, wrongly"),
-    (["train", SPARSE, "-o", "export.lite.enable_fp16=true"], "enable_fp16=true is incompatible with a sparse model"),
-    (["train", SPARSE, "-o", "export.lite.sparse_model=true"], "option sparse_model is set by this package"),
-    (["train", SPARSE, "-o", "export.lite=arm"], "export.lite must be a mapping of options of paddle_lite_opt"),
-    (["train", SPARSE, "-o", "save_dir=/etc/hostname"], "cannot be created: /etc/hostname is not a writable folder"),
-    (["train", SPARSE, "-o", "TrainReader.batch_size=eight"], "TypeError"),
-    (["train", SPARSE, "-o", "TrainDataset.dataset_dir=5"], "dataset_dir"),
-    (["train", SPARSE, "-o", "PicoHeadV2.fpn_stride=[8]"], "cannot be created from the recipe"),
-    (["train", SPARSE, "-o", "epoch=three"], "epoch must be a whole number of at least 1, got 'three'"),
-    (["train", SPARSE, "-o", "architecture=YOLOv3"], "architecture must be PicoDet, got 'YOLOv3'"),
-    (["train", SPARSE, "-o", "LCNet.scale=wide"], "PicoDet: cannot be created from the recipe"),
-    (["train", SPARSE, "-o", "OptimizerBuilder.optimizer.type=Adamm"], "Adamm"),
-    (["train", SPARSE, "--slim_config", "none.yml"], "none.yml: no such recipe"),
-    (["eval", SPARSE], "checkpoints/final.pdparams: not trained yet; run: paddle-sparse train"),
-    (["export", SPARSE], "not trained yet"), (["optimize", SPARSE], "not trained yet"),
-    (["verify", SPARSE], "not trained yet"), (["report", SPARSE], "no report; train the recipe first"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "none.yml"], "none.yml: no such recipe"),
+        (["train", SPARSE, "-o", "epochs=3"], "unknown key 'epochs'"),
+        (["train", SPARSE, "-o", "Sparsity.ratios=0.5"], "Sparsity: unknown argument 'ratios'; did you mean 'ratio'?"),
+        (["train", SPARSE, "-o", "Sparsity.ratio=75"], "ratio must be a fraction from 0.0 to below 1, got 75"),
+        (["train", SPARSE, "-o", "TrainDataset.dataset_dir=/none"], "TrainDataset: no annotations at /none/train.json"),
+        (["train", SPARSE, "-o", "Sparsity.skip=['*']"], "no layer left to prune"),
+        (["train", SPARSE, "-o", "pretrain_weights=/none/model"], "no weights at /none/model.pdparams"),
+        (["train", SPARSE, "-o", "pretrain_weights=recipe:none.yml"], "none.yml: no such recipe"),
+        (["train", SPARSE, "-o", "Sparsity.pruning_epochs=99"], "would be reached after 990 optimizer steps"),
+        (
+            ["train", SPARSE, "-o", "Sparsity.prune_params_type=null"],
+            "Paddle-Lite would keep backbone.conv1.conv.weight dense: 3x3 kernel; skip it, or change",
+        ),
+        (
+            ["train", SPARSE, "-o", "Sparsity.ratio=0.5"],
+            "may end with as few as 50.00% zeros, and runs sparse from 60% (and 39 more of 40 planned layers)",
+        ),
+        (["train", SPARSE, "-o", "Sparsity.local_sparsity=false"], "as few as 0.00% zeros"),
+        (
+            ["train", SPARSE, "-o", "Sparsity.scope=erk"],
+            "Paddle-Lite would keep backbone.blocks2.0.pw_conv.conv.weight dense: it may end with as few as",
+        ),
+        (["plan", SPARSE, "-o", "Sparsity.ratio=0.5"], "(and 39 more of 40 planned layers)"),
+        (
+            ["train", SPARSE, "-o", "Sparsity.sparse_block=[16,1]"],
+            "does not divide backbone.blocks2.0.pw_conv.conv.weight",
+        ),
+        (["train", SPARSE, "-o", "export.int8=true"], "Paddle-Lite computes hard swish, which PicoDet uses, wrongly"),
+        (
+            ["train", SPARSE, "-o", "export.lite.enable_fp16=true"],
+            "enable_fp16=true is incompatible with a sparse model",
+        ),
+        (["train", SPARSE, "-o", "export.lite.sparse_model=true"], "option sparse_model is set by this package"),
+        (["train", SPARSE, "-o", "export.lite=arm"], "export.lite must be a mapping of options of paddle_lite_opt"),
+        (
+            ["train", SPARSE, "-o", "save_dir=/etc/hostname"],
+            "cannot be created: /etc/hostname is not a writable folder",
+        ),
+        (["train", SPARSE, "-o", "TrainReader.batch_size=eight"], "TypeError"),
+        (["train", SPARSE, "-o", "TrainDataset.dataset_dir=5"], "dataset_dir"),
+        (["train", SPARSE, "-o", "PicoHeadV2.fpn_stride=[8]"], "cannot be created from the recipe"),
+        (["train", SPARSE, "-o", "epoch=three"], "epoch must be a whole number of at least 1, got 'three'"),
+        (["train", SPARSE, "-o", "architecture=YOLOv3"], "architecture must be PicoDet, got 'YOLOv3'"),
+        (["train", SPARSE, "-o", "LCNet.scale=wide"], "PicoDet: cannot be created from the recipe"),
+        (["train", SPARSE, "-o", "OptimizerBuilder.optimizer.type=Adamm"], "Adamm"),
+        (["train", SPARSE, "--slim_config", "none.yml"], "none.yml: no such recipe"),
+        (["eval", SPARSE], "checkpoints/final.pdparams: not trained yet; run: paddle-sparse train"),
+        (["export", SPARSE], "not trained yet"),
+        (["optimize", SPARSE], "not trained yet"),
+        (["verify", SPARSE], "not trained yet"),
+        (["report", SPARSE], "no report; train the recipe first"),
+    ],
+)
 def test_invalid_input_is_an_error_of_one_line_with_exit_code_2(arguments, message, folder, capsys):
     if not any("pretrain_weights" in word for word in arguments) and len(arguments) > 2:
         arguments = [*arguments, *([] if "-o" in arguments else ["-o"]), NO_DENSE]
@@ -108,16 +128,19 @@ def test_the_plan_of_a_dense_recipe_shows_the_computation_of_each_layer(folder, 
 
 @pytest.mark.slow
 def test_an_error_of_the_program_has_no_traceback(folder):
-    done = subprocess.run([sys.executable, "-m", "paddle_sparse_cb", "train", "none.yml"], capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "paddle_sparse_cb", "train", "none.yml"], capture_output=True, text=True
+    )
     assert done.returncode == 2
     assert done.stderr == "paddle-sparse: none.yml: no such recipe\n"
 
 
 @pytest.mark.slow
 def test_without_ppdet_the_error_names_the_extra_to_install(folder):
-    code = ("import sys; sys.modules['ppdet'] = None; from paddle_sparse_cb.cli import main; "
-            f"sys.exit(main(['plan', {SPARSE!r}]))")
+    code = (
+        "import sys; sys.modules['ppdet'] = None; from paddle_sparse_cb.cli import main; "
+        f"sys.exit(main(['plan', {SPARSE!r}]))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     assert "pip install 'paddle_sparse_cb[detection]'" in done.stderr

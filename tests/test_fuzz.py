@@ -35,8 +35,10 @@ def _hang(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("read", "outcome"), [
-    (_raise_key_error, fuzz.CRASH), (_raise_without_name, fuzz.UNNAMED), (_abort, fuzz.CRASH), (_hang, fuzz.HANG)])
+@pytest.mark.parametrize(
+    ("read", "outcome"),
+    [(_raise_key_error, fuzz.CRASH), (_raise_without_name, fuzz.UNNAMED), (_abort, fuzz.CRASH), (_hang, fuzz.HANG)],
+)
 def test_a_reader_that_fails_is_counted_and_its_file_is_kept(read, outcome, tmp_path, monkeypatch):
     monkeypatch.setattr(fuzz, "TIMEOUT", 2)
     kind = fuzz.Kind("report", "report.json", (mutations.truncate,), read)

@@ -26,8 +26,10 @@ def test_importing_the_package_takes_at_most_a_quarter_longer_than_importing_pad
 
 def test_images_and_archives_can_be_read_after_the_import():
     """Paddle 2.6 brings a zlib; when the system's is loaded after it, PNG files and zip archives cannot be read."""
-    code = ("import {}, zlib, cv2, numpy; done, png = cv2.imencode('.png', numpy.zeros((64, 64, 3), 'uint8')); "
-            "print(cv2.imdecode(png, 1) is not None and zlib.decompress(zlib.compress(b'abc' * 999)) == b'abc' * 999)")
+    code = (
+        "import {}, zlib, cv2, numpy; done, png = cv2.imencode('.png', numpy.zeros((64, 64, 3), 'uint8')); "
+        "print(cv2.imdecode(png, 1) is not None and zlib.decompress(zlib.compress(b'abc' * 999)) == b'abc' * 999)"
+    )
     assert run(code.format("paddle_sparse_cb")) == ["True"]
 
 

@@ -35,8 +35,11 @@ def is_private(name):
 def private_functions():
     """The names of all private functions and methods of the package."""
     nodes = (node for path in MODULES for node in ast.walk(parse(path)))
-    return {node.name for node in nodes
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and is_private(node.name)} - OVERRIDDEN
+    return {
+        node.name
+        for node in nodes
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and is_private(node.name)
+    } - OVERRIDDEN
 
 
 def package_names(tree):
@@ -46,8 +49,11 @@ def package_names(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == PACKAGE.name:
             names.update(alias.asname or alias.name for alias in node.names)
         elif isinstance(node, ast.Import):
-            names.update((alias.asname or alias.name).partition(".")[0] for alias in node.names
-                         if alias.name.partition(".")[0] == PACKAGE.name)
+            names.update(
+                (alias.asname or alias.name).partition(".")[0]
+                for alias in node.names
+                if alias.name.partition(".")[0] == PACKAGE.name
+            )
     return names
 
 
@@ -64,8 +70,12 @@ def private_uses(path, private):
             root = node.value
             while isinstance(root, ast.Attribute):
                 root = root.value
-            if node.attr in private - defined or (isinstance(root, ast.Name) and root.id in ours and
-                                                  not isinstance(node.value, ast.Call) and node.attr not in OVERRIDDEN):
+            if node.attr in private - defined or (
+                isinstance(root, ast.Name)
+                and root.id in ours
+                and not isinstance(node.value, ast.Call)
+                and node.attr not in OVERRIDDEN
+            ):
                 names = [node.attr]
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("setattr", "delattr"):
             target = next((argument for argument in node.args if isinstance(argument, ast.Constant)), None)
@@ -84,13 +94,16 @@ def test_no_test_or_tool_uses_a_private_function_of_the_package():
     assert [use for path in callers for use in private_uses(path, private)] == []
 
 
-@pytest.mark.parametrize("code", [
-    "from paddle_sparse_cb.detection.config import _safe_loader",
-    "from paddle_sparse_cb.detection import config\nconfig._safe_loader()",
-    "import paddle_sparse_cb.detection.config as c\nc._safe_loader()",
-    "from paddle_sparse_cb.detection import config\nmonkeypatch.setattr(config, '_safe_loader', 0)",
-    "CODE = 'from paddle_sparse_cb.detection import config; config._safe_loader()'",
-])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from paddle_sparse_cb.detection.config import _safe_loader",
+        "from paddle_sparse_cb.detection import config\nconfig._safe_loader()",
+        "import paddle_sparse_cb.detection.config as c\nc._safe_loader()",
+        "from paddle_sparse_cb.detection import config\nmonkeypatch.setattr(config, '_safe_loader', 0)",
+        "CODE = 'from paddle_sparse_cb.detection import config; config._safe_loader()'",
+    ],
+)
 def test_uses_of_private_functions_are_found(code, tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     path = tmp_path / "test_code.py"
@@ -99,8 +112,9 @@ def test_uses_of_private_functions_are_found(code, tmp_path, monkeypatch):
 
 
 def test_no_file_of_the_package_is_longer_than_300_lines():
-    assert {relative(path): lines for path in MODULES
-            if (lines := len(path.read_text().splitlines())) > MAX_LINES} == {}
+    assert {
+        relative(path): lines for path in MODULES if (lines := len(path.read_text().splitlines())) > MAX_LINES
+    } == {}
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=relative)
@@ -123,8 +137,18 @@ def test_no_module_imports_from_the_public_interface():
 
 def test_no_file_names_paths_or_hosts_of_one_machine():
     # Written in parts, so that this file does not contain them.
-    foreign = re.compile("|".join(("/roo" + "t/", r"(?<![\w.])/wo" + "rk/", "/opt/" + "wheels", "py" + r"pi\.org",
-                                   "pythonhost" + "ed", r"deb\.deb" + r"ian\.org")))
+    foreign = re.compile(
+        "|".join(
+            (
+                "/roo" + "t/",
+                r"(?<![\w.])/wo" + "rk/",
+                "/opt/" + "wheels",
+                "py" + r"pi\.org",
+                "pythonhost" + "ed",
+                r"deb\.deb" + r"ian\.org",
+            )
+        )
+    )
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     found = []
     for name in filter(None, listed.split("\0")):

@@ -188,8 +188,12 @@ def configs(tmp_path, monkeypatch):
 
 def tutorial_arguments(configs, percent=75):
     """Returns the command line arguments of PaddleDetection's tutorial."""
-    return ["-c", str(configs / "picodet/legacy_model/pruner/picodet_m_320_coco_pruner.yml"),
-            "--slim_config", str(configs / f"slim/prune/picodet_m_unstructured_prune_{percent}.yml")]
+    return [
+        "-c",
+        str(configs / "picodet/legacy_model/pruner/picodet_m_320_coco_pruner.yml"),
+        "--slim_config",
+        str(configs / f"slim/prune/picodet_m_unstructured_prune_{percent}.yml"),
+    ]
 
 
 @pytest.mark.parametrize("percent", [75, 85])
@@ -198,14 +202,30 @@ def test_its_files_and_our_recipe_configure_the_same_training(configs, percent):
     theirs, ours = read_recipe(theirs, slim), read_recipe(RECIPES / f"picodet_m_320_coco_sparse{percent}.yml")
     assert theirs.sparsity == ours.sparsity
     assert theirs.input_size == ours.input_size == (320, 320)
-    for key in ("PicoDet", "ESNet", "CSPPAN", "PicoHead", "OptimizerBuilder", "EvalDataset", "TrainDataset", "epoch",
-                "num_classes", "use_ema", "cycle_epoch", "snapshot_epoch", "worker_num", "pretrain_weights"):
+    for key in (
+        "PicoDet",
+        "ESNet",
+        "CSPPAN",
+        "PicoHead",
+        "OptimizerBuilder",
+        "EvalDataset",
+        "TrainDataset",
+        "epoch",
+        "num_classes",
+        "use_ema",
+        "cycle_epoch",
+        "snapshot_epoch",
+        "worker_num",
+        "pretrain_weights",
+    ):
         assert theirs.content[key] == ours.content[key], key
     rates = [vars(scheduler) for scheduler in theirs.content["LearningRate"]["schedulers"]]
     assert [rates[0]["max_epochs"], rates[1]["start_factor"], rates[1]["steps"]] == [300, 1.0, 34350]
     ours_rates = ours.content["LearningRate"]["schedulers"]
-    assert ours_rates == [{"name": "CosineDecay", "max_epochs": 300},
-                          {"name": "LinearWarmup", "start_factor": 1.0, "steps": 34350}]
+    assert ours_rates == [
+        {"name": "CosineDecay", "max_epochs": 300},
+        {"name": "LinearWarmup", "start_factor": 1.0, "steps": 34350},
+    ]
     for reader in ("TrainReader", "EvalReader"):
         for key in ("sample_transforms", "batch_size"):
             assert theirs.content[reader][key] == ours.content[reader][key]
@@ -229,8 +249,10 @@ def test_its_flags_are_accepted_and_missing_data_is_a_one_line_error(configs, ca
     printed = capsys.readouterr()
     assert code == 2
     files = " with ".join(tutorial_arguments(configs)[1::2])
-    assert printed.err == (f"paddle-sparse: {files}: TrainDataset: no annotations at "
-                           "/none/annotations/instances_train2017.json (dataset_dir + anno_path)\n")
+    assert printed.err == (
+        f"paddle-sparse: {files}: TrainDataset: no annotations at "
+        "/none/annotations/instances_train2017.json (dataset_dir + anno_path)\n"
+    )
     assert "warning: amp has no effect: on a CPU Paddle trains in float32\n" in printed.out
 
 
@@ -255,8 +277,9 @@ def test_an_unsupported_slim_method_is_an_input_error(configs, capsys):
 @pytest.mark.parametrize("flag", ["-r", "--resume"])
 def test_a_missing_checkpoint_is_a_one_line_error(configs, capsys, flag):
     assert main(["train", *tutorial_arguments(configs), "--smoke", flag, "output/model_final"]) == 2
-    assert capsys.readouterr().err == ("paddle-sparse: --resume output/model_final: output/model_final.pdsparse does "
-                                       "not exist\n")
+    assert capsys.readouterr().err == (
+        "paddle-sparse: --resume output/model_final: output/model_final.pdsparse does not exist\n"
+    )
 
 
 @pytest.mark.slow

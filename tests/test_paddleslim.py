@@ -14,21 +14,45 @@ from paddleslim import GMPUnstructuredPruner
 
 from paddle_sparse_cb import EMACallback, GMPPruner, InputError, SparsityCallback, make_plan, measure_sparsity
 
-ONE_SHOT = {"stable_iterations": 0, "pruning_iterations": 20, "tunning_iterations": 20, "pruning_steps": 1,
-           "initial_ratio": 0.75, "resume_iteration": 0}
+ONE_SHOT = {
+    "stable_iterations": 0,
+    "pruning_iterations": 20,
+    "tunning_iterations": 20,
+    "pruning_steps": 1,
+    "initial_ratio": 0.75,
+    "resume_iteration": 0,
+}
 on_paddle_2 = pytest.mark.skipif(PADDLE3, reason="PaddleSlim's masks fail after an update with Paddle 3")
 
 
-def both(make, ratio=0.75, local_sparsity=True, prune_params_type="conv1x1_only", configs=ONE_SHOT, initial_ratio=None,
-         **keywords):
+def both(
+    make,
+    ratio=0.75,
+    local_sparsity=True,
+    prune_params_type="conv1x1_only",
+    configs=ONE_SHOT,
+    initial_ratio=None,
+    **keywords,
+):
     """Returns (network, pruner) of PaddleSlim's class and of ours, with equal weights."""
     configs = {**configs, "initial_ratio": ratio if initial_ratio is None else initial_ratio}
     pairs = []
     for pruner in (GMPUnstructuredPruner, GMPPruner):
         paddle.seed(1)
         network = make()
-        pairs.append((network, pruner(network, ratio=ratio, prune_params_type=prune_params_type,
-                                      local_sparsity=local_sparsity, configs=configs, **keywords)))
+        pairs.append(
+            (
+                network,
+                pruner(
+                    network,
+                    ratio=ratio,
+                    prune_params_type=prune_params_type,
+                    local_sparsity=local_sparsity,
+                    configs=configs,
+                    **keywords,
+                ),
+            )
+        )
     return pairs
 
 
@@ -40,6 +64,7 @@ def pointwise(weight):
         network = nn.Sequential(nn.Conv2D(weight.shape[1], weight.shape[0], 1, bias_attr=False))
         network[0].weight.set_value(weight.reshape([*weight.shape, 1, 1]))
         return network
+
     return make
 
 
@@ -118,8 +143,9 @@ def test_weights_are_zero_right_after_the_optimizer_step():
 @on_paddle_2
 def test_an_average_of_the_weights_has_their_zeros(digits):
     theirs = Pointwise()
-    slim = GMPUnstructuredPruner(theirs, ratio=0.75, prune_params_type="conv1x1_only", local_sparsity=True,
-                                 configs=ONE_SHOT)
+    slim = GMPUnstructuredPruner(
+        theirs, ratio=0.75, prune_params_type="conv1x1_only", local_sparsity=True, configs=ONE_SHOT
+    )
     optimizer = paddle.optimizer.SGD(0.01, parameters=theirs.parameters())
     average = theirs.project.weight.numpy() * 0
     for _ in range(6):  # the order of ppdet's trainer
@@ -129,8 +155,16 @@ def test_an_average_of_the_weights_has_their_zeros(digits):
     assert (average == 0).mean() < 0.05
 
     model = classifier(Pointwise())
-    model.fit(digits, epochs=2, batch_size=40, verbose=0, callbacks=[
-        EMACallback(decay=0.9), SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1, pruning_steps=2)])
+    model.fit(
+        digits,
+        epochs=2,
+        batch_size=40,
+        verbose=0,
+        callbacks=[
+            EMACallback(decay=0.9),
+            SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1, pruning_steps=2),
+        ],
+    )
     assert measure_sparsity(model.network, make_plan(model.network)).ratio == 0.75
 
 
@@ -154,8 +188,13 @@ def test_a_network_can_be_exported_while_it_is_pruned(tmp_path):
 
     def export(package, name):
         prefix = tmp_path / package
-        done = subprocess.run([sys.executable, "-c", program, package, name, str(prefix)], capture_output=True,
-                              text=True, timeout=120, env={"PYTHONPATH": ":".join(sys.path), "HOME": str(tmp_path)})
+        done = subprocess.run(
+            [sys.executable, "-c", program, package, name, str(prefix)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={"PYTHONPATH": ":".join(sys.path), "HOME": str(tmp_path)},
+        )
         return done.returncode, prefix.with_suffix(".pdiparams").is_file()
 
     code, written = export("slim", "GMPUnstructuredPruner")
@@ -177,8 +216,11 @@ def test_a_layer_of_more_than_a_million_weights_can_be_pruned():
 @on_paddle_2
 def test_a_mask_update_takes_a_fraction_of_the_time():
     taken = []
-    for _, pruner in both(lambda: nn.LayerList([nn.Conv2D(256, 256, 1) for _ in range(8)]), initial_ratio=0.15,
-                          configs={**ONE_SHOT, "pruning_iterations": 220, "pruning_steps": 20}):
+    for _, pruner in both(
+        lambda: nn.LayerList([nn.Conv2D(256, 256, 1) for _ in range(8)]),
+        initial_ratio=0.15,
+        configs={**ONE_SHOT, "pruning_iterations": 220, "pruning_steps": 20},
+    ):
         pruner.step()
         updates = []
         while len(updates) < 3:
@@ -216,12 +258,19 @@ def test_a_zero_that_is_not_pruned_can_be_trained():
     assert biases[1] > 0
 
 
-@pytest.mark.parametrize(("configs", "ratio", "error", "named"), [
-    ({**ONE_SHOT, "pruning_steps": 0}, 0.75, ZeroDivisionError, "pruning_steps"),
-    ({**ONE_SHOT, "pruning_steps": 2, "pruning_iterations": 200}, 75, None, "ratio"),
-    ({key: value for key, value in ONE_SHOT.items() if key != "pruning_iterations"}, 0.75, TypeError,
-     None),  # ours has a default
-])
+@pytest.mark.parametrize(
+    ("configs", "ratio", "error", "named"),
+    [
+        ({**ONE_SHOT, "pruning_steps": 0}, 0.75, ZeroDivisionError, "pruning_steps"),
+        ({**ONE_SHOT, "pruning_steps": 2, "pruning_iterations": 200}, 75, None, "ratio"),
+        (
+            {key: value for key, value in ONE_SHOT.items() if key != "pruning_iterations"},
+            0.75,
+            TypeError,
+            None,
+        ),  # ours has a default
+    ],
+)
 def test_values_out_of_range_are_errors_that_name_the_argument(configs, ratio, error, named):
     network = nn.Sequential(nn.Conv2D(4, 4, 1))
     arguments = {"ratio": ratio, "prune_params_type": "conv1x1_only", "local_sparsity": True, "configs": configs}

@@ -45,8 +45,14 @@ def skip_params_self(model):
 
 def batch(size=160):
     box, label = paddle.to_tensor([[16.0, 16.0, 96.0, 112.0]]), paddle.to_tensor([[3]])
-    return {"image": paddle.rand([2, 3, size, size]), "gt_bbox": [box, box], "gt_class": [label, label],
-            "im_id": paddle.arange(2).reshape([-1, 1]), "scale_factor": paddle.ones([2, 2]), "epoch_id": 0}
+    return {
+        "image": paddle.rand([2, 3, size, size]),
+        "gt_bbox": [box, box],
+        "gt_class": [label, label],
+        "im_id": paddle.arange(2).reshape([-1, 1]),
+        "scale_factor": paddle.ones([2, 2]),
+        "epoch_id": 0,
+    }
 
 
 class Trainer:
@@ -66,24 +72,29 @@ class Trainer:
 
         # Step 1: the settings.
         configs = {
-            'pruning_strategy': 'gmp',
-            'stable_iterations': self.stable_epochs * steps_per_epoch,
-            'pruning_iterations': self.pruning_epochs * steps_per_epoch,
-            'tunning_iterations': self.tunning_epochs * steps_per_epoch,
-            'resume_iteration': 0,
-            'pruning_steps': self.pruning_steps,
-            'initial_ratio': self.initial_ratio,
+            "pruning_strategy": "gmp",
+            "stable_iterations": self.stable_epochs * steps_per_epoch,
+            "pruning_iterations": self.pruning_epochs * steps_per_epoch,
+            "tunning_iterations": self.tunning_epochs * steps_per_epoch,
+            "resume_iteration": 0,
+            "pruning_steps": self.pruning_steps,
+            "initial_ratio": self.initial_ratio,
         }
 
         # Step 2: the pruner.
-        self.pruner = GMPUnstructuredPruner(model, ratio=self.cfg.ratio, skip_params_func=skip_params_self,
-                                            skip_params_type=self.cfg.skip_params_type, local_sparsity=True,
-                                            configs=configs)
+        self.pruner = GMPUnstructuredPruner(
+            model,
+            ratio=self.cfg.ratio,
+            skip_params_func=skip_params_self,
+            skip_params_type=self.cfg.skip_params_type,
+            local_sparsity=True,
+            configs=configs,
+        )
 
         for _ in range(self.start_epoch, self.cfg.epoch):
             model.train()
             for data in self.loader:
-                loss = model(data)['loss']
+                loss = model(data)["loss"]
                 loss.backward()
                 self.optimizer.step()
 
@@ -103,7 +114,8 @@ def test_the_documents_four_steps_prune_95_layers_of_picodet_m_exactly(picodet_m
     layers = {layer.name: layer for layer in measure_sparsity(picodet_m, trainer.pruner.plan).layers if layer.pruned}
     assert len(layers) == 95
     assert {name: layer.zeros for name, layer in layers.items()} == {
-        name: prune_count(0.75, layer.numel) for name, layer in layers.items()}
+        name: prune_count(0.75, layer.numel) for name, layer in layers.items()
+    }
     assert "backbone.2_1._se.conv1.weight" in layers  # the document skips six of these blocks' convolutions only
     assert not {"backbone.2_3._se.conv1.weight", "head.head_cls0.weight", "backbone.conv1._conv.weight"} & layers.keys()
     dense = [layer for layer in measure_sparsity(picodet_m).layers if layer.name not in layers]
@@ -112,18 +124,27 @@ def test_the_documents_four_steps_prune_95_layers_of_picodet_m_exactly(picodet_m
 
 
 def test_exclude_conv1x1_prunes_the_1x1_convolutions(network):
-    pruner = GMPPruner(network, ratio=0.75, skip_params_type="exclude_conv1x1", local_sparsity=True,
-                       configs={"pruning_iterations": 10})
+    pruner = GMPPruner(
+        network, ratio=0.75, skip_params_type="exclude_conv1x1", local_sparsity=True, configs={"pruning_iterations": 10}
+    )
     assert pruner.plan == make_plan(network, prune_params_type="conv1x1_only")
     assert pruner.plan != GMPPruner(network, ratio=0.75, skip_params_type=None).plan
 
 
-@pytest.mark.parametrize(("keywords", "message"), [
-    ({"skip_params_type": "conv1x1_only"}, "skip_params_type must be None or 'exclude_conv1x1', got 'conv1x1_only'"),
-    ({"skip_params_type": True}, "skip_params_type must be None or 'exclude_conv1x1', got True"),
-    ({"skip_params_type": "exclude_conv1x1", "prune_params_type": "conv1x1_only"},
-     "skip_params_type is the former name of prune_params_type; give one of them"),
-])
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        (
+            {"skip_params_type": "conv1x1_only"},
+            "skip_params_type must be None or 'exclude_conv1x1', got 'conv1x1_only'",
+        ),
+        ({"skip_params_type": True}, "skip_params_type must be None or 'exclude_conv1x1', got True"),
+        (
+            {"skip_params_type": "exclude_conv1x1", "prune_params_type": "conv1x1_only"},
+            "skip_params_type is the former name of prune_params_type; give one of them",
+        ),
+    ],
+)
 def test_a_wrong_skip_params_type_is_an_error(keywords, message):
     with pytest.raises(InputError) as error:
         GMPPruner(nn.Sequential(nn.Conv2D(4, 4, 1)), ratio=0.75, **keywords)

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-README, RESUME, TRAINING = (re.findall(r"```python\n(.*?)```", (ROOT / file).read_text(), re.S)
-                            for file in ("README.md", "docs/resume.md", "docs/training.md"))
+README, RESUME, TRAINING = (
+    re.findall(r"```python\n(.*?)```", (ROOT / file).read_text(), re.S)
+    for file in ("README.md", "docs/resume.md", "docs/training.md")
+)
 
 # Real digits, resized to the input size and channels of a network. The detection extra cannot be imported.
 DATA = """
@@ -31,8 +33,9 @@ def run(code, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("network", "size", "channels"), [("mobilenet_v3_small(num_classes=10)", 32, 3),
-                                                           ("LeNet()", 28, 1)])
+@pytest.mark.parametrize(
+    ("network", "size", "channels"), [("mobilenet_v3_small(num_classes=10)", 32, 3), ("LeNet()", 28, 1)]
+)
 def test_ten_lines_prune_a_network_without_the_detection_extra(network, size, channels, tmp_path):
     code = README[0].replace("mobilenet_v3_small(num_classes=10)", network)
     assert len(code.strip().splitlines()) <= 11  # one of them is blank
@@ -44,8 +47,8 @@ def test_ten_lines_prune_a_network_without_the_detection_extra(network, size, ch
 
 @pytest.mark.slow
 def test_deployment_code_creates_a_sparse_model_that_is_smaller(tmp_path):
-    fit = README[0][README[0].index("model.fit"):]
-    code = README[0][:README[0].index("sparsity =")] + README[1] + fit
+    fit = README[0][README[0].index("model.fit") :]
+    code = README[0][: README[0].index("sparsity =")] + README[1] + fit
     done = run(DATA.format(size=64, channels=3) + code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^nb: ok: (\d+) of \1 planned layers run sparse", done.stdout, re.M), done.stdout
@@ -63,15 +66,18 @@ class Kill(paddle.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 """
     code = DATA.format(size=28, channels=1) + RESUME[0] + "print(sparsity.pruner.cur_iteration)"
-    killed = code.replace("callbacks = [", kill.replace("tmp_path", "__import__('pathlib').Path('checkpoints')") +
-                          "callbacks = [Kill(), ")
+    killed = code.replace(
+        "callbacks = [", kill.replace("tmp_path", "__import__('pathlib').Path('checkpoints')") + "callbacks = [Kill(), "
+    )
     assert run(killed, tmp_path).returncode == -9
     done = run(code, tmp_path)
     assert done.stdout.split()[-1] == "16", done.stderr
     (tmp_path / "uninterrupted").mkdir()
     assert run(code, tmp_path / "uninterrupted").returncode == 0
-    digests = [hashlib.sha256((folder / "checkpoints" / "3.pdparams").read_bytes()).hexdigest()
-               for folder in (tmp_path, tmp_path / "uninterrupted")]
+    digests = [
+        hashlib.sha256((folder / "checkpoints" / "3.pdparams").read_bytes()).hexdigest()
+        for folder in (tmp_path, tmp_path / "uninterrupted")
+    ]
     assert digests[0] == digests[1]
 
 

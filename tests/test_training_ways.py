@@ -36,8 +36,16 @@ class BFloat16Conv(nn.Conv2D):
 
 class BFloat16Network(nn.Sequential):
     def __init__(self):
-        super().__init__(BFloat16Conv(1, 16, 3), nn.ReLU(), BFloat16Conv(16, 64, 1), nn.ReLU(), BFloat16Conv(64, 32, 1),
-                         nn.AdaptiveAvgPool2D(1), nn.Flatten(), nn.Linear(32, 10))
+        super().__init__(
+            BFloat16Conv(1, 16, 3),
+            nn.ReLU(),
+            BFloat16Conv(16, 64, 1),
+            nn.ReLU(),
+            BFloat16Conv(64, 32, 1),
+            nn.AdaptiveAvgPool2D(1),
+            nn.Flatten(),
+            nn.Linear(32, 10),
+        )
         for layer in self.sublayers():
             if isinstance(layer, BFloat16Conv):
                 layer.to(dtype="bfloat16")
@@ -47,8 +55,9 @@ class TanhNetwork(nn.Sequential):
     """Has no ReLU, which turns NaN into zero, and no running statistics, which would stay NaN."""
 
     def __init__(self):
-        super().__init__(nn.Conv2D(1, 16, 3), nn.Tanh(), nn.Conv2D(16, 32, 1), nn.Tanh(), nn.Flatten(),
-                         nn.Linear(32 * 36, 10))
+        super().__init__(
+            nn.Conv2D(1, 16, 3), nn.Tanh(), nn.Conv2D(16, 32, 1), nn.Tanh(), nn.Flatten(), nn.Linear(32 * 36, 10)
+        )
 
 
 class LargeLoss(nn.CrossEntropyLoss):
@@ -77,9 +86,17 @@ def gpu_grad_scaler(**keywords):
     """Returns a `GradScaler` as its constructor makes it with a GPU; the operators that it calls run on a CPU too."""
     scaler = paddle.amp.GradScaler(enable=False)
     flag = paddle.to_tensor([False])
-    settings = {"init_loss_scaling": 1024.0, "incr_ratio": 2.0, "decr_ratio": 0.5, "incr_every_n_steps": 1000,
-                "decr_every_n_nan_or_inf": 1, "incr_count": 0, "decr_count": 0, "use_dynamic_loss_scaling": True,
-                **keywords}
+    settings = {
+        "init_loss_scaling": 1024.0,
+        "incr_ratio": 2.0,
+        "decr_ratio": 0.5,
+        "incr_every_n_steps": 1000,
+        "decr_every_n_nan_or_inf": 1,
+        "incr_count": 0,
+        "decr_count": 0,
+        "use_dynamic_loss_scaling": True,
+        **keywords,
+    }
     vars(scaler).update({f"_{name}": value for name, value in settings.items()}, _enable=True, _found_inf=flag)
     for name in ("value_false", "fp16", "bf16", "fp32"):
         setattr(scaler, f"_temp_found_inf_{name}", flag.clone())
@@ -112,22 +129,42 @@ class CheckZeros(paddle.callbacks.Callback):
         assert counted == {layer.name: prune_count(ratio, int(np.prod(layer.shape))) for layer in pruner.plan.pruned}
 
 
-def fit(data, network, optimizer="Momentum", learning_rate=0.01, clip=None, amp=None, scaler=None, callbacks=(),
-        pruning_iterations=5, loss=None, **keywords):
+def fit(
+    data,
+    network,
+    optimizer="Momentum",
+    learning_rate=0.01,
+    clip=None,
+    amp=None,
+    scaler=None,
+    callbacks=(),
+    pruning_iterations=5,
+    loss=None,
+    **keywords,
+):
     """Trains; returns the model, the callback, and the number of completed optimizer steps after each batch."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a CPU has no AMP, and one process needs no `DataParallel`
         # Without specifications hapi inspects the signature of `forward`, which a wrapper hides.
-        model = paddle.Model(network, InputSpec([None, 1, 8, 8], "float32", "image"),
-                             InputSpec([None, 1], "int64", "label"))
-        make_optimizer = {"Momentum": paddle.optimizer.Momentum, "SGD": paddle.optimizer.SGD,
-                          "AdamW": paddle.optimizer.AdamW, "MasterMomentum": MasterMomentum}[optimizer]
-        model.prepare(make_optimizer(learning_rate, parameters=network.parameters(), grad_clip=clip,
-                                     multi_precision=True),
-                      loss or nn.CrossEntropyLoss(), paddle.metric.Accuracy(), amp_configs=amp)
+        model = paddle.Model(
+            network, InputSpec([None, 1, 8, 8], "float32", "image"), InputSpec([None, 1], "int64", "label")
+        )
+        make_optimizer = {
+            "Momentum": paddle.optimizer.Momentum,
+            "SGD": paddle.optimizer.SGD,
+            "AdamW": paddle.optimizer.AdamW,
+            "MasterMomentum": MasterMomentum,
+        }[optimizer]
+        model.prepare(
+            make_optimizer(learning_rate, parameters=network.parameters(), grad_clip=clip, multi_precision=True),
+            loss or nn.CrossEntropyLoss(),
+            paddle.metric.Accuracy(),
+            amp_configs=amp,
+        )
         model._scaler = scaler
-        sparsity = SparsityCallback(ratio=0.75, pruning_iterations=pruning_iterations, tunning_iterations=0,
-                                    pruning_steps=5)
+        sparsity = SparsityCallback(
+            ratio=0.75, pruning_iterations=pruning_iterations, tunning_iterations=0, pruning_steps=5
+        )
         check = CheckZeros(sparsity)
         model.fit(data, epochs=EPOCHS, batch_size=16, verbose=0, callbacks=[check, *callbacks, sparsity], **keywords)
     assert measure_sparsity(network, sparsity.pruner.plan).ratio == 0.75
@@ -154,11 +191,18 @@ TRAINING_MODES = {
     "DataParallel": {"wrap": paddle.DataParallel},
     "to_static": {"wrap": paddle.jit.to_static},
     "recompute": {"make": Recomputed},
-    "recompute, accumulation, clip": {"make": Recomputed, "accumulate_grad_batches": 4,
-                                      "clip": nn.ClipGradByGlobalNorm(0.1)},
+    "recompute, accumulation, clip": {
+        "make": Recomputed,
+        "accumulate_grad_batches": 4,
+        "clip": nn.ClipGradByGlobalNorm(0.1),
+    },
     "to_static, accumulation, O1": {"wrap": paddle.jit.to_static, "accumulate_grad_batches": 3, "amp": "O1"},
-    "DataParallel, recompute, AdamW, num_iters": {"make": Recomputed, "wrap": paddle.DataParallel, "num_iters": 17,
-                                                  "optimizer": "AdamW"},
+    "DataParallel, recompute, AdamW, num_iters": {
+        "make": Recomputed,
+        "wrap": paddle.DataParallel,
+        "num_iters": 17,
+        "optimizer": "AdamW",
+    },
     "accumulation, ends within an accumulation": {"accumulate_grad_batches": 4, "num_iters": 25},
 }
 
@@ -173,15 +217,17 @@ def test_pruned_weights_stay_zero_and_optimizer_steps_are_counted(first_digits, 
         network = wrap(make())
     callbacks = [EMACallback(decay=0.9)] if with_ema else []
     _, sparsity, steps = fit(first_digits, network, callbacks=callbacks, **keywords)
-    assert steps == expected_steps(keywords.get("accumulate_grad_batches", 1),
-                                   keywords.get("num_iters", EPOCHS * BATCHES))
+    assert steps == expected_steps(
+        keywords.get("accumulate_grad_batches", 1), keywords.get("num_iters", EPOCHS * BATCHES)
+    )
     assert sparsity.pruner.cur_iteration == steps[-1]
     # The wrapped or compiled network computes with the weights of its state dict.
     network.eval()
     images = paddle.rand([4, 1, 8, 8])
     plain = Pointwise()
-    missing, unexpected = plain.set_state_dict({name.replace("_layers.", ""): value
-                                                for name, value in network.state_dict().items()})
+    missing, unexpected = plain.set_state_dict(
+        {name.replace("_layers.", ""): value for name, value in network.state_dict().items()}
+    )
     assert not missing
     assert not unexpected
     plain.eval()
@@ -190,8 +236,13 @@ def test_pruned_weights_stay_zero_and_optimizer_steps_are_counted(first_digits, 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_pruned_weights_stay_zero_in_master_weights_and_their_velocity(first_digits, accumulate):
-    model, sparsity, steps = fit(first_digits, BFloat16Network(), optimizer="MasterMomentum", learning_rate=0.1,
-                                 accumulate_grad_batches=accumulate)
+    model, sparsity, steps = fit(
+        first_digits,
+        BFloat16Network(),
+        optimizer="MasterMomentum",
+        learning_rate=0.1,
+        accumulate_grad_batches=accumulate,
+    )
     assert steps == expected_steps(accumulate)
     pruner = sparsity.pruner
     for weight in pruner.weights:
@@ -215,13 +266,24 @@ def test_a_step_skipped_by_the_grad_scaler_changes_no_weight_and_is_not_counted(
             self.after_each_batch = []
 
         def on_train_batch_end(self, step, logs=None):
-            self.after_each_batch.append({name: tensor.astype("float32").numpy()
-                              for name, tensor in self.model.network.state_dict().items()})
+            self.after_each_batch.append(
+                {name: tensor.astype("float32").numpy() for name, tensor in self.model.network.state_dict().items()}
+            )
 
     recorded = RecordWeights()
-    scaler = gpu_grad_scaler(init_loss_scaling=2.0 ** 127)  # overflows until it has been halved a few times
-    _, _, steps = fit(first_digits, TanhNetwork(), optimizer="SGD", learning_rate=5e-4, loss=LargeLoss(), amp="O1",
-                       scaler=scaler, callbacks=[recorded], accumulate_grad_batches=accumulate, pruning_iterations=3)
+    scaler = gpu_grad_scaler(init_loss_scaling=2.0**127)  # overflows until it has been halved a few times
+    _, _, steps = fit(
+        first_digits,
+        TanhNetwork(),
+        optimizer="SGD",
+        learning_rate=5e-4,
+        loss=LargeLoss(),
+        amp="O1",
+        scaler=scaler,
+        callbacks=[recorded],
+        accumulate_grad_batches=accumulate,
+        pruning_iterations=3,
+    )
     unskipped = expected_steps(accumulate)
     skipped = unskipped[-1] - steps[-1]
     assert skipped >= 1
@@ -245,15 +307,26 @@ def test_a_nan_loss_whose_step_the_grad_scaler_skips_is_no_divergence(digits):
         def on_train_batch_end(self, step, logs=None):
             losses.extend(logs["loss"])
 
-    _, _, steps = fit(paddle.io.TensorDataset([images, labels]), TanhNetwork(), amp="O1", scaler=scaler,
-                      callbacks=[RecordLosses()], shuffle=False)
+    _, _, steps = fit(
+        paddle.io.TensorDataset([images, labels]),
+        TanhNetwork(),
+        amp="O1",
+        scaler=scaler,
+        callbacks=[RecordLosses()],
+        shuffle=False,
+    )
     assert np.isnan(losses).nonzero()[0].tolist() == [5, 15, 25]
     assert steps[-1] == EPOCHS * (BATCHES - 1)
 
 
 def test_after_training_with_ema_the_master_weights_equal_the_averaged_weights(first_digits):
-    model, sparsity, _ = fit(first_digits, BFloat16Network(), optimizer="MasterMomentum", learning_rate=0.1,
-                             callbacks=[EMACallback(decay=0.9)])
+    model, sparsity, _ = fit(
+        first_digits,
+        BFloat16Network(),
+        optimizer="MasterMomentum",
+        learning_rate=0.1,
+        callbacks=[EMACallback(decay=0.9)],
+    )
     for weight in sparsity.pruner.weights:
         master = model._optimizer._master_weights[weight.name].numpy()
         # Otherwise the next optimizer step would undo the average.
@@ -265,14 +338,21 @@ def test_a_training_with_master_weights_and_loss_scaling_resumes_bit_for_bit(fir
         with paddle.utils.unique_name.guard():
             network = BFloat16Network()
             model = paddle.Model(network)
-            model.prepare(MasterMomentum(0.1, parameters=network.parameters(), multi_precision=True),
-                          nn.CrossEntropyLoss())
+            model.prepare(
+                MasterMomentum(0.1, parameters=network.parameters(), multi_precision=True), nn.CrossEntropyLoss()
+            )
             model._scaler = gpu_grad_scaler()
             sparsity = SparsityCallback(ratio=0.75, pruning_epochs=2, tunning_epochs=1, pruning_steps=5, resume=resume)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                model.fit(first_digits, epochs=epochs, batch_size=40, verbose=0, shuffle=False,
-                          callbacks=[*([] if resume else [Checkpoints(tmp_path)]), sparsity])
+                model.fit(
+                    first_digits,
+                    epochs=epochs,
+                    batch_size=40,
+                    verbose=0,
+                    shuffle=False,
+                    callbacks=[*([] if resume else [Checkpoints(tmp_path)]), sparsity],
+                )
         optimizer = model._optimizer
         state = [*optimizer._master_weights.values(), *optimizer._accumulators["velocity"].values()]
         return [tensor.astype("float32").numpy() for tensor in [*network.parameters(), *state, model._scaler._scale]]

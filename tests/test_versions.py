@@ -35,22 +35,32 @@ def surviving(layers, ratio, **keywords):
     network = nn.LayerList([nn.Linear(*weight.shape, bias_attr=False) for weight in layers])
     for layer, weight in zip(network, layers):
         layer.weight.set_value(paddle.to_tensor(weight))
-    GMPPruner(network, ratio=ratio, prune_params_type=None, configs={"initial_ratio": ratio, "pruning_steps": 1},
-              **keywords).step()
+    GMPPruner(
+        network, ratio=ratio, prune_params_type=None, configs={"initial_ratio": ratio, "pruning_steps": 1}, **keywords
+    ).step()
     return [layer.weight.numpy() != 0 for layer in network]
 
 
-@pytest.mark.parametrize(("name", "keywords", "digests"), [
-    ("distinct", {"ratio": 0.75, "local_sparsity": True}, ["24dab1ac7aaa608c"]),
-    ("below 1e-8, which 2.6 takes for equal", {"ratio": 0.85, "local_sparsity": True}, ["0c0a44674a94ea28"]),
-    ("ties", {"ratio": 0.6, "local_sparsity": True}, ["86f7bc5264bb3ad9"]),
-    ("all equal", {"ratio": 0.5, "local_sparsity": True}, ["c945c6ee13a7c127"]),
-    ("blocks, incomplete at the edges", {"ratio": 0.5, "local_sparsity": True, "sparse_block": (4, 3)},
-     ["5cca91589e5f28c2"]),
-    ("many", {"ratio": 0.75, "local_sparsity": True}, ["3e0f5f86779b1ebb"]),
-    ("one ranking", {"ratio": 0.75, "local_sparsity": False},
-     ["0ba8c5a6cb431083", "dbdc16c1f369448b", "707d56f1f282aee2"]),
-])
+@pytest.mark.parametrize(
+    ("name", "keywords", "digests"),
+    [
+        ("distinct", {"ratio": 0.75, "local_sparsity": True}, ["24dab1ac7aaa608c"]),
+        ("below 1e-8, which 2.6 takes for equal", {"ratio": 0.85, "local_sparsity": True}, ["0c0a44674a94ea28"]),
+        ("ties", {"ratio": 0.6, "local_sparsity": True}, ["86f7bc5264bb3ad9"]),
+        ("all equal", {"ratio": 0.5, "local_sparsity": True}, ["c945c6ee13a7c127"]),
+        (
+            "blocks, incomplete at the edges",
+            {"ratio": 0.5, "local_sparsity": True, "sparse_block": (4, 3)},
+            ["5cca91589e5f28c2"],
+        ),
+        ("many", {"ratio": 0.75, "local_sparsity": True}, ["3e0f5f86779b1ebb"]),
+        (
+            "one ranking",
+            {"ratio": 0.75, "local_sparsity": False},
+            ["0ba8c5a6cb431083", "dbdc16c1f369448b", "707d56f1f282aee2"],
+        ),
+    ],
+)
 def test_the_same_weights_give_the_same_masks_on_every_version_of_paddle(name, keywords, digests):
     masks = surviving(LAYERS[name], **keywords)
     assert [hashlib.sha256(np.packbits(mask)).hexdigest()[:16] for mask in masks] == digests

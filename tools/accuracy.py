@@ -28,8 +28,13 @@ from paddle_sparse_cb.utils.tables import render_table
 RECIPES = Path(__file__).parent.parent / "recipes"
 START = "picodet_s_garments.yml"
 PRUNED = {0.75: "picodet_s_garments_sparse75.yml", 0.85: "picodet_s_garments_sparse85.yml"}
-TITLES = {"start": "dense start", "dense": "dense, trained on", "gmp": "GMP, this project", "oneshot": "one-shot",
-          "paddleslim": "GMP, PaddleSlim"}
+TITLES = {
+    "start": "dense start",
+    "dense": "dense, trained on",
+    "gmp": "GMP, this project",
+    "oneshot": "one-shot",
+    "paddleslim": "GMP, PaddleSlim",
+}
 
 
 @dataclass(frozen=True)
@@ -64,15 +69,24 @@ class Size:
         before = recipe.content["epoch"]
         pruning = max(1, recipe.sparsity["pruning_epochs"] * self.epochs // before)
         pruning_steps = max(1, recipe.sparsity["pruning_steps"] * self.epochs // before)
-        schedulers = [{**scheduler, "max_epochs": self.epochs} if scheduler["name"] == "CosineDecay" else scheduler
-                      for scheduler in recipe.content["LearningRate"]["schedulers"]]
-        return [f"epoch={self.epochs}", f"Sparsity.pruning_epochs={pruning}", f"Sparsity.pruning_steps={pruning_steps}",
-                f"Sparsity.tunning_epochs={self.epochs - pruning}", f"LearningRate.schedulers={json.dumps(schedulers)}"]
+        schedulers = [
+            {**scheduler, "max_epochs": self.epochs} if scheduler["name"] == "CosineDecay" else scheduler
+            for scheduler in recipe.content["LearningRate"]["schedulers"]
+        ]
+        return [
+            f"epoch={self.epochs}",
+            f"Sparsity.pruning_epochs={pruning}",
+            f"Sparsity.pruning_steps={pruning_steps}",
+            f"Sparsity.tunning_epochs={self.epochs - pruning}",
+            f"LearningRate.schedulers={json.dumps(schedulers)}",
+        ]
 
 
 DENSE_START = Method("start", 0.0)
-METHODS = [Method("dense", 0.0),
-           *(Method(name, ratio) for name in ("gmp", "oneshot", "paddleslim") for ratio in PRUNED)]
+METHODS = [
+    Method("dense", 0.0),
+    *(Method(name, ratio) for name in ("gmp", "oneshot", "paddleslim") for ratio in PRUNED),
+]
 
 
 def result_path(output, method, seed):
@@ -111,23 +125,39 @@ def run(method, seed, output, size):
     plan = make_plan(network, [InputSpec(*shape) for shape in shapes], skip=network.prediction_layers())
     train_loader.dataset.seed = seed
     sparsity = {**(recipe.sparsity or {}), "skip": ()}
-    create_callbacks = {"gmp": lambda: [SparsityCallback(**sparsity, plan=plan)],
-                        "oneshot": lambda: [SparsityCallback(**{**sparsity, **ONE_SHOT}, plan=plan)],
-                        "paddleslim": lambda: [_paddleslim(network, plan, sparsity, len(train_loader))]}
+    create_callbacks = {
+        "gmp": lambda: [SparsityCallback(**sparsity, plan=plan)],
+        "oneshot": lambda: [SparsityCallback(**{**sparsity, **ONE_SHOT}, plan=plan)],
+        "paddleslim": lambda: [_paddleslim(network, plan, sparsity, len(train_loader))],
+    }
     callbacks = create_callbacks.get(method.name, list)()
     epochs = recipe.content["epoch"]
     start_time = time.time()
     print(f"{method} seed {seed}: {epochs} epochs of {len(train_loader)} steps", flush=True)
-    model.fit(train_loader, epochs=epochs, verbose=2, log_freq=50,
-              callbacks=[ResumableCallbacks([SetEpoch(), *callbacks], train_loader, seed=seed)])
+    model.fit(
+        train_loader,
+        epochs=epochs,
+        verbose=2,
+        log_freq=50,
+        callbacks=[ResumableCallbacks([SetEpoch(), *callbacks], train_loader, seed=seed)],
+    )
     seconds = time.time() - start_time
     metrics = model.evaluate(detector.eval_loader, verbose=0)
     if method.name == "start":
         with atomic_write(output / "start.pdparams") as scratch:
             paddle.save(network.state_dict(), str(scratch))
-    result = {"arm": str(method), "way": method.name, "ratio": method.ratio, "seed": seed, "digest": recipe.digest,
-              "epochs": epochs, "mAP": float(metrics["mAP"]), "AP50": float(metrics["AP50"]),
-              "zeros": measure_sparsity(network, plan).ratio, "seconds": seconds}
+    result = {
+        "arm": str(method),
+        "way": method.name,
+        "ratio": method.ratio,
+        "seed": seed,
+        "digest": recipe.digest,
+        "epochs": epochs,
+        "mAP": float(metrics["mAP"]),
+        "AP50": float(metrics["AP50"]),
+        "zeros": measure_sparsity(network, plan).ratio,
+        "seconds": seconds,
+    }
     write_text(result_path(output, method, seed), json.dumps(result, indent=1))
     print(json.dumps(result), flush=True)
 
@@ -147,12 +177,24 @@ def _paddleslim(network, plan, sparsity, steps_per_epoch):
     keep = {weight.name for name, _, weight in named_weights(network) if name in planned}
     skip = {parameter.name for parameter in network.parameters() if parameter.name not in keep}
     skip |= {layer.full_name() for layer in network.sublayers() if "Norm" in type(layer).__name__}
-    configs = {"pruning_strategy": "gmp", "resume_iteration": 0, "pruning_steps": sparsity["pruning_steps"],
-               "initial_ratio": sparsity["initial_ratio"],
-               **{f"{phase}_iterations": sparsity[f"{phase}_epochs"] * steps_per_epoch
-                  for phase in ("stable", "pruning", "tunning")}}
-    pruner = GMPUnstructuredPruner(network, ratio=sparsity["ratio"], skip_params_func=lambda _: skip,
-                                   prune_params_type="conv1x1_only", local_sparsity=True, configs=configs)
+    configs = {
+        "pruning_strategy": "gmp",
+        "resume_iteration": 0,
+        "pruning_steps": sparsity["pruning_steps"],
+        "initial_ratio": sparsity["initial_ratio"],
+        **{
+            f"{phase}_iterations": sparsity[f"{phase}_epochs"] * steps_per_epoch
+            for phase in ("stable", "pruning", "tunning")
+        },
+    }
+    pruner = GMPUnstructuredPruner(
+        network,
+        ratio=sparsity["ratio"],
+        skip_params_func=lambda _: skip,
+        prune_params_type="conv1x1_only",
+        local_sparsity=True,
+        configs=configs,
+    )
 
     class PruneStep(paddle.callbacks.Callback):
         def on_train_batch_end(self, step, logs=None):
@@ -184,8 +226,10 @@ def start_process(output, size, task):
 
 def table(results):
     """Renders the available results: means, sample standard deviations, and the loss relative to the dense mean."""
-    by_method = {str(method): [result for result in results if result["arm"] == str(method)]
-                 for method in (DENSE_START, *METHODS)}
+    by_method = {
+        str(method): [result for result in results if result["arm"] == str(method)]
+        for method in (DENSE_START, *METHODS)
+    }
     dense = statistics.mean(result["mAP"] for result in by_method["dense"]) if by_method["dense"] else float("nan")
     rows = []
     for method in (DENSE_START, *METHODS):
@@ -196,10 +240,18 @@ def table(results):
         mean = statistics.mean(scores)
         spread = f" +- {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
         lost = "" if method.ratio == 0 else f"{1 - mean / 100 / dense:.1%}"
-        rows.append((TITLES[method.name], f"{method.ratio:.0%}", len(scores), f"{mean:.2f}{spread}", lost,
-                     f"{100 * statistics.mean(result['AP50'] for result in found):.1f}",
-                     f"{min(result['zeros'] for result in found):.3%}",
-                     f"{statistics.mean(result['seconds'] for result in found):.0f}"))
+        rows.append(
+            (
+                TITLES[method.name],
+                f"{method.ratio:.0%}",
+                len(scores),
+                f"{mean:.2f}{spread}",
+                lost,
+                f"{100 * statistics.mean(result['AP50'] for result in found):.1f}",
+                f"{min(result['zeros'] for result in found):.3%}",
+                f"{statistics.mean(result['seconds'] for result in found):.0f}",
+            )
+        )
     headers = ("method", "ratio", "seeds", "mAP 0.5:0.95", "lost", "AP50", "zeros, least", "s a run")
     return render_table(headers, rows, "lrrlrrrr")
 
@@ -212,8 +264,11 @@ def main():
     parser.add_argument("--epochs", type=int, help="epochs of every method; the phases are scaled to them")
     parser.add_argument("--images", type=int, help="maximum number of images for training and evaluation")
     parser.add_argument("--table", action="store_true", help="print the table of the available results and exit")
-    parser.add_argument("--arm", choices=[str(method) for method in (DENSE_START, *METHODS)],
-                        help="run only this method, in this process")
+    parser.add_argument(
+        "--arm",
+        choices=[str(method) for method in (DENSE_START, *METHODS)],
+        help="run only this method, in this process",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of --arm")
     arguments = parser.parse_args()
     output, size = arguments.output, Size(arguments.epochs, arguments.images)
@@ -223,8 +278,12 @@ def main():
         return run(method, arguments.seed, output, size)
     if not arguments.table:
         run_missing(output, size, arguments.seeds, arguments.jobs)
-    paths = [result_path(output, method, seed) for method in (DENSE_START, *METHODS) for seed in range(arguments.seeds)
-             if is_done(output, method, seed, size)]
+    paths = [
+        result_path(output, method, seed)
+        for method in (DENSE_START, *METHODS)
+        for seed in range(arguments.seeds)
+        if is_done(output, method, seed, size)
+    ]
     print(table([json.loads(path.read_text()) for path in paths]))
 
 

@@ -28,9 +28,17 @@ def picodet_s():
     content = config.read_with_bases(RECIPES / "picodet_s_416_trees.yml")
     content["TrainReader"]["batch_transforms"][0]["BatchRandomResize"]["target_size"] = [256]
     detector = build_detector(content, "picodet_s_416_trees.yml")
-    return detector.model, detector.train_loader, {
-        "pruning_iterations": 8, "tunning_iterations": 2, "stable_iterations": 0, "pruning_steps": 8,
-        "skip": detector.network.prediction_layers()}
+    return (
+        detector.model,
+        detector.train_loader,
+        {
+            "pruning_iterations": 8,
+            "tunning_iterations": 2,
+            "stable_iterations": 0,
+            "pruning_steps": 8,
+            "skip": detector.network.prediction_layers(),
+        },
+    )
 
 
 def lenet():
@@ -39,9 +47,17 @@ def lenet():
     network = paddle.vision.models.LeNet()
     model = paddle.Model(network)
     model.prepare(paddle.optimizer.Momentum(0.01, parameters=network.parameters()), nn.CrossEntropyLoss())
-    return model, paddle.io.DataLoader(images, batch_size=64), {
-        "pruning_iterations": 50, "tunning_iterations": 10, "stable_iterations": 0, "pruning_steps": 10,
-        "prune_params_type": None}
+    return (
+        model,
+        paddle.io.DataLoader(images, batch_size=64),
+        {
+            "pruning_iterations": 50,
+            "tunning_iterations": 10,
+            "stable_iterations": 0,
+            "pruning_steps": 10,
+            "prune_params_type": None,
+        },
+    )
 
 
 def median_seconds(make, rounds):

@@ -27,8 +27,14 @@ from paddle_sparse_cb.pruning.masks import keep_masks
 from paddle_sparse_cb.utils.tables import render_table
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-CONFIGS = {"stable_iterations": 0, "pruning_iterations": 1000, "tunning_iterations": 0, "pruning_steps": 10,
-           "initial_ratio": 0.75, "resume_iteration": 0}
+CONFIGS = {
+    "stable_iterations": 0,
+    "pruning_iterations": 1000,
+    "tunning_iterations": 0,
+    "pruning_steps": 10,
+    "initial_ratio": 0.75,
+    "resume_iteration": 0,
+}
 REPEATS = 15
 
 
@@ -60,8 +66,18 @@ def pruners(make):
         paddle.seed(0)
         network = make()
         with contextlib.redirect_stdout(io.StringIO()):  # PaddleSlim prints a line per parameter
-            pairs.append((network, pruner(network, ratio=0.75, prune_params_type="conv1x1_only", local_sparsity=True,
-                                          configs=dict(CONFIGS))))
+            pairs.append(
+                (
+                    network,
+                    pruner(
+                        network,
+                        ratio=0.75,
+                        prune_params_type="conv1x1_only",
+                        local_sparsity=True,
+                        configs=dict(CONFIGS),
+                    ),
+                )
+            )
     return pairs
 
 
@@ -105,8 +121,16 @@ def bench_network(name, make):
     # PaddleSlim's masks are created as float32, and become bool at the first update.
     theirs = sum(mask.size * 4 for mask in slim.masks.values()) / 1e6
     add_row("masks in memory", theirs, sum(mask.size for mask in ours.masks.values()) / 1e6, "4x", "MB")
-    rows.append((name, "keys added to state_dict", str(len(slim_network.state_dict()) - keys),
-                 str(len(network.state_dict()) - keys), "-", "0"))
+    rows.append(
+        (
+            name,
+            "keys added to state_dict",
+            str(len(slim_network.state_dict()) - keys),
+            str(len(network.state_dict()) - keys),
+            "-",
+            "0",
+        )
+    )
     report = measure_sparsity(network, ours.plan)
     assert report.ratio >= 0.75, report.ratio
     return rows
@@ -125,8 +149,9 @@ def total_sparse(network):
 def bench_selection(make):
     """Times the selection per layer and with one ranking over all planned layers of a network."""
     network = make()
-    pruner = GMPPruner(network, ratio=0.75, prune_params_type="conv1x1_only", local_sparsity=True,
-                       configs=dict(CONFIGS))
+    pruner = GMPPruner(
+        network, ratio=0.75, prune_params_type="conv1x1_only", local_sparsity=True, configs=dict(CONFIGS)
+    )
     weights = pruner.weights
     arrays = [weight.numpy().reshape(-1) for weight in weights]
 
@@ -143,10 +168,12 @@ def bench_selection(make):
         for array in arrays:
             _ = np.abs(array) > threshold
 
-    calls = {"ours, each layer": lambda: [keep_masks([weight], 0.75) for weight in weights],
-             "numpy.partition, each layer (inexact on ties)": numpy_local,
-             "ours, one ranking": lambda: keep_masks(weights, 0.75),
-             "numpy.partition, one ranking (inexact on ties)": numpy_global}
+    calls = {
+        "ours, each layer": lambda: [keep_masks([weight], 0.75) for weight in weights],
+        "numpy.partition, each layer (inexact on ties)": numpy_local,
+        "ours, one ranking": lambda: keep_masks(weights, 0.75),
+        "numpy.partition, one ranking (inexact on ties)": numpy_global,
+    }
     try:
         import torch
         from torch.nn.utils import prune
@@ -182,7 +209,7 @@ def bandwidth():
     """Measures the memory bandwidth in bytes per second, reads and writes of a copy of 200 MB."""
     source = np.ones(50_000_000, dtype=np.float32)
     target = np.empty_like(source)
-    taken, = interleaved(lambda: np.copyto(target, source), repeats=5)
+    (taken,) = interleaved(lambda: np.copyto(target, source), repeats=5)
     return 2 * source.nbytes / (taken / 1e3)
 
 
@@ -214,22 +241,34 @@ def bench_growth(millions):
     for count in millions:
         weights = mixed_layers(count * 1_000_000)
         total = sum(weight.size for weight in weights)
-        local, together = interleaved(lambda w=weights: [keep_masks([each], 0.75) for each in w],
-                                      lambda w=weights: keep_masks(w, 0.75), repeats=3)
+        local, together = interleaved(
+            lambda w=weights: [keep_masks([each], 0.75) for each in w], lambda w=weights: keep_masks(w, 0.75), repeats=3
+        )
         # The lower bound is the memory traffic: each weight is read once, each mask written once.
         least = 5 * total / bytes_per_second * 1e3
         # The memory beyond the scratch memory of one layer.
         beyond = peak(weights) - peak([max(weights, key=lambda weight: weight.size)])
-        rows.append((f"{count} M", len(weights), f"{local:,.0f} ms", f"{local * 1e6 / total:.1f} ns",
-                     f"{together:,.0f} ms", f"{together * 1e6 / total:.1f} ns", f"{least:,.0f} ms",
-                     f"{local / least:.1f}x", f"{beyond / total:.2f} B"))
+        rows.append(
+            (
+                f"{count} M",
+                len(weights),
+                f"{local:,.0f} ms",
+                f"{local * 1e6 / total:.1f} ns",
+                f"{together:,.0f} ms",
+                f"{together * 1e6 / total:.1f} ns",
+                f"{least:,.0f} ms",
+                f"{local / least:.1f}x",
+                f"{beyond / total:.2f} B",
+            )
+        )
     return rows
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--millions", type=int, nargs="+", default=[1, 10, 100],
-                        help="millions of weights in the growth table")
+    parser.add_argument(
+        "--millions", type=int, nargs="+", default=[1, 10, 100], help="millions of weights in the growth table"
+    )
     options = parser.parse_args()
     print(f"Paddle {paddle.__version__}, numpy {np.__version__}, CPU, one thread\n")
     rows = bench_network("PicoDet-m", picodet_m) + bench_network("MobileNetV1", mobilenet_v1)
@@ -237,8 +276,23 @@ def main():
     print("The masks of PicoDet-m's 1x1 convolutions at 75%")
     print(render_table(("method", "time", "of ours"), bench_selection(picodet_m), "lrr"), "\n")
     print("Growth")
-    print(render_table(("weights", "layers", "each layer", "a weight", "one ranking", "a weight", "least possible",
-                        "each layer / least", "memory beyond, a weight"), bench_growth(options.millions), "lrrrrrrrr"))
+    print(
+        render_table(
+            (
+                "weights",
+                "layers",
+                "each layer",
+                "a weight",
+                "one ranking",
+                "a weight",
+                "least possible",
+                "each layer / least",
+                "memory beyond, a weight",
+            ),
+            bench_growth(options.millions),
+            "lrrrrrrrr",
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ def deploy(name: str, ratio: float, folder: Path) -> HookContext:
     paddle.seed(0)
     network = getattr(paddle.vision.models, name)(num_classes=10)
     plan = make_plan(network, SPEC)
-    GMPPruner(network, ratio=ratio, local_sparsity=True, plan=plan,
-              configs={"initial_ratio": ratio, "pruning_steps": 1}).step()
+    GMPPruner(
+        network, ratio=ratio, local_sparsity=True, plan=plan, configs={"initial_ratio": ratio, "pruning_steps": 1}
+    ).step()
     context = HookContext(network, folder, plan, measure_sparsity(network, plan), ratio)
     noise = np.random.RandomState(0).rand(8, 3, 64, 64).astype("float32")
     quantize = QuantizeInt8([{"image": image} for image in noise])
@@ -43,11 +44,20 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
                 context = deploy(name, ratio, Path(folder))
             fp32, int8 = context.checks["nb"], context.checks["nb_int8"]
-            rows.append((name, f"{ratio:.0%}", f"{fp32['sparse_convs']} of {fp32['convs']}",
-                         *(f"{check[size]:,}" for check in (fp32, int8) for size in ("dense_bytes", "sparse_bytes"))))
+            rows.append(
+                (
+                    name,
+                    f"{ratio:.0%}",
+                    f"{fp32['sparse_convs']} of {fp32['convs']}",
+                    *(f"{check[size]:,}" for check in (fp32, int8) for size in ("dense_bytes", "sparse_bytes")),
+                )
+            )
     print_verification(context)
-    print(markdown_table(("", "zeros", "sparse convolutions", "dense", "sparse", "INT8 dense", "INT8 sparse"), rows,
-                         "lllrrrr"))
+    print(
+        markdown_table(
+            ("", "zeros", "sparse convolutions", "dense", "sparse", "INT8 dense", "INT8 sparse"), rows, "lllrrrr"
+        )
+    )
 
 
 if __name__ == "__main__":

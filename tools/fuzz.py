@@ -82,8 +82,9 @@ def _read_nb(folder: Path) -> None:
     optimized = read_nb(folder / "model.nb").convolutions
     for convolution in read_program(folder / "model").convolutions.values():
         if convolution.variable in optimized:
-            read_nb(folder / "model.nb").decode_weight(optimized[convolution.variable], convolution.shape,
-                                                       convolution.pixels)
+            read_nb(folder / "model.nb").decode_weight(
+                optimized[convolution.variable], convolution.shape, convolution.pixels
+            )
 
 
 def _read_recipe(folder: Path, slim: "str | None" = None) -> None:
@@ -181,8 +182,14 @@ class Result:
         from paddle_sparse_cb.utils.tables import render_table
 
         columns = (REJECTED, READ, CRASH, HANG, UNNAMED)
-        rows = [[kind, sum(self.outcomes[kind, outcome] for outcome in columns),
-                 *(self.outcomes[kind, outcome] for outcome in columns)] for kind in KINDS]
+        rows = [
+            [
+                kind,
+                sum(self.outcomes[kind, outcome] for outcome in columns),
+                *(self.outcomes[kind, outcome] for outcome in columns),
+            ]
+            for kind in KINDS
+        ]
         rows.append(["all", *(sum(column) for column in zip(*(row[1:] for row in rows)))])
         return render_table(["file", "damaged", *columns], rows, "l" + "r" * (1 + len(columns)))
 
@@ -274,8 +281,9 @@ def damage(intact: Path, kind: str, source: random.Random, folder: Path) -> str:
             return mutation.__name__
 
 
-def fuzz(files: int, seed: int, kept: "Path | None" = None, kinds: "list[str] | None" = None,
-         processes: int = 2) -> Result:
+def fuzz(
+    files: int, seed: int, kept: "Path | None" = None, kinds: "list[str] | None" = None, processes: int = 2
+) -> Result:
     """Damages files and reads them.
 
     Args:
@@ -327,8 +335,9 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=600, help="number of files to damage")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same damage")
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), metavar="KIND", help="all by default")
-    parser.add_argument("--kept", type=Path, default=Path("output/fuzz"),
-                        help="folder for the files on which a reader failed")
+    parser.add_argument(
+        "--kept", type=Path, default=Path("output/fuzz"), help="folder for the files on which a reader failed"
+    )
     options = parser.parse_args()
     result = fuzz(options.files, options.seed, options.kept, options.kinds)
     for failure in result.failures:

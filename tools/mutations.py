@@ -15,15 +15,33 @@ from typing import Any
 import yaml
 
 BAD_VALUES: tuple[Any, ...] = (
-    None, True, "", "x", "../..", -1, 0, 0.5, 10**12, -(10**12), 10**400, 1e308, float("nan"), float("inf"),
-    [], {}, [[]], ["x", 1], {"x": 1})
+    None,
+    True,
+    "",
+    "x",
+    "../..",
+    -1,
+    0,
+    0.5,
+    10**12,
+    -(10**12),
+    10**400,
+    1e308,
+    float("nan"),
+    float("inf"),
+    [],
+    {},
+    [[]],
+    ["x", 1],
+    {"x": 1},
+)
 NUMBER = re.compile(rb"-?\d+(\.\d+)?")
 BAD_NUMBERS = (b"-1", b"0", b"99999999999", b"-99999999999", b"1" + b"0" * 400, b"1e308", b"nan", b"", b"0x", b"1.5")
 
 
 def truncate(source: random.Random, content: bytes) -> bytes:
     """Removes the end of a file: a random part, one byte, or all but the first bytes."""
-    return content[:source.choice([source.randrange(len(content)), len(content) - 1, source.randrange(64)])]
+    return content[: source.choice([source.randrange(len(content)), len(content) - 1, source.randrange(64)])]
 
 
 def flip_bits(source: random.Random, content: bytes) -> bytes:
@@ -38,9 +56,9 @@ def flip_bits(source: random.Random, content: bytes) -> bytes:
 def replace_bytes(source: random.Random, content: bytes) -> bytes:
     """Replaces consecutive bytes by zeros or random bytes, repeats them, or deletes them."""
     start = source.randrange(len(content))
-    run = content[start:start + source.choice([1, 4, 16, 256, 4096])]
+    run = content[start : start + source.choice([1, 4, 16, 256, 4096])]
     other = source.choice([bytes(len(run)), run + run, b"", source.randbytes(len(run))])
-    return content[:start] + other + content[start + len(run):]
+    return content[:start] + other + content[start + len(run) :]
 
 
 def replace_number(source: random.Random, content: bytes) -> bytes:

@@ -30,14 +30,20 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 FILES = {"m": "picodet_m_320_coco.yml", "s": "picodet_s_320_coco.yml"}
 SIZE = 320
 # mAP, MB, and milliseconds on one thread of a Snapdragon 835: configs/picodet/legacy_model/pruner of PaddleDetection.
-PUBLISHED = {("m", 0.0): (30.9, 8.9, 127), ("m", 0.75): (29.4, 5.6, 80), ("m", 0.85): (27.6, 4.1, 65),
-             ("s", 0.0): (27.1, 4.6, 68)}
+PUBLISHED = {
+    ("m", 0.0): (30.9, 8.9, 127),
+    ("m", 0.75): (29.4, 5.6, 80),
+    ("m", 0.85): (27.6, 4.1, 65),
+    ("s", 0.0): (27.1, 4.6, 68),
+}
 # The published models keep the last squeeze-and-excitation block of each backbone stage dense.
 LAST_BLOCKS = tuple(f"backbone.{block}._se.*" for block in ("2_3", "3_7", "4_3"))
 # Squeeze-and-excitation blocks that stay dense -> arguments of `make_plan`. Prediction layers always stay dense.
 KINDS: dict[str, dict[str, Any]] = {
-    "all": {}, "3 blocks, as published": {"prune_squeeze_excite": True, "skip": LAST_BLOCKS},
-    "none": {"prune_squeeze_excite": True}}
+    "all": {},
+    "3 blocks, as published": {"prune_squeeze_excite": True, "skip": LAST_BLOCKS},
+    "none": {"prune_squeeze_excite": True},
+}
 # Requirements for "none": size relative to the dense file, and number of sparse convolutions without depthwise ones.
 MOST_OF_DENSE = {0.75: 0.61, 0.85: 0.44}
 LEAST_SPARSE = 100
@@ -82,8 +88,9 @@ def measure(model: str, ratio: float, squeeze: str, output: Path) -> list[Row]:
     spec = [InputSpec([1, 3, SIZE, SIZE], "float32"), InputSpec([1, 2], "float32"), InputSpec([1, 1], "int64")]
     plan = make_plan(network, spec, skip=[*network.prediction_layers(), *rules.pop("skip", ())], **rules)
     if ratio:
-        GMPPruner(network, ratio=ratio, local_sparsity=True, plan=plan,
-                  configs={"initial_ratio": ratio, "pruning_steps": 1}).step()
+        GMPPruner(
+            network, ratio=ratio, local_sparsity=True, plan=plan, configs={"initial_ratio": ratio, "pruning_steps": 1}
+        ).step()
     else:
         plan = PrunePlan(tuple(replace(layer, pruned=False) for layer in plan.layers))
     context = HookContext(network, output, plan, measure_sparsity(network, plan), ratio)
@@ -95,31 +102,67 @@ def measure(model: str, ratio: float, squeeze: str, output: Path) -> list[Row]:
     rows = [Row(model, 0.0, "", dense, 1.0, 0, convolutions)]
     if ratio:
         nb = context.artefacts["nb_sparse"]
-        rows.append(Row(model, ratio, squeeze, nb.stat().st_size, nb.stat().st_size / dense,
-                        count_convolutions(nb).sparse, convolutions))
+        rows.append(
+            Row(
+                model,
+                ratio,
+                squeeze,
+                nb.stat().st_size,
+                nb.stat().st_size / dense,
+                count_convolutions(nb).sparse,
+                convolutions,
+            )
+        )
     return rows
 
 
 def table(rows: list[Row]) -> str:
     """Renders the rows, published values first; MB are 10^6 bytes as in the published table."""
-    headers = ("PicoDet 320", "sparsity", "mAP", "ms", "MB", "of dense", "SE left dense", "our .nb MB", "of dense",
-               "sparse convolutions")
+    headers = (
+        "PicoDet 320",
+        "sparsity",
+        "mAP",
+        "ms",
+        "MB",
+        "of dense",
+        "SE left dense",
+        "our .nb MB",
+        "of dense",
+        "sparse convolutions",
+    )
     shown = []
     for row in rows:
         accuracy, megabytes, latency = PUBLISHED[row.model, row.ratio]
-        shown.append((f"{row.model} (ESNet)", f"{row.ratio:.0%}", accuracy, latency, megabytes,
-                      f"{megabytes / PUBLISHED[row.model, 0.0][1]:.2f}", row.squeeze or "-", f"{row.size / 1e6:.2f}",
-                      f"{row.of_dense:.3f}", f"{row.sparse} of {row.convolutions}"))
+        shown.append(
+            (
+                f"{row.model} (ESNet)",
+                f"{row.ratio:.0%}",
+                accuracy,
+                latency,
+                megabytes,
+                f"{megabytes / PUBLISHED[row.model, 0.0][1]:.2f}",
+                row.squeeze or "-",
+                f"{row.size / 1e6:.2f}",
+                f"{row.of_dense:.3f}",
+                f"{row.sparse} of {row.convolutions}",
+            )
+        )
     return render_table(headers, shown, "lrrrrrlrrr")
 
 
 def shortfalls(rows: list[Row]) -> list[str]:
     """Returns a line for each requirement that is missed."""
     checked = [row for row in rows if row.ratio and row.squeeze == "none"]
-    lines = [f"{row.ratio:.0%}: {row.of_dense:.3f} of the dense size, at most {MOST_OF_DENSE[row.ratio]} is asked"
-             for row in checked if row.of_dense > MOST_OF_DENSE[row.ratio]]
-    lines += [f"{row.ratio:.0%}: {row.sparse} sparse convolutions, at least {LEAST_SPARSE} are asked"
-              for row in checked if row.sparse < LEAST_SPARSE]
+    lines = [
+        f"{row.ratio:.0%}: {row.of_dense:.3f} of the dense size, at most {MOST_OF_DENSE[row.ratio]} is asked"
+        for row in checked
+        if row.of_dense > MOST_OF_DENSE[row.ratio]
+    ]
+    lines += [
+        f"{row.ratio:.0%}: {row.sparse} sparse convolutions, at least {LEAST_SPARSE} are asked"
+        for row in checked
+        if row.sparse < LEAST_SPARSE
+    ]
     missing = MOST_OF_DENSE.keys() - {row.ratio for row in checked}
     return lines + [f"{ratio:.0%}: not measured" for ratio in sorted(missing)]
 
@@ -128,12 +171,15 @@ def main() -> int:
     """Measures, prints the table and checks the requirements."""
     output = Path("output") / "published_table"
     sparse = [(ratio, squeeze) for ratio in MOST_OF_DENSE for squeeze in KINDS]
-    measured = [measure("m", ratio, squeeze, output / f"m_{ratio:.0%}_{index}")
-                for index, (ratio, squeeze) in enumerate(sparse)]
+    measured = [
+        measure("m", ratio, squeeze, output / f"m_{ratio:.0%}_{index}") for index, (ratio, squeeze) in enumerate(sparse)
+    ]
     rows = [measured[0][0], *(row for _, row in measured), *measure("s", 0.0, "all", output / "s_dense")]
-    print("\nPublished: mAP on COCO, ms with one thread of a Snapdragon 835, MB of the .nb.\n"
-          f"Ours: measured on untrained weights, Paddle {paddle.__version__}, boxes without NMS in the graph; "
-          f"all convolutions but depthwise ones.\nMB are 10^6 bytes.\n\n{table(rows)}\n")
+    print(
+        "\nPublished: mAP on COCO, ms with one thread of a Snapdragon 835, MB of the .nb.\n"
+        f"Ours: measured on untrained weights, Paddle {paddle.__version__}, boxes without NMS in the graph; "
+        f"all convolutions but depthwise ones.\nMB are 10^6 bytes.\n\n{table(rows)}\n"
+    )
     failed = shortfalls(rows)
     for line in failed:
         print(f"falls short: {line}", file=sys.stderr)

@@ -54,8 +54,16 @@ TrainReader:
 TestReader: {{inputs_def: {{image_shape: [1, 3, 192, 192]}}}}
 Sparsity: {{stable_epochs: 1, pruning_epochs: 1, tunning_epochs: 1, pruning_steps: 2, log_freq: 1}}
 """
-COMPARED = ("checkpoints/*.pdparams", "checkpoints/*.pdopt", "checkpoints/*.pdema", "checkpoints/*.pdsparse",
-            "inference/model.pdmodel", "inference/model.pdiparams", "evaluations.json", "report.json")
+COMPARED = (
+    "checkpoints/*.pdparams",
+    "checkpoints/*.pdopt",
+    "checkpoints/*.pdema",
+    "checkpoints/*.pdsparse",
+    "inference/model.pdmodel",
+    "inference/model.pdiparams",
+    "evaluations.json",
+    "report.json",
+)
 # The script of each rank: runs the command line, and kills itself at the n-th moment before or after a rename.
 RANK = """
 import os, signal, sys
@@ -118,15 +126,20 @@ def end(process):
 def digests(folder):
     """Returns the digests of the compared files by path."""
     output = folder / "output" / "soak"
-    return {str(file.relative_to(output)): hashlib.sha256(content(file)).hexdigest()
-            for pattern in COMPARED for file in sorted(output.glob(pattern))}
+    return {
+        str(file.relative_to(output)): hashlib.sha256(content(file)).hexdigest()
+        for pattern in COMPARED
+        for file in sorted(output.glob(pattern))
+    }
 
 
 def content(file):
     """Returns the compared content of a file: arrays without Paddle's tensor names, a state without its digests."""
     if file.suffix in (".pdparams", ".pdopt", ".pdema"):
-        return b"".join(name.encode() + (value.tobytes() if hasattr(value, "tobytes") else repr(value).encode())
-                        for name, value in sorted(load_arrays(file).items()))
+        return b"".join(
+            name.encode() + (value.tobytes() if hasattr(value, "tobytes") else repr(value).encode())
+            for name, value in sorted(load_arrays(file).items())
+        )
     if file.suffix == ".pdsparse":
         state = load_state(file)
         masks = [name.encode() + mask.tobytes() for name, mask in state.masks.items()]
@@ -140,17 +153,21 @@ def curves(folder):
 
     events = EventAccumulator(str(folder / "output" / "soak" / "tensorboard"), size_guidance={"scalars": 0})
     events.Reload()
-    return {tag: sorted({(event.step, event.value) for event in events.Scalars(tag)})
-            for tag in events.Tags()["scalars"]}
+    return {
+        tag: sorted({(event.step, event.value) for event in events.Scalars(tag)}) for tag in events.Tags()["scalars"]
+    }
 
 
 def compare(reference, other):
     """Returns the names of the files and curves that differ between two trainings."""
     differing = []
-    for prefix, expected, actual in (("", digests(reference), digests(other)),
-                                     ("curve ", curves(reference), curves(other))):
-        differing += [f"{prefix}{name}" for name in sorted({*expected, *actual})
-                      if expected.get(name) != actual.get(name)]
+    for prefix, expected, actual in (
+        ("", digests(reference), digests(other)),
+        ("curve ", curves(reference), curves(other)),
+    ):
+        differing += [
+            f"{prefix}{name}" for name in sorted({*expected, *actual}) if expected.get(name) != actual.get(name)
+        ]
     return differing
 
 
@@ -221,8 +238,11 @@ def disturb(run, processes, seconds, draw, tally, kills):
         tally.resumes += resume
         resume = True
         try:
-            process.wait(900 if undisturbed or at_rename
-                         else first_checkpoint + draw.uniform(-0.1, 0.4) * (total - first_checkpoint))
+            process.wait(
+                900
+                if undisturbed or at_rename
+                else first_checkpoint + draw.uniform(-0.1, 0.4) * (total - first_checkpoint)
+            )
         except subprocess.TimeoutExpired:
             if undisturbed:
                 raise

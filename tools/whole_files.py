@@ -7,9 +7,18 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 IMAGES = ("0.jpg", "1.png", "2.png", "3.jpg")
 SIDE = 64  # pixels
 BOX = 8, 8, 40, 40  # x1, y1, x2, y2
-SLIM = {"slim": "UnstructuredPruner",
-        "UnstructuredPruner": {"stable_epochs": 0, "pruning_epochs": 1, "tunning_epochs": 1, "pruning_steps": 2,
-                               "ratio": 0.75, "initial_ratio": 0.2, "prune_params_type": "conv1x1_only"}}
+SLIM = {
+    "slim": "UnstructuredPruner",
+    "UnstructuredPruner": {
+        "stable_epochs": 0,
+        "pruning_epochs": 1,
+        "tunning_epochs": 1,
+        "pruning_steps": 2,
+        "ratio": 0.75,
+        "initial_ratio": 0.2,
+        "prune_params_type": "conv1x1_only",
+    },
+}
 
 
 def network():
@@ -18,8 +27,14 @@ def network():
     from paddle import nn
 
     paddle.seed(0)
-    return nn.Sequential(nn.Conv2D(3, 8, 3, padding=1), nn.BatchNorm2D(8), nn.ReLU(), nn.Conv2D(8, 16, 1), nn.ReLU(),
-                         nn.Conv2D(16, 4, 3, padding=1))
+    return nn.Sequential(
+        nn.Conv2D(3, 8, 3, padding=1),
+        nn.BatchNorm2D(8),
+        nn.ReLU(),
+        nn.Conv2D(8, 16, 1),
+        nn.ReLU(),
+        nn.Conv2D(16, 4, 3, padding=1),
+    )
 
 
 def model():
@@ -41,8 +56,13 @@ def checkpoint(folder: Path) -> None:
     from paddle_sparse_cb import Checkpoints, SparsityCallback
 
     data = paddle.io.TensorDataset([paddle.rand([8, 3, 8, 8]), paddle.rand([8, 4, 8, 8])])
-    model().fit(data, epochs=2, batch_size=4, verbose=0,
-                callbacks=[Checkpoints(folder), SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1)])
+    model().fit(
+        data,
+        epochs=2,
+        batch_size=4,
+        verbose=0,
+        callbacks=[Checkpoints(folder), SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1)],
+    )
 
 
 def exported(folder: Path) -> None:
@@ -65,11 +85,14 @@ def coco(folder: Path) -> None:
     _images(folder / "images")
     x1, y1, x2, y2 = BOX
     box = [x1, y1, x2 - x1, y2 - y1]
-    content = {"images": [{"id": n, "file_name": name, "height": SIDE, "width": SIDE}
-                          for n, name in enumerate(IMAGES, 1)],
-               "annotations": [{"id": n, "image_id": n, "category_id": 1, "bbox": box, "area": 1024, "iscrowd": 0}
-                               for n, _ in enumerate(IMAGES, 1)],
-               "categories": [{"id": 1, "name": "thing"}]}
+    content = {
+        "images": [{"id": n, "file_name": name, "height": SIDE, "width": SIDE} for n, name in enumerate(IMAGES, 1)],
+        "annotations": [
+            {"id": n, "image_id": n, "category_id": 1, "bbox": box, "area": 1024, "iscrowd": 0}
+            for n, _ in enumerate(IMAGES, 1)
+        ],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
     (folder / "coco.json").write_text(json.dumps(content))
     _recipe(folder, {"name": "COCODataSet", "image_dir": "images", "anno_path": "coco.json"})
 
@@ -92,7 +115,8 @@ def voc(folder: Path) -> None:
     for name in IMAGES:
         (folder / "images" / name).with_suffix(".xml").write_text(
             f"<annotation>\n<size><width>{SIDE}</width><height>{SIDE}</height><depth>3</depth></size>\n<object>"
-            f"<name>thing</name><difficult>0</difficult><bndbox>{corners}</bndbox></object>\n</annotation>\n")
+            f"<name>thing</name><difficult>0</difficult><bndbox>{corners}</bndbox></object>\n</annotation>\n"
+        )
     (folder / "list.txt").write_text("".join(f"images/{name} images/{name[0]}.xml\n" for name in IMAGES))
     (folder / "label_list.txt").write_text("thing\n")
     _recipe(folder, {"name": "VOCDataSet", "anno_path": "list.txt", "label_list": "label_list.txt"})
@@ -100,11 +124,31 @@ def voc(folder: Path) -> None:
 
 def report(folder: Path) -> None:
     """Writes `report.json`."""
-    row = {"name": "dense", "model": "PicoDet LCNet x0.75", "input_size": [416, 416], "target_sparsity": 0.0,
-           "sparsity": 0.0, "map": 0.3, "ap50": 0.5, "nb_bytes": 4930000, "sparse_convs": 0, "convs": 98}
-    (folder / "report.json").write_text(json.dumps(
-        {"recipe": "a", "paddle": "2.6.2", "seed": 0, "digest": "0" * 64, "rows": [row, {**row, "name": "sparse"}],
-         "layers": [], "checks": {}}))
+    row = {
+        "name": "dense",
+        "model": "PicoDet LCNet x0.75",
+        "input_size": [416, 416],
+        "target_sparsity": 0.0,
+        "sparsity": 0.0,
+        "map": 0.3,
+        "ap50": 0.5,
+        "nb_bytes": 4930000,
+        "sparse_convs": 0,
+        "convs": 98,
+    }
+    (folder / "report.json").write_text(
+        json.dumps(
+            {
+                "recipe": "a",
+                "paddle": "2.6.2",
+                "seed": 0,
+                "digest": "0" * 64,
+                "rows": [row, {**row, "name": "sparse"}],
+                "layers": [],
+                "checks": {},
+            }
+        )
+    )
 
 
 def _images(folder: Path) -> None:
@@ -114,7 +158,7 @@ def _images(folder: Path) -> None:
     folder.mkdir()
     for n, name in enumerate(IMAGES):
         noise = np.random.RandomState(n).randint(0, 60, (SIDE, SIDE, 3), np.uint8)
-        noise[BOX[1]:BOX[3], BOX[0]:BOX[2]] += 150
+        noise[BOX[1] : BOX[3], BOX[0] : BOX[2]] += 150
         cv2.imwrite(str(folder / name), noise)
 
 
@@ -137,8 +181,14 @@ def _recipe(folder: Path, dataset: dict[str, str]) -> None:
     (folder / "recipe.yml").write_text(yaml.safe_dump(content))
 
 
-MAKERS = {"checkpoint": checkpoint, "exported": exported, "coco": coco, "slim": with_slim_file, "voc": voc,
-          "report": report}
+MAKERS = {
+    "checkpoint": checkpoint,
+    "exported": exported,
+    "coco": coco,
+    "slim": with_slim_file,
+    "voc": voc,
+    "report": report,
+}
 
 
 def make(folder: Path) -> None:

@@ -87,8 +87,9 @@ class BestCheckpoint(Checkpoints):
         if isinstance(value, (list, tuple)):  # as hapi logs a loss
             value = value[0]
         if not isinstance(value, (int, float)):
-            raise InputError(f"monitor: the evaluation has no metric {self.monitor!r}; it has "
-                             f"{', '.join(map(str, logs or {}))}")
+            raise InputError(
+                f"monitor: the evaluation has no metric {self.monitor!r}; it has {', '.join(map(str, logs or {}))}"
+            )
         if self._sign * value > self._best and self.session.target_reached:
             self._best = self._sign * value
             self.save(NAME, best={self.monitor: float(value)})

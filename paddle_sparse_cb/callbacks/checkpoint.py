@@ -46,8 +46,13 @@ class Checkpoints(FitCallback):
 
     stage = 3
 
-    def __init__(self, folder: str | os.PathLike[str], every: int = 1, every_batches: int | None = None,
-                 training: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        every: int = 1,
+        every_batches: int | None = None,
+        training: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.folder = Path(folder)
         self.every, self.every_batches = every, every_batches
@@ -109,10 +114,21 @@ class Checkpoints(FitCallback):
         if not is_rank_zero():
             return
         session = self.session
-        training = {**self.training, "epoch": session.position.epoch, "batch": session.position.batch,
-                    "batches": (getattr(self, "params", None) or {}).get("steps"),
-                    "ranks": paddle.distributed.get_world_size(),
-                    "ema": session.average.settings() if session.average else None,
-                    **session.callback_states(), **more}
-        save_checkpoint(self.folder, name, self.model, training, session.pruner.state() if session.pruner else None,
-                        session.average.arrays() if session.average else None)
+        training = {
+            **self.training,
+            "epoch": session.position.epoch,
+            "batch": session.position.batch,
+            "batches": (getattr(self, "params", None) or {}).get("steps"),
+            "ranks": paddle.distributed.get_world_size(),
+            "ema": session.average.settings() if session.average else None,
+            **session.callback_states(),
+            **more,
+        }
+        save_checkpoint(
+            self.folder,
+            name,
+            self.model,
+            training,
+            session.pruner.state() if session.pruner else None,
+            session.average.arrays() if session.average else None,
+        )

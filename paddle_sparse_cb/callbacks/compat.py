@@ -58,6 +58,7 @@ def install_sessions(open_session: Callable[[paddle.Model], Session]) -> None:
             setattr(model, _SESSION, outer)
             if session.pruner is not None and session.is_finished:
                 _PRUNED[model.network] = session.pruner.ratio
+
     setattr(fit, _SESSION, True)
     paddle.Model.fit = fit
 
@@ -70,7 +71,9 @@ def _warn_if_zeros_will_be_lost(model: paddle.Model, callbacks: Any) -> None:
         warnings.warn(
             f"this network was pruned to {ratio:.2%} by an earlier fit, and this fit has no SparsityCallback: pruned "
             f"weights will become non-zero. To keep them zero, add SparsityCallback(ratio={ratio:g}, "
-            "curve='constant', pruning_epochs=0), or attach a GMPPruner, which keeps present zeros", stacklevel=3)
+            "curve='constant', pruning_epochs=0), or attach a GMPPruner, which keeps present zeros",
+            stacklevel=3,
+        )
 
 
 def _prunes(callbacks: Iterable[Any]) -> bool:

@@ -24,8 +24,9 @@ class TrainingCurves:
         is_resumed: the training continues the curves of an earlier one from the pruner's step on.
     """
 
-    def __init__(self, pruner: GMPPruner, log_dir: str | os.PathLike[str], log_freq: int, per_layer: bool,
-                 is_resumed: bool) -> None:
+    def __init__(
+        self, pruner: GMPPruner, log_dir: str | os.PathLike[str], log_freq: int, per_layer: bool, is_resumed: bool
+    ) -> None:
         self.pruner, self.log_freq, self.per_layer = pruner, log_freq, per_layer
         self._writer = SparsityWriter(log_dir, pruner.cur_iteration + 1 if is_resumed else None)
         self._last_step = pruner.cur_iteration
@@ -62,8 +63,9 @@ class TrainingCurves:
 
     def add_evaluation(self, logs: Mapping[str, Any]) -> None:
         """Writes `eval/<metric>`, such as `eval/mAP`."""
-        values = {f"eval/{name}": float(logs[name]) for name in self._eval_names
-                  if isinstance(logs.get(name), (int, float))}
+        values = {
+            f"eval/{name}": float(logs[name]) for name in self._eval_names if isinstance(logs.get(name), (int, float))
+        }
         self._writer.scalars(self.pruner.cur_iteration, values)
 
     def close(self) -> None:

@@ -51,8 +51,14 @@ class EMACallback(FitCallback):
 
     stage = 4  # checkpoints are saved before the training's own weights are dropped
 
-    def __init__(self, decay: float = 0.9998, decay_type: str = "threshold", cycle_epochs: int = -1,
-                 black_list: Sequence[str] = (), resume: str | os.PathLike[str] | ResumeState | None = None) -> None:
+    def __init__(
+        self,
+        decay: float = 0.9998,
+        decay_type: str = "threshold",
+        cycle_epochs: int = -1,
+        black_list: Sequence[str] = (),
+        resume: str | os.PathLike[str] | ResumeState | None = None,
+    ) -> None:
         super().__init__()
         if decay_type not in DECAY_TYPES:
             raise InputError(f"decay_type must be one of {', '.join(DECAY_TYPES)}, got {decay_type!r}")
@@ -74,8 +80,9 @@ class EMACallback(FitCallback):
             raise InputError("EMACallback: the loader has no length, so the last batch of an epoch is unknown")
         if session.average is not None:
             raise InputError("two EMACallbacks in one fit: use one")
-        self._average = WeightAverage(self.model.network, self.decay, self.decay_type, max(0, self.cycle_epochs),
-                                      self.black_list)
+        self._average = WeightAverage(
+            self.model.network, self.decay, self.decay_type, max(0, self.cycle_epochs), self.black_list
+        )
         self._own.clear()
         session.average = self
         resume = self.resume if self.resume is not None else session.resume
@@ -89,8 +96,14 @@ class EMACallback(FitCallback):
     def settings(self) -> dict[str, Any]:
         """Returns what a resumed run must have in common with this one, and the progress; plain values."""
         assert self._average is not None
-        return {"decay": self.decay, "decay_type": self.decay_type, "cycle_epochs": self.cycle_epochs,
-                "black_list": list(self.black_list), "step": self._average.step, "shown": self._average.shown}
+        return {
+            "decay": self.decay,
+            "decay_type": self.decay_type,
+            "cycle_epochs": self.cycle_epochs,
+            "black_list": list(self.black_list),
+            "step": self._average.step,
+            "shown": self._average.shown,
+        }
 
     def arrays(self) -> dict[str, paddle.Tensor]:
         """Returns the averages as `average.<name>` and, while the network holds them, its weights as `own.<name>`."""
@@ -113,11 +126,16 @@ class EMACallback(FitCallback):
             for key in (f"average.{name}", f"own.{name}"):
                 shape = list(arrays[key].shape) if key in arrays else None
                 if shape != expected and not (shape is None and key.startswith("own.")):
-                    raise InputError(f"{resume.path.with_suffix('.pdema')}: a checkpoint of another network: {key} has "
-                                     f"shape {shape} in the checkpoint and {expected} in this network")
+                    raise InputError(
+                        f"{resume.path.with_suffix('.pdema')}: a checkpoint of another network: {key} has "
+                        f"shape {shape} in the checkpoint and {expected} in this network"
+                    )
         self._average.restore({name: arrays[f"average.{name}"] for name in self._average.names}, **progress)
-        self._own = {name: (live[name], paddle.to_tensor(arrays[f"own.{name}"], dtype=live[name].dtype))
-                     for name in self._average.names if f"own.{name}" in arrays}
+        self._own = {
+            name: (live[name], paddle.to_tensor(arrays[f"own.{name}"], dtype=live[name].dtype))
+            for name in self._average.names
+            if f"own.{name}" in arrays
+        }
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Gives the training its own weights back."""

@@ -43,8 +43,13 @@ class EvaluationLog(FitCallback):
         """Appends a row and writes the file."""
         pruner = self.session.pruner
         values = {name: float((logs or {})[name]) for name in self.metrics}
-        self._rows.append({"epoch": self.session.position.epoch, "sparsity": pruner.sparsity() if pruner else 0.0,
-                           **{name: value if math.isfinite(value) else None for name, value in values.items()}})
+        self._rows.append(
+            {
+                "epoch": self.session.position.epoch,
+                "sparsity": pruner.sparsity() if pruner else 0.0,
+                **{name: value if math.isfinite(value) else None for name, value in values.items()},
+            }
+        )
         if is_rank_zero():
             write_text(self.path, json.dumps(self._rows, indent=1) + "\n")
 

@@ -106,8 +106,9 @@ class TrainingProgress(FitCallback):
             return
         names = [name for name in self.params.get("metrics") or () if name != "loss"]
         values = {name: _numbers(logs.get(name)) for name in names}
-        shown = [f"{name} {value[0]:.4f}" for name, value in values.items()
-                 if len(value) == 1 and math.isfinite(value[0])]
+        shown = [
+            f"{name} {value[0]:.4f}" for name, value in values.items() if len(value) == 1 and math.isfinite(value[0])
+        ]
         if shown:
             rank_zero_info(f"evaluation: {', '.join(shown)}")
 

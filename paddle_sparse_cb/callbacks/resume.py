@@ -109,15 +109,23 @@ class ResumableCallbacks(FitCallback):
 
     stage = 0
 
-    def __init__(self, callbacks: Sequence[paddle.callbacks.Callback], train: EpochLoader,
-                 evaluation: EpochLoader | None = None, every: int = 1,
-                 resume: str | os.PathLike[str] | ResumeState | None = None, allow_config_change: bool = False,
-                 seed: int = 0) -> None:
+    def __init__(
+        self,
+        callbacks: Sequence[paddle.callbacks.Callback],
+        train: EpochLoader,
+        evaluation: EpochLoader | None = None,
+        every: int = 1,
+        resume: str | os.PathLike[str] | ResumeState | None = None,
+        allow_config_change: bool = False,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         for name, loader in (("train", train), ("evaluation", evaluation)):
             if loader is not None and not hasattr(loader, "set_epoch"):
-                raise InputError(f"{name} must be a loader with a method set_epoch(epoch, first_batch), such as "
-                                 f"SkipBatchesLoader(loader), got {loader!r}")
+                raise InputError(
+                    f"{name} must be a loader with a method set_epoch(epoch, first_batch), such as "
+                    f"SkipBatchesLoader(loader), got {loader!r}"
+                )
         self.callbacks, self.train, self.evaluation = list(callbacks), train, evaluation
         self.every, self.resume, self.allow_config_change, self.seed = every, resume, allow_config_change, seed
         self._begin = TrainingPosition()

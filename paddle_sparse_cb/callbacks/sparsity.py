@@ -85,23 +85,58 @@ class SparsityCallback(FitCallback):
     prunes = True
     stage = 1
 
-    def __init__(self, ratio: float = 0.75, initial_ratio: float = 0.15, stable_epochs: int = 0,
-                 pruning_epochs: int = 150, tunning_epochs: int = 150, pruning_steps: int = 300,
-                 stable_iterations: int | None = None, pruning_iterations: int | None = None,
-                 tunning_iterations: int | None = None, prune_params_type: str | None = "conv1x1_only",
-                 skip_params_func: Callable[[paddle.nn.Layer], set[str]] | None = None, local_sparsity: bool = True,
-                 scope: str | None = None, regrow: bool = False, curve: str = "cubic",
-                 sparse_block: Sequence[int] = (1, 1), skip: Sequence[str] = (), plan: PrunePlan | None = None,
-                 log_dir: str | os.PathLike[str] | None = None, log_freq: int = 20, per_layer: bool = False,
-                 save_dir: str | os.PathLike[str] | None = None,
-                 resume: str | os.PathLike[str] | ResumeState | None = None, allow_config_change: bool = False,
-                 post_train: Sequence[Hook] = (), prune_squeeze_excite: bool = False, **unknown: Any) -> None:
+    def __init__(
+        self,
+        ratio: float = 0.75,
+        initial_ratio: float = 0.15,
+        stable_epochs: int = 0,
+        pruning_epochs: int = 150,
+        tunning_epochs: int = 150,
+        pruning_steps: int = 300,
+        stable_iterations: int | None = None,
+        pruning_iterations: int | None = None,
+        tunning_iterations: int | None = None,
+        prune_params_type: str | None = "conv1x1_only",
+        skip_params_func: Callable[[paddle.nn.Layer], set[str]] | None = None,
+        local_sparsity: bool = True,
+        scope: str | None = None,
+        regrow: bool = False,
+        curve: str = "cubic",
+        sparse_block: Sequence[int] = (1, 1),
+        skip: Sequence[str] = (),
+        plan: PrunePlan | None = None,
+        log_dir: str | os.PathLike[str] | None = None,
+        log_freq: int = 20,
+        per_layer: bool = False,
+        save_dir: str | os.PathLike[str] | None = None,
+        resume: str | os.PathLike[str] | ResumeState | None = None,
+        allow_config_change: bool = False,
+        post_train: Sequence[Hook] = (),
+        prune_squeeze_excite: bool = False,
+        **unknown: Any,
+    ) -> None:
         super().__init__()
         check_keys(unknown, ARGUMENTS, type(self).__name__)
         self.config = PruningConfig(
-            ratio, initial_ratio, stable_epochs, pruning_epochs, tunning_epochs, pruning_steps, stable_iterations,
-            pruning_iterations, tunning_iterations, prune_params_type, skip_params_func, local_sparsity, scope, regrow,
-            curve, sparse_block, skip, prune_squeeze_excite)
+            ratio,
+            initial_ratio,
+            stable_epochs,
+            pruning_epochs,
+            tunning_epochs,
+            pruning_steps,
+            stable_iterations,
+            pruning_iterations,
+            tunning_iterations,
+            prune_params_type,
+            skip_params_func,
+            local_sparsity,
+            scope,
+            regrow,
+            curve,
+            sparse_block,
+            skip,
+            prune_squeeze_excite,
+        )
         if plan is not None and not isinstance(plan, PrunePlan):
             raise InputError(f"plan must come from make_plan, got {plan!r}")
         for name, value in {"per_layer": per_layer, "allow_config_change": allow_config_change}.items():
@@ -132,8 +167,9 @@ class SparsityCallback(FitCallback):
         plan = self.plan or self.config.make_plan(self.model.network, self._input_spec())
         self.pruner = session.pruner = self.config.make_pruner(self.model.network, schedule, plan)
         if session.resume:
-            self.pruner.restore(replace(session.resume.state, step=steps), str(session.resume.path),
-                                self.allow_config_change)
+            self.pruner.restore(
+                replace(session.resume.state, step=steps), str(session.resume.path), self.allow_config_change
+            )
         least = self.config.min_sparsity(plan)
         for hook in self.post_train:
             if hasattr(hook, "before_training"):
@@ -143,8 +179,9 @@ class SparsityCallback(FitCallback):
         if self.log_dir is not None and is_rank_zero():
             from .curves import TrainingCurves  # tensorboardX takes time to import
 
-            self._curves = TrainingCurves(self.pruner, self.log_dir, self.log_freq, self.per_layer,
-                                          is_resumed=session.resume is not None)
+            self._curves = TrainingCurves(
+                self.pruner, self.log_dir, self.log_freq, self.per_layer, is_resumed=session.resume is not None
+            )
 
     def _load_checkpoint(self) -> int:
         """Loads the checkpoint of this callback or of the session, and returns its optimizer steps."""
@@ -175,8 +212,9 @@ class SparsityCallback(FitCallback):
         """The specs given to `paddle.Model`, if they fix every size but the batch."""
         specs = self.model._inputs or []
         # A spec that hapi derived from the names of forward's arguments has one unknown dimension.
-        known = all(spec.shape and len(spec.shape) > 1 and all(size and size > 0 for size in spec.shape[1:])
-                    for spec in specs)
+        known = all(
+            spec.shape and len(spec.shape) > 1 and all(size and size > 0 for size in spec.shape[1:]) for spec in specs
+        )
         return list(specs) if specs and known else None
 
     def on_train_batch_begin(self, step: int, logs: Any = None) -> None:
@@ -216,8 +254,11 @@ class SparsityCallback(FitCallback):
         self.pruner.detach(self.model._optimizer)
         self.report = self.pruner.finalize()
         if self.pruner.ratio < self.config.ratio:
-            warnings.warn(f"the training ended after {self.pruner.cur_iteration} optimizer steps at ratio "
-                          f"{self.pruner.ratio:.4f}, before the target {self.config.ratio}", stacklevel=2)
+            warnings.warn(
+                f"the training ended after {self.pruner.cur_iteration} optimizer steps at ratio "
+                f"{self.pruner.ratio:.4f}, before the target {self.config.ratio}",
+                stacklevel=2,
+            )
         if self._curves:
             self._curves.add_step(self.model._optimizer, self._losses, is_last=True)
 
@@ -227,8 +268,10 @@ class SparsityCallback(FitCallback):
             assert self.pruner is not None
             assert self.report is not None
             assert self.save_dir is not None
-            call_hooks(self.post_train, HookContext(self.model.network, Path(self.save_dir), self.pruner.plan,
-                                                    self.report, self.config.ratio))
+            call_hooks(
+                self.post_train,
+                HookContext(self.model.network, Path(self.save_dir), self.pruner.plan, self.report, self.config.ratio),
+            )
 
     def close(self) -> None:
         """Detaches the pruner and closes the event file, also after an exception."""
@@ -239,5 +282,6 @@ class SparsityCallback(FitCallback):
             self._curves = None
 
 
-ARGUMENTS = tuple(name for name in inspect.signature(SparsityCallback.__init__).parameters
-                  if name not in ("self", "unknown"))
+ARGUMENTS = tuple(
+    name for name in inspect.signature(SparsityCallback.__init__).parameters if name not in ("self", "unknown")
+)

@@ -29,15 +29,19 @@ class WeightAverage:
         InputError: an entry of the black list matches no name.
     """
 
-    def __init__(self, network: paddle.nn.Layer, decay: float, decay_type: str, cycle: int,
-                 black_list: Sequence[str]) -> None:
+    def __init__(
+        self, network: paddle.nn.Layer, decay: float, decay_type: str, cycle: int, black_list: Sequence[str]
+    ) -> None:
         self.decay, self.decay_type, self.cycle = decay, decay_type, cycle
         state = {name: tensor for name, tensor in network.state_dict().items() if paddle.is_floating_point(tensor)}
         for part in black_list:
             if not any(part in name for name in state):
                 raise InputError(f"black_list: {part!r} matches no name in the network")
-        averaged = {id(tensor): (name, tensor) for name, tensor in state.items()  # a shared weight counts once
-                    if not any(part in name for part in black_list)}
+        averaged = {
+            id(tensor): (name, tensor)
+            for name, tensor in state.items()  # a shared weight counts once
+            if not any(part in name for part in black_list)
+        }
         self.names = [name for name, _ in averaged.values()]
         self._live = [tensor for _, tensor in averaged.values()]
         self._types = [paddle.float64 if live.dtype == paddle.float64 else paddle.float32 for live in self._live]
@@ -88,7 +92,7 @@ class WeightAverage:
             The structured name of a tensor, the network's tensor, and its average as a new tensor of the same type.
         """
         # ppdet corrects for the start at zero with the last decay, as if all decays had been equal.
-        missing = 0.0 if self.decay_type == "exponential" else self._last ** self.step
+        missing = 0.0 if self.decay_type == "exponential" else self._last**self.step
         for name, live, average in zip(self.names, self._live, self._averages):
             yield name, live, (average / (1 - missing)).astype(live.dtype)
         self.shown += 1

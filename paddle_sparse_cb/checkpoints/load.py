@@ -19,11 +19,14 @@ def load_network(network: paddle.nn.Layer, arrays: dict[str, Any], file: Path) -
     """
     own = network.state_dict()
     for name in [*own, *(name for name in arrays if name not in own)]:
-        saved, current = (f"of shape {list(np.shape(state[name]))}" if name in state else "missing"
-                          for state in (arrays, own))
+        saved, current = (
+            f"of shape {list(np.shape(state[name]))}" if name in state else "missing" for state in (arrays, own)
+        )
         if saved != current:
-            raise InputError(f"{file}: a checkpoint of another network: {name} is {saved} in the checkpoint and "
-                             f"{current} in this network")
+            raise InputError(
+                f"{file}: a checkpoint of another network: {name} is {saved} in the checkpoint and "
+                f"{current} in this network"
+            )
     network.set_state_dict(arrays)
 
 
@@ -37,13 +40,17 @@ def load_optimizer(model: paddle.Model, arrays: dict[str, Any], file: Path) -> N
     names = {parameter.name for parameter in model.network.parameters()}
     for name in arrays:
         if name not in ("LR_Scheduler", "master_weights") and not any(name.startswith(f"{own}_") for own in names):
-            raise InputError(f"{file}: a checkpoint of another optimizer: its {name} belongs to no parameter of this "
-                             "network; if it is the same network, build it first in the process, as when it was saved")
+            raise InputError(
+                f"{file}: a checkpoint of another optimizer: its {name} belongs to no parameter of this "
+                "network; if it is the same network, build it first in the process, as when it was saved"
+            )
     rate = model._optimizer._learning_rate
     has_schedule = isinstance(rate, paddle.optimizer.lr.LRScheduler)
     if has_schedule != ("LR_Scheduler" in arrays):
-        raise InputError(f"{file}: a checkpoint of another optimizer: it has {'no' if has_schedule else 'a'} learning "
-                         f"rate schedule, this optimizer has {'one' if has_schedule else 'none'}")
+        raise InputError(
+            f"{file}: a checkpoint of another optimizer: it has {'no' if has_schedule else 'a'} learning "
+            f"rate schedule, this optimizer has {'one' if has_schedule else 'none'}"
+        )
     try:
         missing = sorted(rate.state_dict().keys() - arrays["LR_Scheduler"].keys()) if has_schedule else []
         if missing:  # Paddle 3 only warns
@@ -53,8 +60,12 @@ def load_optimizer(model: paddle.Model, arrays: dict[str, Any], file: Path) -> N
             master.name = f"{name}_fp32_master_0"
         if masters:
             arrays["master_weights"] = masters
-        model._optimizer.set_state_dict({name: paddle.to_tensor(value) if isinstance(value, np.ndarray) else value
-                                         for name, value in arrays.items()})
+        model._optimizer.set_state_dict(
+            {
+                name: paddle.to_tensor(value) if isinstance(value, np.ndarray) else value
+                for name, value in arrays.items()
+            }
+        )
     except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[-300:]
         raise InputError(f"{file}: this optimizer cannot load it: {reason}") from None

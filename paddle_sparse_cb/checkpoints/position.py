@@ -103,9 +103,11 @@ class ResumeState:
         if batches is None or batches == saved or not allow_config_change:  # `load_into` raises where it is an error
             return self.position
         if self.position.batch != saved:
-            raise InputError(f"{self.path}: saved after {self.position.batch} of {saved} batches of epoch "
-                             f"{self.position.epoch}, but an epoch of this run has {batches} batches; resume from a "
-                             "checkpoint that was saved at the end of an epoch")
+            raise InputError(
+                f"{self.path}: saved after {self.position.batch} of {saved} batches of epoch "
+                f"{self.position.epoch}, but an epoch of this run has {batches} batches; resume from a "
+                "checkpoint that was saved at the end of an epoch"
+            )
         return TrainingPosition(self.position.epoch, batches)
 
     def load_into(self, model: paddle.Model, batches: int | None = None, allow_config_change: bool = False) -> int:
@@ -165,8 +167,9 @@ def _position(path: Path, state: TrainingState) -> TrainingPosition:
     return TrainingPosition(epoch, batch)
 
 
-def find_checkpoint(folder: str | os.PathLike[str],
-                    warn: Callable[[str], object] = warnings.warn) -> ResumeState | None:
+def find_checkpoint(
+    folder: str | os.PathLike[str], warn: Callable[[str], object] = warnings.warn
+) -> ResumeState | None:
     """Finds the newest complete checkpoint of a training.
 
     Args:
@@ -176,8 +179,11 @@ def find_checkpoint(folder: str | os.PathLike[str],
     Returns:
         The verified checkpoint; None if there is none.
     """
-    positions = {file.stem: (int(found[1]), found[2] is None, int(found[2] or 0))
-                 for file in Path(folder).glob("*.pd*") if (found := CHECKPOINT_NAME.fullmatch(file.name))}
+    positions = {
+        file.stem: (int(found[1]), found[2] is None, int(found[2] or 0))
+        for file in Path(folder).glob("*.pd*")
+        if (found := CHECKPOINT_NAME.fullmatch(file.name))
+    }
     for name in sorted(positions, key=positions.__getitem__, reverse=True):
         try:
             return ResumeState.open(Path(folder, f"{name}.pdsparse"))

@@ -60,8 +60,14 @@ def save_state(state: TrainingState, path: str | os.PathLike[str]) -> None:
         ...     load_state(path).step
         7
     """
-    header = {"step": state.step, "settings": state.settings, "training": state.training, "files": state.files,
-              "versions": state.versions, "masks": [[name, list(mask.shape)] for name, mask in state.masks.items()]}
+    header = {
+        "step": state.step,
+        "settings": state.settings,
+        "training": state.training,
+        "files": state.files,
+        "versions": state.versions,
+        "masks": [[name, list(mask.shape)] for name, mask in state.masks.items()],
+    }
     text = json.dumps(header, allow_nan=False).encode()
     packed = [np.packbits(mask.reshape(-1)).tobytes() for mask in state.masks.values()]
     body = b"".join([len(text).to_bytes(8, "little"), text, *packed])
@@ -80,9 +86,8 @@ def load_state(path: str | os.PathLike[str]) -> TrainingState:
         raise InputError(f"{path}: no such file")
     content = path.read_bytes()
     if not content.startswith(MAGIC):
-        raise InputError(f"{path}: not a .pdsparse file of this version; it begins with "
-                         f"{content[:len(MAGIC)]!r}")
-    digest, body = content[len(MAGIC):len(MAGIC) + DIGEST_SIZE], content[len(MAGIC) + DIGEST_SIZE:]
+        raise InputError(f"{path}: not a .pdsparse file of this version; it begins with {content[: len(MAGIC)]!r}")
+    digest, body = content[len(MAGIC) : len(MAGIC) + DIGEST_SIZE], content[len(MAGIC) + DIGEST_SIZE :]
     if hashlib.sha256(body).digest() != digest:
         raise InputError(f"{path}: damaged: its content does not match its digest")
     try:
@@ -94,7 +99,7 @@ def load_state(path: str | os.PathLike[str]) -> TrainingState:
 
 def _parsed(body: bytes) -> TrainingState:
     length = int.from_bytes(body[:8], "little")
-    header = json.loads(body[8:8 + length])
+    header = json.loads(body[8 : 8 + length])
     step, settings, training = header["step"], header["settings"], header["training"]
     files, versions = header["files"], header["versions"]
     if type(step) is not int or step < 0:

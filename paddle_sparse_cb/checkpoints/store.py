@@ -19,8 +19,14 @@ from .state import TrainingState, file_digest, save_state
 _SCRATCH = ".saving-"
 
 
-def save_checkpoint(folder: Path, name: str, model: paddle.Model, training: dict[str, Any],
-                    pruner: PrunerState | None = None, ema: Mapping[str, paddle.Tensor] | None = None) -> Path:
+def save_checkpoint(
+    folder: Path,
+    name: str,
+    model: paddle.Model,
+    training: dict[str, Any],
+    pruner: PrunerState | None = None,
+    ema: Mapping[str, paddle.Tensor] | None = None,
+) -> Path:
     """Writes a checkpoint: `.pdparams`, `.pdopt`, `.pdscaler`, `.pdema` and, last, `.pdsparse` with their digests.
 
     Args:
@@ -46,8 +52,14 @@ def save_checkpoint(folder: Path, name: str, model: paddle.Model, training: dict
         raise
 
 
-def _write(folder: Path, name: str, model: paddle.Model, training: dict[str, Any], pruner: PrunerState,
-           ema: Mapping[str, paddle.Tensor] | None) -> Path:
+def _write(
+    folder: Path,
+    name: str,
+    model: paddle.Model,
+    training: dict[str, Any],
+    pruner: PrunerState,
+    ema: Mapping[str, paddle.Tensor] | None,
+) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder) as scratch:
         model.save(str(Path(scratch, name)))

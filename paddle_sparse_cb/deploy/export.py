@@ -70,8 +70,10 @@ def _save(network: paddle.nn.Layer, prefix: Path, input_spec: list[Any]) -> None
         unsupported = re.search(r"(\w+)\(\): argument .* must be Value, but got", str(error))
         if unsupported is None:
             raise
-        raise PipelineError(f"export: Paddle {paddle.__version__} cannot export {unsupported[1]}() for Paddle-Lite; "
-                            "load the checkpoint with paddlepaddle 2.6.2 and export there") from None
+        raise PipelineError(
+            f"export: Paddle {paddle.__version__} cannot export {unsupported[1]}() for Paddle-Lite; "
+            "load the checkpoint with paddlepaddle 2.6.2 and export there"
+        ) from None
 
 
 def _flatten(input_spec: Sequence[Any]) -> list[Any]:

@@ -75,8 +75,11 @@ def _summarize(block: Any, names: dict[str, str], prefix: Path) -> Program:
     shapes = {var.name: tuple(tensor_details(var).dims) for var in block.vars}
     persistable = {var.name for var in block.vars if var.persistable}
     inputs = [name for op in block.ops if op.type == "feed" for name in slot_arguments(op.outputs)["Out"]]
-    uses = [(op, _weight_variable(slot_arguments(op.inputs)["Filter"][0])) for op in block.ops
-            if op.type in ("conv2d", "depthwise_conv2d")]
+    uses = [
+        (op, _weight_variable(slot_arguments(op.inputs)["Filter"][0]))
+        for op in block.ops
+        if op.type in ("conv2d", "depthwise_conv2d")
+    ]
     calls = Counter(weight for _, weight in uses)
     convolutions = {}
     for op, weight in uses:
@@ -102,5 +105,10 @@ def _weight_variable(variable: str) -> str:
 
 def _may_be_sparse(op: Any, shape: tuple[int, ...]) -> bool:
     attributes = {attribute.name: attribute for attribute in op.attrs}
-    return (op.type == "conv2d" and shape[2:] == (1, 1) and attributes["groups"].i == 1
-            and set(attributes["strides"].ints) == {1} and set(attributes["paddings"].ints) == {0})
+    return (
+        op.type == "conv2d"
+        and shape[2:] == (1, 1)
+        and attributes["groups"].i == 1
+        and set(attributes["strides"].ints) == {1}
+        and set(attributes["paddings"].ints) == {0}
+    )

@@ -41,16 +41,20 @@ def quantize(prefix: Path, output: Path, samples: Sequence[Mapping[str, np.ndarr
         PipelineError: this is Paddle 3, which cannot quantize a model for Paddle-Lite.
     """
     if hasattr(paddle.pir_utils, "OldIrGuard"):
-        raise PipelineError(f"INT8: Paddle {paddle.__version__} cannot quantize a model for Paddle-Lite; run this step "
-                            "with paddlepaddle 2.6.2")
+        raise PipelineError(
+            f"INT8: Paddle {paddle.__version__} cannot quantize a model for Paddle-Lite; run this step "
+            "with paddlepaddle 2.6.2"
+        )
     inputs = {name: shape[1:] for name, shape in read_program(prefix).inputs.items()}
     if not len(samples):
         raise InputError("INT8: no samples to calibrate with")
     for index, sample in enumerate(samples):
         shapes = {name: np.shape(array) for name, array in sample.items()}
         if shapes != inputs:
-            raise InputError(f"INT8: sample {index} has shapes {shapes}; without the batch dimension the inputs of "
-                             f"{prefix}.pdmodel are {inputs}")
+            raise InputError(
+                f"INT8: sample {index} has shapes {shapes}; without the batch dimension the inputs of "
+                f"{prefix}.pdmodel are {inputs}"
+            )
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=output.parent) as scratch:
         _quantize(prefix, Path(scratch), samples)
@@ -84,9 +88,18 @@ def _quantize(prefix: Path, folder: Path, samples: Sequence[Mapping[str, np.ndar
         scope = paddle.static.Scope()
         # PaddleSlim's progress bars go to stderr.
         with paddle.static.scope_guard(scope), contextlib.redirect_stderr(io.StringIO()):
-            quant_post_static(paddle.static.Executor(place), str(prefix.parent), str(folder), data_loader=loader,
-                              model_filename=f"{prefix.name}.pdmodel", params_filename=f"{prefix.name}.pdiparams",
-                              batch_size=1, batch_nums=len(samples), algo="avg", scope=scope)
+            quant_post_static(
+                paddle.static.Executor(place),
+                str(prefix.parent),
+                str(folder),
+                data_loader=loader,
+                model_filename=f"{prefix.name}.pdmodel",
+                params_filename=f"{prefix.name}.pdiparams",
+                batch_size=1,
+                batch_nums=len(samples),
+                algo="avg",
+                scope=scope,
+            )
     finally:
         logging.disable(logging.NOTSET)
         paddle.disable_static()
@@ -115,8 +128,12 @@ class QuantizeInt8:
         if context.plan.pruned:
             check_int8(f"{exported}.pdmodel", read_program(exported))
             if context.sparsity.ratio < INT8_THRESHOLD:
-                print(f"warning: {context.sparsity.ratio:.0%} zeros: below about {INT8_THRESHOLD:.0%} a sparse INT8 "
-                      "file is larger than the dense INT8 file", flush=True)
+                print(
+                    f"warning: {context.sparsity.ratio:.0%} zeros: below about {INT8_THRESHOLD:.0%} a sparse INT8 "
+                    "file is larger than the dense INT8 file",
+                    flush=True,
+                )
         print(f"quantizing with {len(self.samples)} samples ...", flush=True)
-        context.artefacts["inference_int8"] = quantize(exported, context.output / "inference_int8" / "model",
-                                                       self.samples)
+        context.artefacts["inference_int8"] = quantize(
+            exported, context.output / "inference_int8" / "model", self.samples
+        )

@@ -20,8 +20,7 @@ from .program import Convolution, read_program
 _MERGED = "merged"
 
 _WEIGHTS_SCOPE = "pruned weights compared with the network bit for bit; other tensors not checked"
-_NB_SCOPE = ("zeros compared with the network, pruned weights with the dense file; other tensors and outputs not "
-             "checked")
+_NB_SCOPE = "zeros compared with the network, pruned weights with the dense file; other tensors and outputs not checked"
 
 
 def check_arrays(context: HookContext, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -38,13 +37,21 @@ def check_arrays(context: HookContext, arrays: Mapping[str, np.ndarray]) -> dict
     """
     own = {name: weight for name, _, weight in named_weights(context.network)}
     planned = [layer for layer in context.sparsity.layers if layer.pruned]
-    wrong = [layer.name for layer in planned
-             if not np.array_equal(np.asarray(arrays.get(layer.name)), own[layer.name].numpy())]
+    wrong = [
+        layer.name
+        for layer in planned
+        if not np.array_equal(np.asarray(arrays.get(layer.name)), own[layer.name].numpy())
+    ]
     zeros = {layer.name: _count_zeros(np.asarray(arrays[layer.name])) for layer in planned if layer.name in arrays}
     numel = sum(layer.numel for layer in planned)
     sparsity = sum(zeros.values()) / numel if numel else 0.0
-    return {"sparsity": sparsity, "target": context.target_ratio, "zeros": zeros, "wrong": wrong,
-            "ok": not wrong and sparsity >= context.target_ratio}
+    return {
+        "sparsity": sparsity,
+        "target": context.target_ratio,
+        "zeros": zeros,
+        "wrong": wrong,
+        "ok": not wrong and sparsity >= context.target_ratio,
+    }
 
 
 def check_nb(context: HookContext, dense: Path, sparse: Path) -> dict[str, Any]:
@@ -77,18 +84,28 @@ def check_nb(context: HookContext, dense: Path, sparse: Path) -> dict[str, Any]:
         _, dense_weight = _find_kernel(dense_model, convolution)
         kernel, weight = _find_kernel(sparse_model, convolution)
         layers.append({"name": name, "kernel": kernel, "zeros": None if weight is None else _count_zeros(weight)})
-        if name in planned and weight is not None and (
-                weight[own[name].numpy() == 0].any() or not np.array_equal(weight, np.asarray(dense_weight))):
+        if (
+            name in planned
+            and weight is not None
+            and (weight[own[name].numpy() == 0].any() or not np.array_equal(weight, np.asarray(dense_weight)))
+        ):
             wrong.append(name)
     run_sparse = {layer["name"] for layer in layers if layer["kernel"] == "sparse"}
     convolutions = [operator for operator in sparse_model.operators if operator.weight_variable is not None]
     dense_bytes, sparse_bytes = dense.stat().st_size, sparse.stat().st_size
     # With few zeros an INT8 file is larger sparse than dense (`INT8_THRESHOLD`), which `QuantizeInt8` warns about.
     smaller = sparse_bytes < dense_bytes or (sparse_bytes != dense_bytes and _is_int8(sparse_model))
-    return {"planned": len(planned), "sparse_convs": sum(operator.sparse for operator in convolutions),
-            "convs": len(convolutions), "dense_bytes": dense_bytes, "sparse_bytes": sparse_bytes, "layers": layers,
-            "dense_layers": sorted(planned - run_sparse), "wrong": wrong,
-            "ok": planned <= run_sparse and not wrong and smaller}
+    return {
+        "planned": len(planned),
+        "sparse_convs": sum(operator.sparse for operator in convolutions),
+        "convs": len(convolutions),
+        "dense_bytes": dense_bytes,
+        "sparse_bytes": sparse_bytes,
+        "layers": layers,
+        "dense_layers": sorted(planned - run_sparse),
+        "wrong": wrong,
+        "ok": planned <= run_sparse and not wrong and smaller,
+    }
 
 
 def _find_kernel(model: OptimizedModel, convolution: Convolution) -> tuple[str, np.ndarray | None]:
@@ -103,8 +120,11 @@ def _find_kernel(model: OptimizedModel, convolution: Convolution) -> tuple[str, 
 
 
 def _is_int8(model: OptimizedModel) -> bool:
-    return any(model.parameters[operator.inputs["NonZeroWeights"]].dtype == np.int8 for operator in model.operators
-               if operator.sparse)
+    return any(
+        model.parameters[operator.inputs["NonZeroWeights"]].dtype == np.int8
+        for operator in model.operators
+        if operator.sparse
+    )
 
 
 def _count_zeros(array: np.ndarray) -> int:
@@ -158,12 +178,16 @@ def describe(check: Mapping[str, Any]) -> str:
 def _summary(check: Mapping[str, Any]) -> str:
     differences = f"; weights differ in {_first(check['wrong'])}" if check["wrong"] else ""
     if "planned" not in check:
-        return (f"{check['sparsity']:.4%} zeros in the pruned weights, target {check['target']:.4%}{differences} "
-                f"({_WEIGHTS_SCOPE})")
+        return (
+            f"{check['sparsity']:.4%} zeros in the pruned weights, target {check['target']:.4%}{differences} "
+            f"({_WEIGHTS_SCOPE})"
+        )
     dense = f"; dense: {_first(check['dense_layers'])}" if check["dense_layers"] else ""
-    return (f"{check['planned'] - len(check['dense_layers'])} of {check['planned']} planned layers run sparse; "
-            f"{check['sparse_convs']} of {check['convs']} convolutions; {check['sparse_bytes']:,} bytes, dense "
-            f"{check['dense_bytes']:,}{dense}{differences} ({_NB_SCOPE})")
+    return (
+        f"{check['planned'] - len(check['dense_layers'])} of {check['planned']} planned layers run sparse; "
+        f"{check['sparse_convs']} of {check['convs']} convolutions; {check['sparse_bytes']:,} bytes, dense "
+        f"{check['dense_bytes']:,}{dense}{differences} ({_NB_SCOPE})"
+    )
 
 
 def _first(names: list[str]) -> str:
@@ -172,8 +196,11 @@ def _first(names: list[str]) -> str:
 
 def layer_table(context: HookContext) -> str:
     """Formats the zeros of each weight in the network and in each verified file, and its kernel in each `.nb` file."""
-    nb_layers = {name: {layer["name"]: layer for layer in check["layers"]} for name, check in context.checks.items()
-                 if "layers" in check}
+    nb_layers = {
+        name: {layer["name"]: layer for layer in check["layers"]}
+        for name, check in context.checks.items()
+        if "layers" in check
+    }
     zeros = {name: check["zeros"] for name, check in context.checks.items() if "zeros" in check}
     rows = []
     for layer in context.sparsity.layers:

@@ -33,8 +33,9 @@ class Detector:
     registry: Any
 
 
-def build_detector(content: dict[str, Any], origin: str, *, amp: dict[str, Any] | None = None,
-                   find_unused_parameters: bool = False) -> Detector:
+def build_detector(
+    content: dict[str, Any], origin: str, *, amp: dict[str, Any] | None = None, find_unused_parameters: bool = False
+) -> Detector:
     """Builds the detector of a configuration with initial weights.
 
     On a CPU its depthwise convolutions are computed by `detection.depthwise`. The caller seeds the random generators

@@ -64,8 +64,9 @@ def _restrict_lookups() -> None:
 
 
 def _refuse_adamwdl(*_: Any, **__: Any) -> None:
-    raise InputError("OptimizerBuilder: AdamWDL is not supported, because ppdet evaluates one of its arguments as "
-                     "code; use AdamW")
+    raise InputError(
+        "OptimizerBuilder: AdamWDL is not supported, because ppdet evaluates one of its arguments as code; use AdamW"
+    )
 
 
 def _parse_xml_safely() -> None:
@@ -123,8 +124,10 @@ def limit_parameters() -> Iterator[None]:
         nonlocal arrays, weights
         arrays, weights = arrays + 1, weights + math.prod(shape)
         if arrays > MAX_ARRAYS or weights > MAX_WEIGHTS:
-            raise InputError(f"PicoDet: the network has more than {MAX_WEIGHTS:,} weights or {MAX_ARRAYS:,} arrays; "
-                             f"the array that exceeds the limit has shape {list(shape)}")
+            raise InputError(
+                f"PicoDet: the network has more than {MAX_WEIGHTS:,} weights or {MAX_ARRAYS:,} arrays; "
+                f"the array that exceeds the limit has shape {list(shape)}"
+            )
         return create(layer, shape, *arguments, **keywords)
 
     nn.Layer.create_parameter = counted
@@ -140,8 +143,9 @@ class _SyncBatchNorm(nn.SyncBatchNorm):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         if self.training:
             return super().forward(x)
-        return nn.functional.batch_norm(x, self._mean, self._variance, self.weight, self.bias, epsilon=self._epsilon,
-                                        data_format=self._data_format)
+        return nn.functional.batch_norm(
+            x, self._mean, self._variance, self.weight, self.bias, epsilon=self._epsilon, data_format=self._data_format
+        )
 
 
 def convert_sync_batch_norm(detector: nn.Layer) -> nn.Layer:

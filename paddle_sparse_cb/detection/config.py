@@ -22,12 +22,16 @@ from . import allowlist, compat
 
 # Top-level scalars of PaddleDetection's own files that no registered module claims. Those that only its trainer or its
 # C++ deployment reads are accepted, so that its files load unchanged.
-PLAIN_KEYS = frozenset("""
-    amp amp_level architecture custom_black_list custom_white_list cycle_epoch ema_black_list ema_decay ema_decay_type
-    ema_filter_no_grad epoch eval_height eval_size eval_width export filename find_unused_parameters init_loss_scaling
-    log_iter map_type metric norm_type num_classes pretrain_weights print_flops print_params pruner resume_weights
-    save_dir seed slim snapshot_epoch snapshot_iter use_ema use_gpu use_mlu use_npu use_xpu weights worker_num
-""".split())  # noqa: SIM905 a list of quoted words would fill the screen
+# fmt: off
+PLAIN_KEYS = frozenset({
+    "amp", "amp_level", "architecture", "custom_black_list", "custom_white_list", "cycle_epoch", "ema_black_list",
+    "ema_decay", "ema_decay_type", "ema_filter_no_grad", "epoch", "eval_height", "eval_size", "eval_width",
+    "export", "filename", "find_unused_parameters", "init_loss_scaling", "log_iter", "map_type", "metric",
+    "norm_type", "num_classes", "pretrain_weights", "print_flops", "print_params", "pruner", "resume_weights",
+    "save_dir", "seed", "slim", "snapshot_epoch", "snapshot_iter", "use_ema", "use_gpu", "use_mlu", "use_npu",
+    "use_xpu", "weights", "worker_num",
+})
+# fmt: on
 
 _MAX_VALUES = 100_000  # of a recipe, aliases expanded; PaddleDetection's have some hundreds
 
@@ -36,11 +40,17 @@ _MAX_VALUES = 100_000  # of a recipe, aliases expanded; PaddleDetection's have s
 def initial_state() -> tuple[dict[str, Any], dict[Any, Any]]:
     """The allowed part of ppdet's registry and its constructors' default arguments, as the import leaves them."""
     workspace = compat.import_ppdet()
-    modules = {name: schema.copy() for name, schema in workspace.global_config.items()
-               if isinstance(schema, workspace.SchemaDict) and allowlist.is_allowed_module(name, schema)}
+    modules = {
+        name: schema.copy()
+        for name, schema in workspace.global_config.items()
+        if isinstance(schema, workspace.SchemaDict) and allowlist.is_allowed_module(name, schema)
+    }
     constructors = [getattr(schema.pymodule, schema.name).__init__ for schema in modules.values()]
-    defaults = {constructor: copy.deepcopy(constructor.__defaults__) for constructor in constructors
-                if getattr(constructor, "__defaults__", None)}
+    defaults = {
+        constructor: copy.deepcopy(constructor.__defaults__)
+        for constructor in constructors
+        if getattr(constructor, "__defaults__", None)
+    }
     return modules, defaults
 
 
@@ -53,8 +63,9 @@ def _safe_loader() -> type[yaml.SafeLoader]:
         pass
 
     # YAML 1.1 reads 1e-3, which is common in recipes, as a string: it requires 1.0e-3.
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-                                 list("-+0123456789"))
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
     for tag in allowlist.TAGS:
         Loader.add_constructor(tag, yaml.Loader.yaml_constructors[tag])
     return Loader
@@ -203,8 +214,17 @@ def convert_errors(block: str) -> Iterator[None]:
         yield
     except (InputError, PipelineError):
         raise
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, NameError, RuntimeError,
-            TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        NameError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         reason = " ".join(str(error).split())[-300:]  # Paddle's own messages begin with the stack
         raise InputError(f"{block}: cannot be created from the recipe: {type(error).__name__}: {reason}") from error
 

@@ -33,9 +33,15 @@ def use_fast_depthwise(network: nn.Layer) -> int:
 
 def _fits(layer: nn.Conv2D) -> bool:
     padding = layer._padding
-    return (layer._groups == layer._in_channels == layer._out_channels > 1 and layer.bias is None
-            and isinstance(padding, int) and list(layer._dilation) == [1, 1] and layer._padding_mode == "zeros"
-            and len(set(layer._stride)) == 1 and layer._data_format == "NCHW")
+    return (
+        layer._groups == layer._in_channels == layer._out_channels > 1
+        and layer.bias is None
+        and isinstance(padding, int)
+        and list(layer._dilation) == [1, 1]
+        and layer._padding_mode == "zeros"
+        and len(set(layer._stride)) == 1
+        and layer._data_format == "NCHW"
+    )
 
 
 def _forward(layer: nn.Conv2D, image: paddle.Tensor) -> paddle.Tensor:

@@ -41,8 +41,10 @@ class CocoMAP(paddle.metric.Metric):
         for number, annotation in self._truth.anns.items():
             if not _can_be_measured(annotation):
                 source = truth if isinstance(truth, str) else "EvalDataset"
-                raise InputError(f"{source}: annotation {number!r} cannot be used: id, area, iscrowd and the four "
-                                 f"values of bbox must be numbers below {_MAX_NUMBER:g}, got {str(annotation)[:200]}")
+                raise InputError(
+                    f"{source}: annotation {number!r} cannot be used: id, area, iscrowd and the four "
+                    f"values of bbox must be numbers below {_MAX_NUMBER:g}, got {str(annotation)[:200]}"
+                )
         self._category_ids = self._truth.getCatIds()
         self._image_ids = sorted(image_ids)
         self._found: dict[int, list[dict[str, Any]]] = {}
@@ -74,9 +76,15 @@ class CocoMAP(paddle.metric.Metric):
             return self._measured
         for image_id, rows in zip(im_id.reshape(-1).tolist(), boxes):
             self._found[image_id] = [
-                {"image_id": image_id, "category_id": self._category_ids[int(label)], "score": score,
-                 "bbox": [x1, y1, x2 - x1, y2 - y1]}
-                for label, score, x1, y1, x2, y2 in rows.tolist() if label >= 0]
+                {
+                    "image_id": image_id,
+                    "category_id": self._category_ids[int(label)],
+                    "score": score,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                }
+                for label, score, x1, y1, x2, y2 in rows.tolist()
+                if label >= 0
+            ]
         if len(self._found) >= len(self._image_ids):
             self._measured = self._measure()
             self._found.clear()
@@ -105,5 +113,6 @@ class CocoMAP(paddle.metric.Metric):
 def _can_be_measured(annotation: dict[str, Any]) -> bool:
     box = annotation.get("bbox")
     numbers = [*(annotation.get(key) for key in ("id", "area", "iscrowd")), *(box if isinstance(box, list) else ())]
-    return len(numbers) == 7 and all(isinstance(number, (int, float)) and abs(number) < _MAX_NUMBER
-                                     for number in numbers)
+    return len(numbers) == 7 and all(
+        isinstance(number, (int, float)) and abs(number) < _MAX_NUMBER for number in numbers
+    )

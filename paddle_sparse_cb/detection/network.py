@@ -44,14 +44,21 @@ class DetectionNetwork(nn.Layer):
 
     def input_spec(self) -> list[InputSpec]:
         """Returns the `inputs` of `paddle.Model`: all tensors of a training batch, as the network computes its loss."""
-        shapes = {"image": [None, 3, None, None], "scale_factor": [None, 2], "im_id": [None, 1],
-                  "gt_bbox": [None, None, 4], "gt_class": [None, None, 1], "pad_gt_mask": [None, None, 1]}
+        shapes = {
+            "image": [None, 3, None, None],
+            "scale_factor": [None, 2],
+            "im_id": [None, 1],
+            "gt_bbox": [None, None, 4],
+            "gt_class": [None, None, 1],
+            "pad_gt_mask": [None, None, 1],
+        }
         dtypes = {"im_id": "int64", "gt_class": "int64"}
         return [InputSpec(shapes[name], dtypes.get(name, "float32"), name) for name in TRAIN_FIELDS]
 
     @contextlib.contextmanager
-    def export_mode(self, height: int, width: int, *, post_process: bool = True,
-                  nms: bool = True) -> Iterator[tuple[nn.Layer, list[dict[str, InputSpec | None]]]]:
+    def export_mode(
+        self, height: int, width: int, *, post_process: bool = True, nms: bool = True
+    ) -> Iterator[tuple[nn.Layer, list[dict[str, InputSpec | None]]]]:
         """Configures the detector for export and restores it afterwards.
 
         Args:
@@ -81,14 +88,26 @@ class DetectionNetwork(nn.Layer):
         few and sensitive, and stay dense in the published sparse models.
         """
         owners = [("head", self.head)]
-        owners += [(f"head.cls_align.{name}", block)
-                   for name, block in getattr(self.head, "cls_align", nn.LayerList()).named_children()]
-        return [f"{prefix}.{name}.weight" for prefix, owner in owners for name, child in owner.named_children()
-                if isinstance(child, nn.Conv2D)]
+        owners += [
+            (f"head.cls_align.{name}", block)
+            for name, block in getattr(self.head, "cls_align", nn.LayerList()).named_children()
+        ]
+        return [
+            f"{prefix}.{name}.weight"
+            for prefix, owner in owners
+            for name, child in owner.named_children()
+            if isinstance(child, nn.Conv2D)
+        ]
 
-    def forward(self, image: paddle.Tensor, scale_factor: paddle.Tensor, im_id: paddle.Tensor,
-                gt_bbox: paddle.Tensor | None = None, gt_class: paddle.Tensor | None = None,
-                pad_gt_mask: paddle.Tensor | None = None) -> list[paddle.Tensor]:
+    def forward(
+        self,
+        image: paddle.Tensor,
+        scale_factor: paddle.Tensor,
+        im_id: paddle.Tensor,
+        gt_bbox: paddle.Tensor | None = None,
+        gt_class: paddle.Tensor | None = None,
+        pad_gt_mask: paddle.Tensor | None = None,
+    ) -> list[paddle.Tensor]:
         """Computes the losses of a training batch or the boxes of an evaluation batch.
 
         Args:
@@ -186,6 +205,8 @@ def build_optimizer(network: DetectionNetwork, steps_per_epoch: int) -> paddle.o
             epochs = max(getattr(schedule, "epochs", None) or 0, getattr(schedule, "max_epochs", 0))
             steps = max(getattr(schedule, "steps", 0), epochs * steps_per_epoch)
             if steps > _MAX_STEPS:
-                raise InputError(f"LearningRate: {type(schedule).__name__} has {steps:,} steps, at most "
-                                 f"{_MAX_STEPS:,} are allowed, because ppdet keeps a value for each in memory")
+                raise InputError(
+                    f"LearningRate: {type(schedule).__name__} has {steps:,} steps, at most "
+                    f"{_MAX_STEPS:,} are allowed, because ppdet keeps a value for each in memory"
+                )
         return create("OptimizerBuilder")(rate(steps_per_epoch), network)

@@ -67,7 +67,7 @@ def read_weights(source: str) -> dict[str, np.ndarray]:
         InputError: the source does not exist, cannot be read, or has no arrays.
     """
     if source.startswith("sample:"):
-        return load_inference(samples.resolve(source[len("sample:"):]))
+        return load_inference(samples.resolve(source[len("sample:") :]))
     path = fetch_url(source) if "://" in source else Path(source)
     if path.suffix != ".pdparams":
         path = path.with_name(path.name + ".pdparams")

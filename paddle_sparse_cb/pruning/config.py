@@ -80,11 +80,13 @@ class PruningConfig:
     prune_squeeze_excite: bool = False
 
     def __post_init__(self) -> None:
-        self._set(ratio=check_fraction("ratio", self.ratio),
-                  initial_ratio=check_fraction("initial_ratio", self.initial_ratio))
+        self._set(
+            ratio=check_fraction("ratio", self.ratio), initial_ratio=check_fraction("initial_ratio", self.initial_ratio)
+        )
         # The schedule checks these; the lengths of the phases follow when the steps of an epoch are known.
-        GMPSchedule(ratio=self.ratio, initial_ratio=self.initial_ratio, pruning_steps=self.pruning_steps,
-                    curve=self.curve)
+        GMPSchedule(
+            ratio=self.ratio, initial_ratio=self.initial_ratio, pruning_steps=self.pruning_steps, curve=self.curve
+        )
         for phase in _PHASES:
             check_count(f"{phase}_epochs", getattr(self, f"{phase}_epochs"))
             if getattr(self, f"{phase}_iterations") is not None:
@@ -134,24 +136,38 @@ class PruningConfig:
         for phase in _PHASES:
             iterations = getattr(self, f"{phase}_iterations")
             if iterations is None and steps_per_epoch is None:
-                raise InputError("the loader has no length, so epochs cannot be converted to steps: give "
-                                 "stable_iterations, pruning_iterations and tunning_iterations")
+                raise InputError(
+                    "the loader has no length, so epochs cannot be converted to steps: give "
+                    "stable_iterations, pruning_iterations and tunning_iterations"
+                )
             epochs = getattr(self, f"{phase}_epochs")
             lengths[f"{phase}_iterations"] = epochs * (steps_per_epoch or 0) if iterations is None else iterations
-        schedule = GMPSchedule(ratio=self.ratio, initial_ratio=self.initial_ratio, pruning_steps=self.pruning_steps,
-                               curve=self.curve, **lengths)
+        schedule = GMPSchedule(
+            ratio=self.ratio,
+            initial_ratio=self.initial_ratio,
+            pruning_steps=self.pruning_steps,
+            curve=self.curve,
+            **lengths,
+        )
         if total_steps is not None and schedule.target_step >= total_steps:
             raise InputError(
                 f"the ratio {self.ratio} would be reached after {schedule.target_step} optimizer steps, but this "
                 f"training has {total_steps} ({steps_per_epoch} per epoch): shorten the stable phase "
                 f"({schedule.stable_iterations} steps) or the pruning phase ({schedule.pruning_iterations} steps), or "
-                "train longer")
+                "train longer"
+            )
         return schedule
 
     def make_plan(self, network: paddle.nn.Layer, input_spec: Sequence[Any] | None = None) -> PrunePlan:
         """Returns which layers of a network these settings prune, see `make_plan`."""
-        return make_plan(network, input_spec, skip=self.skip, prune_params_type=self.prune_params_type,
-                         skip_params_func=self.skip_params_func, prune_squeeze_excite=self.prune_squeeze_excite)
+        return make_plan(
+            network,
+            input_spec,
+            skip=self.skip,
+            prune_params_type=self.prune_params_type,
+            skip_params_func=self.skip_params_func,
+            prune_squeeze_excite=self.prune_squeeze_excite,
+        )
 
     def min_sparsity(self, plan: PrunePlan) -> dict[str, float]:
         """Returns the least share of zeros of each planned weight at the target ratio, whatever the weights are."""
@@ -163,13 +179,22 @@ class PruningConfig:
         rows, columns = self.sparse_block
         for layer in plan.pruned:
             if layer.shape[0] % rows or math.prod(layer.shape[1:]) % columns:
-                raise InputError(f"sparse_block {[rows, columns]} does not divide {layer.name} {list(layer.shape)}, "
-                                 "which would end below its ratio; skip the layer or choose another block")
+                raise InputError(
+                    f"sparse_block {[rows, columns]} does not divide {layer.name} {list(layer.shape)}, "
+                    "which would end below its ratio; skip the layer or choose another block"
+                )
 
     def make_pruner(self, network: paddle.nn.Layer, schedule: GMPSchedule, plan: PrunePlan) -> GMPPruner:
         """Creates the pruner of a training."""
         from .pruner import GMPPruner  # PaddleSlim takes seconds to import
 
         configs = asdict(schedule)
-        return GMPPruner(network, ratio=configs.pop("ratio"), scope=self.scope, regrow=self.regrow,
-                         sparse_block=self.sparse_block, configs=configs, plan=plan)
+        return GMPPruner(
+            network,
+            ratio=configs.pop("ratio"),
+            scope=self.scope,
+            regrow=self.regrow,
+            sparse_block=self.sparse_block,
+            configs=configs,
+            plan=plan,
+        )

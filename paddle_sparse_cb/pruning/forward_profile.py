@@ -42,11 +42,18 @@ class ForwardProfile:
 
     def __init__(self, network: nn.Layer, input_spec: Sequence[Any]) -> None:
         # Ones for floats, because the network may divide by an input; zeros for integers, which may be indices.
-        inputs = [paddle.full([size if size and size > 0 else 1 for size in spec.shape], "float" in str(spec.dtype),
-                              dtype=spec.dtype) for spec in input_spec]
+        inputs = [
+            paddle.full(
+                [size if size and size > 0 else 1 for size in spec.shape], "float" in str(spec.dtype), dtype=spec.dtype
+            )
+            for spec in input_spec
+        ]
         self._uses = {id(weight): LayerUse() for _, _, weight in named_weights(network)}
-        hooks = [layer.register_forward_post_hook(self._record) for layer in network.sublayers(include_self=True)
-                 if isinstance(layer, CONVOLUTIONS_AND_LINEAR)]
+        hooks = [
+            layer.register_forward_post_hook(self._record)
+            for layer in network.sublayers(include_self=True)
+            if isinstance(layer, CONVOLUTIONS_AND_LINEAR)
+        ]
         try:
             with paddle.no_grad(), eval_mode(network), _without_compilation():
                 network(*inputs)
@@ -89,5 +96,5 @@ def _macs(layer: nn.Layer, output_size: tuple[int, ...]) -> int:
     """Returns the MACs for one image: each weight is used once per output pixel, or input pixel if transposed."""
     pixels = math.prod(output_size)
     if "Transpose" in type(layer).__name__:
-        pixels //= math.prod(as_pair(layer._stride)[:len(output_size)])
+        pixels //= math.prod(as_pair(layer._stride)[: len(output_size)])
     return layer.weight.size * pixels

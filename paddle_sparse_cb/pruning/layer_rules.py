@@ -10,8 +10,15 @@ from typing import Any
 import paddle
 from paddle import nn
 
-CONVOLUTIONS_AND_LINEAR = (nn.Conv1D, nn.Conv2D, nn.Conv3D, nn.Conv1DTranspose, nn.Conv2DTranspose,
-                           nn.Conv3DTranspose, nn.Linear)
+CONVOLUTIONS_AND_LINEAR = (
+    nn.Conv1D,
+    nn.Conv2D,
+    nn.Conv3D,
+    nn.Conv1DTranspose,
+    nn.Conv2DTranspose,
+    nn.Conv3DTranspose,
+    nn.Linear,
+)
 
 
 def unprunable_reason(layer: nn.Layer, weight: paddle.Tensor) -> str:

@@ -54,8 +54,13 @@ def count_units(shape: Sequence[int], block: tuple[int, int]) -> int:
     return -(-shape[0] // block[0]) * -(-math.prod(shape[1:]) // block[1])
 
 
-def keep_masks(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int, int] = (1, 1),
-               monotone: bool = True, out: Sequence[paddle.Tensor | None] | None = None) -> list[paddle.Tensor]:
+def keep_masks(
+    weights: Sequence[paddle.Tensor],
+    ratio: float,
+    block: tuple[int, int] = (1, 1),
+    monotone: bool = True,
+    out: Sequence[paddle.Tensor | None] | None = None,
+) -> list[paddle.Tensor]:
     """Selects the weights to keep in one ranking over all weights given: those of one layer, or of all layers.
 
     At least one unit of each weight is kept, because Paddle-Lite cannot load a layer of zeros.
@@ -92,8 +97,13 @@ def _prune_limits(ratio: float, units: int, layers: int) -> tuple[int, int]:
     return min(most, prune_count(ratio, units)), most - 1
 
 
-def keep_masks_on_host(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int, int], monotone: bool,
-                       out: Sequence[paddle.Tensor | None] | None = None) -> list[paddle.Tensor]:
+def keep_masks_on_host(
+    weights: Sequence[paddle.Tensor],
+    ratio: float,
+    block: tuple[int, int],
+    monotone: bool,
+    out: Sequence[paddle.Tensor | None] | None = None,
+) -> list[paddle.Tensor]:
     """Computes `keep_masks` with NumPy, for weights whose memory NumPy can access (`is_on_host`).
 
     Earlier masks are overwritten, because allocating memory takes longer than the ranking.
@@ -101,15 +111,21 @@ def keep_masks_on_host(weights: Sequence[paddle.Tensor], ratio: float, block: tu
     units = [count_units(weight.shape, block) for weight in weights]
     if out is None or block != (1, 1):
         out = [None] * len(weights)
-    masks = [paddle.empty(weight.shape if block == (1, 1) else [size], dtype="bool") if mask is None else mask
-             for weight, size, mask in zip(weights, units, out)]
+    masks = [
+        paddle.empty(weight.shape if block == (1, 1) else [size], dtype="bool") if mask is None else mask
+        for weight, size, mask in zip(weights, units, out)
+    ]
     layers = [_scores(weight, block, alone=len(weights) == 1) for weight in weights]
     keeps = [host_bits(mask) for mask in masks]
     count, zeros_up_to = _prune_limits(ratio, sum(units), len(units))
     # Only if the first ranking leaves a layer without weights, a second one protects the largest of each layer.
     for protect in (lambda layer: layer, _protect_largest):
-        drop_smallest([chunk for layer in layers for chunk in protect(layer)],
-                      [part for keep in keeps for part in split_chunks(keep)], count, zeros_up_to if monotone else 0)
+        drop_smallest(
+            [chunk for layer in layers for chunk in protect(layer)],
+            [part for keep in keeps for part in split_chunks(keep)],
+            count,
+            zeros_up_to if monotone else 0,
+        )
         if len(keeps) == 1 or all(keep.any() for keep in keeps):
             break
     if block == (1, 1):
@@ -138,11 +154,13 @@ def _protect_largest(layer: list[Scores]) -> list[Scores]:
         scores = layer[last]()
         scores[len(scores) - 1 - int(np.argmax(scores[::-1]))] = np.iinfo(scores.dtype).max
         return scores
-    return [*layer[:last], protected, *layer[last + 1:]]
+
+    return [*layer[:last], protected, *layer[last + 1 :]]
 
 
-def keep_masks_on_device(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int, int],
-                         monotone: bool) -> list[paddle.Tensor]:
+def keep_masks_on_device(
+    weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int, int], monotone: bool
+) -> list[paddle.Tensor]:
     """Computes `keep_masks` with Paddle operators, so that the weights stay on their device."""
     units = [count_units(weight.shape, block) for weight in weights]
     count, zeros_up_to = _prune_limits(ratio, sum(units), len(units))
@@ -159,8 +177,11 @@ def keep_masks_on_device(weights: Sequence[paddle.Tensor], ratio: float, block: 
 
 def _protect_largest_on_device(scores: paddle.Tensor) -> paddle.Tensor:
     last = scores.shape[0] - 1 - paddle.argmax(paddle.flip(scores, [0]))
-    return paddle.where(paddle.arange(scores.shape[0]) == last,
-                        paddle.full_like(scores, np.iinfo(str(scores.dtype).rsplit(".", 1)[-1]).max), scores)
+    return paddle.where(
+        paddle.arange(scores.shape[0]) == last,
+        paddle.full_like(scores, np.iinfo(str(scores.dtype).rsplit(".", 1)[-1]).max),
+        scores,
+    )
 
 
 def block_scores(weight: paddle.Tensor, block: tuple[int, int]) -> paddle.Tensor:

@@ -10,8 +10,9 @@ from .masks import count_units, prune_count
 from .plan import PrunePlan
 
 
-def min_sparsity(plan: PrunePlan, ratio: float, scope: str = "uniform",
-                 block: tuple[int, int] = (1, 1)) -> dict[str, float]:
+def min_sparsity(
+    plan: PrunePlan, ratio: float, scope: str = "uniform", block: tuple[int, int] = (1, 1)
+) -> dict[str, float]:
     """Returns the least share of zeros of each planned weight at the target ratio, whatever the weights' values are.
 
     Args:
@@ -35,8 +36,10 @@ def min_sparsity(plan: PrunePlan, ratio: float, scope: str = "uniform",
         {'weight': 0.6666666666666666}
     """
     ratios = layer_ratios([layer.shape for layer in plan.pruned], ratio, check_scope(scope) or "uniform")
-    return {layer.name: _count_min_zeros(layer.shape, layer_ratio, block) / math.prod(layer.shape)
-            for layer, layer_ratio in zip(plan.pruned, ratios)}
+    return {
+        layer.name: _count_min_zeros(layer.shape, layer_ratio, block) / math.prod(layer.shape)
+        for layer, layer_ratio in zip(plan.pruned, ratios)
+    }
 
 
 def _count_min_zeros(shape: Sequence[int], ratio: float, block: tuple[int, int]) -> int:

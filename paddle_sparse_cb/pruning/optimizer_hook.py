@@ -70,12 +70,14 @@ class OptimizerHook:
                 for listener in self.listeners:
                     listener()
             return result
+
         setattr(wrapped, _MARK, self)
         return wrapped
 
 
-def optimizer_tensors(optimizer: paddle.optimizer.Optimizer | None, weight: paddle.Tensor,
-                      moments: bool = True) -> Iterator[paddle.Tensor]:
+def optimizer_tensors(
+    optimizer: paddle.optimizer.Optimizer | None, weight: paddle.Tensor, moments: bool = True
+) -> Iterator[paddle.Tensor]:
     """Yields what an optimizer holds of a weight: its fp32 master copy and its moments.
 
     Args:

@@ -46,8 +46,11 @@ def apply_paddleslim_masks(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], t
         match = _MASK_NAME.fullmatch(name)
         if not match or not _is_mask(name, values):
             continue
-        candidates = [other for other in _arrays_of_layer(match["layer"], arrays)
-                      if np.shape(arrays[other]) == values.shape and not _MASK_NAME.fullmatch(other)]
+        candidates = [
+            other
+            for other in _arrays_of_layer(match["layer"], arrays)
+            if np.shape(arrays[other]) == values.shape and not _MASK_NAME.fullmatch(other)
+        ]
         if not candidates:  # not a mask of these weights
             continue
         del applied[name]
@@ -74,7 +77,7 @@ def _is_mask(name: str, values: Any) -> bool:
 
 def _arrays_of_layer(layer: str, arrays: Mapping[str, Any]) -> list[str]:
     """Returns the names of a layer's own arrays, without those of its sublayers."""
-    return [name for name in arrays if name.startswith(layer) and "." not in name[len(layer):]]
+    return [name for name in arrays if name.startswith(layer) and "." not in name[len(layer) :]]
 
 
 def _owner(candidates: list[str], mask: str) -> str:
@@ -82,8 +85,9 @@ def _owner(candidates: list[str], mask: str) -> str:
     if len(candidates) == 1:
         return candidates[0]
     parameter = _DEFAULT_PARAMETER.search(mask)
-    named = [name for name in candidates
-             if parameter and name.rpartition(".")[2] == _STRUCTURED_NAMES.get(parameter[1])]
+    named = [
+        name for name in candidates if parameter and name.rpartition(".")[2] == _STRUCTURED_NAMES.get(parameter[1])
+    ]
     if len(named) != 1:
         raise InputError(f"{mask}: this mask prunes, but it may belong to any of {', '.join(candidates)}")
     return named[0]

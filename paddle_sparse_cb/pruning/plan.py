@@ -59,12 +59,22 @@ class PrunePlan:
             return self
         reasons = Counter(layer.reason for layer in self.layers)
         listed = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(4))
-        raise InputError(f"no layer left to prune: {listed or 'the network has no weights'}; prune_params_type=None "
-                         "prunes all convolutions and linear layers, skip lists the weights to leave dense")
+        raise InputError(
+            f"no layer left to prune: {listed or 'the network has no weights'}; prune_params_type=None "
+            "prunes all convolutions and linear layers, skip lists the weights to leave dense"
+        )
 
     def __str__(self) -> str:
-        rows = [(layer.name, "x".join(map(str, layer.shape)), _output_sizes(layer), _millions(layer.macs),
-                 "pruned" if layer.pruned else layer.reason) for layer in self.layers]
+        rows = [
+            (
+                layer.name,
+                "x".join(map(str, layer.shape)),
+                _output_sizes(layer),
+                _millions(layer.macs),
+                "pruned" if layer.pruned else layer.reason,
+            )
+            for layer in self.layers
+        ]
         table = render_table(("weight", "shape", "output size", "M MACs", "status"), rows, "lrrrl")
         return f"{table}\n{len(self.pruned)} of {len(self.layers)} weights are pruned{self._sparse_share()}"
 

@@ -39,5 +39,7 @@ def check_layers_survive(plan: PrunePlan, ratios: Sequence[float], block: tuple[
     for layer, ratio in zip(plan.pruned, ratios):
         units = count_units(layer.shape, block)
         if prune_count(ratio, units) >= units:
-            raise InputError(f"ratio {ratio:g} would zero all {units} weights or blocks of {layer.name}; skip it "
-                             f"(skip=[{layer.name!r}])")
+            raise InputError(
+                f"ratio {ratio:g} would zero all {units} weights or blocks of {layer.name}; skip it "
+                f"(skip=[{layer.name!r}])"
+            )

@@ -21,10 +21,15 @@ from .plan import PlannedLayer, PrunePlan
 PRUNE_PARAMS_TYPES = ("conv1x1_only", None)
 
 
-def make_plan(network: nn.Layer, input_spec: Sequence[Any] | None = None, *,
-              prune_params_type: str | None = "conv1x1_only", skip: Sequence[str] = (),
-              skip_params_func: Callable[[nn.Layer], set[str]] | None = None,
-              prune_squeeze_excite: bool = False) -> PrunePlan:
+def make_plan(
+    network: nn.Layer,
+    input_spec: Sequence[Any] | None = None,
+    *,
+    prune_params_type: str | None = "conv1x1_only",
+    skip: Sequence[str] = (),
+    skip_params_func: Callable[[nn.Layer], set[str]] | None = None,
+    prune_squeeze_excite: bool = False,
+) -> PrunePlan:
     """Decides for every weight of a network whether it is pruned.
 
     Args:
@@ -74,8 +79,17 @@ def make_plan(network: nn.Layer, input_spec: Sequence[Any] | None = None, *,
             is_1x1 = use.output_sizes == [(1, 1)] if use else id(layer) in squeeze_excite
             reason = lite_dense_reason or ("1x1 output" if is_1x1 and not prune_squeeze_excite else "")
         reason = reason or _pattern_reason(name, skip)
-        layers.append(PlannedLayer(name, tuple(weight.shape), not reason, reason, lite_dense_reason,
-                                   tuple(use.output_sizes) if use else (), use.macs if use else None))
+        layers.append(
+            PlannedLayer(
+                name,
+                tuple(weight.shape),
+                not reason,
+                reason,
+                lite_dense_reason,
+                tuple(use.output_sizes) if use else (),
+                use.macs if use else None,
+            )
+        )
     return PrunePlan(tuple(layers))
 
 
@@ -108,8 +122,9 @@ def _squeeze_excite_layers(network: nn.Layer) -> set[int]:
     found = set()
     for layer in network.sublayers(include_self=True):
         children = list(layer.children())
-        pools = [isinstance(child, nn.AdaptiveAvgPool2D) and as_pair(child._output_size) == [1, 1]
-                 for child in children]
+        pools = [
+            isinstance(child, nn.AdaptiveAvgPool2D) and as_pair(child._output_size) == [1, 1] for child in children
+        ]
         if any(pools):
             # A Sequential calls its children in order, so that those before the pooling see the full size.
             first = pools.index(True) if isinstance(layer, nn.Sequential) else 0

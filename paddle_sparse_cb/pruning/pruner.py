@@ -68,11 +68,20 @@ class GMPPruner(PaddleSlimInterface):
         0.75
     """
 
-    def __init__(self, model: paddle.nn.Layer, ratio: float = 0.55, prune_params_type: str | None = None,
-                 skip_params_func: Callable[[paddle.nn.Layer], set[str]] | None = None, local_sparsity: bool = False,
-                 sparse_block: Sequence[int] = (1, 1), configs: dict[str, Any] | None = None,
-                 plan: PrunePlan | None = None, scope: str | None = None, regrow: bool = False,
-                 skip_params_type: str | None = None) -> None:
+    def __init__(
+        self,
+        model: paddle.nn.Layer,
+        ratio: float = 0.55,
+        prune_params_type: str | None = None,
+        skip_params_func: Callable[[paddle.nn.Layer], set[str]] | None = None,
+        local_sparsity: bool = False,
+        sparse_block: Sequence[int] = (1, 1),
+        configs: dict[str, Any] | None = None,
+        plan: PrunePlan | None = None,
+        scope: str | None = None,
+        regrow: bool = False,
+        skip_params_type: str | None = None,
+    ) -> None:
         settings = dict(configs or {})
         settings.pop("pruning_strategy", None)  # PaddleDetection names it; there is only one
         self.cur_iteration = check_count("resume_iteration", settings.pop("resume_iteration", 0) or 0)
@@ -85,8 +94,9 @@ class GMPPruner(PaddleSlimInterface):
         self.regrow = regrow
         self.sparse_block = masks.check_block(sparse_block)
         params_type = resolve_params_type(prune_params_type, skip_params_type)
-        self.plan = (plan or make_plan(model, prune_params_type=params_type,
-                                       skip_params_func=skip_params_func)).require_layers()
+        self.plan = (
+            plan or make_plan(model, prune_params_type=params_type, skip_params_func=skip_params_func)
+        ).require_layers()
         self.ratio = self.schedule.at(self.cur_iteration - 1) if self.cur_iteration else 0.0
         self.weights = find_planned_weights(model, self.plan)
         if self.scope != "global":
@@ -109,8 +119,11 @@ class GMPPruner(PaddleSlimInterface):
         A layer without zeros, or with nothing but zeros, gets no mask.
         """
         zeros = count_zeros(self.weights)
-        self.masks = {weight.name: magnitude_bits(weight) != 0 for weight, count in zip(self.weights, zeros)
-                      if 0 < count < weight.size}
+        self.masks = {
+            weight.name: magnitude_bits(weight) != 0
+            for weight, count in zip(self.weights, zeros)
+            if 0 < count < weight.size
+        }
         self._zeroings = None
 
     def _layer_ratios(self, ratio: float) -> list[float]:
@@ -154,8 +167,10 @@ class GMPPruner(PaddleSlimInterface):
         if self.scope == "global":
             made = keep(self.weights, self.ratio, out=earlier)
         else:
-            made = [keep([weight], ratio, out=[mask])[0]
-                    for weight, ratio, mask in zip(self.weights, self._layer_ratios(self.ratio), earlier)]
+            made = [
+                keep([weight], ratio, out=[mask])[0]
+                for weight, ratio, mask in zip(self.weights, self._layer_ratios(self.ratio), earlier)
+            ]
         if any(new is not old for new, old in zip(made, earlier)):
             self.masks = {weight.name: mask for weight, mask in zip(self.weights, made)}
             self._zeroings = None
@@ -163,15 +178,22 @@ class GMPPruner(PaddleSlimInterface):
     def _check_ranks(self) -> None:
         """Compares the masks of all ranks of a distributed run; costs nothing in a single process."""
         if self.masks and distributed.is_distributed():
-            distributed.check_same_masks(self.cur_iteration, [layer.name for layer in self.plan.pruned],
-                                         [self.masks[weight.name] for weight in self.weights])
+            distributed.check_same_masks(
+                self.cur_iteration,
+                [layer.name for layer in self.plan.pruned],
+                [self.masks[weight.name] for weight in self.weights],
+            )
 
     @paddle.no_grad()
     def update_params(self) -> None:
         """Zeroes the pruned weights in place, and with them what an attached optimizer holds of them."""
         if self._zeroings is None:
-            self._zeroings = [make_zeroing(tensor, self.masks[weight.name]) for weight in self.weights
-                              if weight.name in self.masks for tensor in (weight, *self.optimizer_tensors(weight))]
+            self._zeroings = [
+                make_zeroing(tensor, self.masks[weight.name])
+                for weight in self.weights
+                if weight.name in self.masks
+                for tensor in (weight, *self.optimizer_tensors(weight))
+            ]
         for zero in self._zeroings:
             zero()
 
@@ -208,14 +230,21 @@ class GMPPruner(PaddleSlimInterface):
 
     def settings(self) -> dict[str, Any]:
         """Returns what a resumed run must have in common with this one; plain values."""
-        return {"plan": {layer.name: list(layer.shape) for layer in self.plan.pruned},
-                "schedule": asdict(self.schedule), "scope": self.scope, "regrow": self.regrow,
-                "sparse_block": list(self.sparse_block)}
+        return {
+            "plan": {layer.name: list(layer.shape) for layer in self.plan.pruned},
+            "schedule": asdict(self.schedule),
+            "scope": self.scope,
+            "regrow": self.regrow,
+            "sparse_block": list(self.sparse_block),
+        }
 
     def state(self) -> PrunerState:
         """Returns what this pruner knows beside the weights, to be saved with them."""
-        kept = {layer.name: self.masks[weight.name].numpy()
-                for layer, weight in zip(self.plan.pruned, self.weights) if weight.name in self.masks}
+        kept = {
+            layer.name: self.masks[weight.name].numpy()
+            for layer, weight in zip(self.plan.pruned, self.weights)
+            if weight.name in self.masks
+        }
         return PrunerState(self.cur_iteration, self.settings(), kept)
 
     def restore(self, state: PrunerState, where: str = "resume", allow_config_change: bool = False) -> None:

@@ -60,8 +60,9 @@ class GMPSchedule:
     curve: str = "cubic"
 
     def __post_init__(self) -> None:
-        checked: dict[str, float | int] = {name: check_fraction(name, getattr(self, name))
-                                           for name in ("ratio", "initial_ratio")}
+        checked: dict[str, float | int] = {
+            name: check_fraction(name, getattr(self, name)) for name in ("ratio", "initial_ratio")
+        }
         for name in ("stable_iterations", "pruning_iterations", "tunning_iterations"):
             checked[name] = check_count(name, getattr(self, name))
         checked["pruning_steps"] = check_count("pruning_steps", self.pruning_steps, least=1)
@@ -70,8 +71,9 @@ class GMPSchedule:
         if self.initial_ratio > self.ratio:
             raise InputError(f"initial_ratio must be at most ratio ({self.ratio}), got {self.initial_ratio}")
         if self.curve not in CURVES:
-            raise InputError(f"curve must be one of {', '.join(CURVES)}, got {self.curve!r}; "
-                             f"{did_you_mean(str(self.curve), CURVES)}")
+            raise InputError(
+                f"curve must be one of {', '.join(CURVES)}, got {self.curve!r}; {did_you_mean(str(self.curve), CURVES)}"
+            )
 
     @property
     def target_step(self) -> int:

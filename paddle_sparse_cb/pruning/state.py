@@ -53,11 +53,14 @@ def restore_masks(
             continue
         mask = paddle.to_tensor(state.masks[layer.name], place=weight.place)
         if tuple(mask.shape) != layer.shape:
-            raise InputError(f"{where}: the mask of {layer.name} has shape {mask.shape}, the weight has shape "
-                             f"{list(layer.shape)}")
+            raise InputError(
+                f"{where}: the mask of {layer.name} has shape {mask.shape}, the weight has shape {list(layer.shape)}"
+            )
         alive = int(paddle.logical_and(magnitude_bits(weight) != 0, paddle.logical_not(mask)).astype("int64").sum())
         if alive:
-            raise InputError(f"{where}: the weights are not those of this checkpoint: {alive} weights of {layer.name} "
-                             "are not zero though its mask prunes them; load the .pdparams file beside it")
+            raise InputError(
+                f"{where}: the weights are not those of this checkpoint: {alive} weights of {layer.name} "
+                "are not zero though its mask prunes them; load the .pdparams file beside it"
+            )
         masks[weight.name] = mask
     return masks

@@ -67,8 +67,16 @@ class SparsityReport:
         return {"ratio": self.ratio, "total_ratio": self.total_ratio, "layers": layers}
 
     def __str__(self) -> str:
-        rows = [(layer.name, "x".join(map(str, layer.shape)), f"{layer.zeros:,}", f"{layer.ratio:.2%}",
-                 "pruned" if layer.pruned else layer.reason) for layer in self.layers]
+        rows = [
+            (
+                layer.name,
+                "x".join(map(str, layer.shape)),
+                f"{layer.zeros:,}",
+                f"{layer.ratio:.2%}",
+                "pruned" if layer.pruned else layer.reason,
+            )
+            for layer in self.layers
+        ]
         table = render_table(("weight", "shape", "zeros", "sparsity", "status"), rows, "llrrl")
         return f"{table}\npruned weights {self.ratio:.2%} zeros, all weights {self.total_ratio:.2%}"
 

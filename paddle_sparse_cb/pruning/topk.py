@@ -77,7 +77,7 @@ def _threshold(chunks: Sequence[Scores], total: int, count: int) -> tuple[int, i
 
 def _bracket_by_sample(chunks: Sequence[Scores], total: int, count: int) -> tuple[int, int, tuple[int, int]]:
     """Returns the range of the scores' type, and two scores that probably enclose the count-th smallest."""
-    sample = np.concatenate([chunk()[SAMPLE_STRIDE // 2::SAMPLE_STRIDE].copy() for chunk in chunks])
+    sample = np.concatenate([chunk()[SAMPLE_STRIDE // 2 :: SAMPLE_STRIDE].copy() for chunk in chunks])
     middle, width = _expected_rank(count / total, len(sample))
     first, last = int(middle - width), int(middle + width)
     sample.partition([max(first, 0), min(last, len(sample) - 1)])
@@ -120,7 +120,7 @@ def _threshold_in_memory(parts: list[np.ndarray], count: int) -> tuple[int, int,
     scores.partition(count - 1)
     threshold = scores[count - 1]
     # Equal scores may be on both sides of the rank.
-    ties = 1 + int(np.count_nonzero(scores[:count - 1] == threshold))
+    ties = 1 + int(np.count_nonzero(scores[: count - 1] == threshold))
     return int(threshold), ties, ties + int(np.count_nonzero(scores[count:] == threshold))
 
 

@@ -42,6 +42,7 @@ def make_zeroing_on_host(tensor: paddle.Tensor, mask: paddle.Tensor) -> Callable
         if tensor.data_ptr() != address or tensor.dtype != dtype:
             bits, address, dtype = host_bits(tensor), tensor.data_ptr(), tensor.dtype
         np.multiply(bits, keep, out=bits)
+
     return zero
 
 
@@ -52,4 +53,5 @@ def make_zeroing_on_device(tensor: paddle.Tensor, mask: paddle.Tensor) -> Callab
 
     def zero() -> None:
         multiply_(tensor, cast(mask, tensor.dtype))
+
     return zero

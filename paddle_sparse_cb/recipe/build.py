@@ -34,10 +34,12 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 def naming_recipe(function: _Function) -> _Function:
     """Has the InputErrors of a function of a recipe name the recipe's files."""
+
     @functools.wraps(function)
     def call(recipe: Recipe, *arguments: Any, **keywords: Any) -> Any:
         with config.prefix_errors(recipe.files):
             return function(recipe, *arguments, **keywords)
+
     return cast(_Function, call)
 
 
@@ -66,8 +68,11 @@ class Run:
             weights: the checkpoint that the network was loaded from.
         """
         recipe = self.recipe
-        artefacts = {"pdparams": weights, "nb_dense": recipe.output / "model_dense.nb",
-                     "nb_sparse": recipe.output / "model_sparse.nb"}
+        artefacts = {
+            "pdparams": weights,
+            "nb_dense": recipe.output / "model_dense.nb",
+            "nb_sparse": recipe.output / "model_sparse.nb",
+        }
         artefacts = {name: file for name, file in artefacts.items() if file.is_file()}
         if recipe.exported.with_suffix(".pdmodel").is_file():
             artefacts["inference"] = recipe.exported
@@ -87,9 +92,14 @@ def build(recipe: Recipe) -> Run:
     paddle.seed(recipe.seed)
     if recipe.is_smoke:
         write_annotations(recipe)
-    detector = build_detector(recipe.content, recipe.files, amp=amp_configs(recipe),
-                              find_unused_parameters=bool(recipe.content.get("find_unused_parameters", False)))
-    plan = make_recipe_plan(recipe, detector.network)
+    detector = build_detector(
+        recipe.content,
+        recipe.files,
+        amp=amp_configs(recipe),
+        find_unused_parameters=bool(recipe.content.get("find_unused_parameters", False)),
+    )
+    with config.convert_errors(recipe.files):
+        plan = make_recipe_plan(recipe, detector.network)
     report = WriteReport(recipe.name, recipe.seed, recipe.model, recipe.input_size, recipe.digest)
     return Run(recipe, detector.network, detector.model, detector.train_loader, detector.eval_loader, plan, report)
 
@@ -108,8 +118,9 @@ def make_recipe_plan(recipe: Recipe, network: DetectionNetwork) -> PrunePlan:
     plan = replace(rules, skip=(*network.prediction_layers(), *rules.skip)).make_plan(network, spec)
     if recipe.sparsity is not None:
         return plan
-    return PrunePlan(tuple(replace(layer, pruned=False, reason=layer.reason or "dense recipe")
-                           for layer in plan.layers))
+    return PrunePlan(
+        tuple(replace(layer, pruned=False, reason=layer.reason or "dense recipe") for layer in plan.layers)
+    )
 
 
 def amp_configs(recipe: Recipe) -> dict[str, Any] | None:
@@ -118,8 +129,11 @@ def amp_configs(recipe: Recipe) -> dict[str, Any] | None:
     if not content.get("amp", False):
         return None
     lists = {key: content[key] for key in ("custom_white_list", "custom_black_list") if content.get(key)}
-    return {"level": content.get("amp_level", "O1"), "init_loss_scaling": content.get("init_loss_scaling", 1024),
-            **lists}
+    return {
+        "level": content.get("amp_level", "O1"),
+        "init_loss_scaling": content.get("init_loss_scaling", 1024),
+        **lists,
+    }
 
 
 def build_ema(recipe: Recipe) -> list[EMACallback]:
@@ -136,8 +150,11 @@ def build_ema(recipe: Recipe) -> list[EMACallback]:
         return []
     if type(cycle) is int and cycle > 0:  # PaddleDetection counts snapshots, whatever the name says
         cycle *= content.get("snapshot_epoch", 1)
-    given = {key: content[f"ema_{key}"] for key in ("decay", "decay_type", "black_list")
-             if content.get(f"ema_{key}") is not None}
+    given = {
+        key: content[f"ema_{key}"]
+        for key in ("decay", "decay_type", "black_list")
+        if content.get(f"ema_{key}") is not None
+    }
     try:
         return [EMACallback(cycle_epochs=cycle, **given)]
     except InputError as error:
@@ -154,6 +171,8 @@ def load_weights(recipe: Recipe, run: Run, source: str) -> LoadedWeights:
     rank_zero_info(f"{loaded}; masks of {len(masked)} weights applied" if masked else str(loaded))
     untrained = len({layer.name for layer in run.plan.pruned} & set(loaded.missing_keys))
     if untrained:
-        rank_zero_info(f"warning: {untrained} of the {len(run.plan.pruned)} layers to prune start untrained; pruning "
-                       "assumes a converged model")
+        rank_zero_info(
+            f"warning: {untrained} of the {len(run.plan.pruned)} layers to prune start untrained; pruning "
+            "assumes a converged model"
+        )
     return loaded

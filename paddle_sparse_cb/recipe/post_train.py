@@ -88,8 +88,13 @@ def hooks_after_export(run: Run) -> list[Hook]:
 
 def hooks_after_training(run: Run, export: str) -> list[Hook]:
     """Returns the hooks of a sparse recipe; the report is written before Paddle-Lite too, whose optimizer may lack."""
-    return [SelectCheckpoint(run, export), EvaluateNetwork(run), ExportDetector(run), run.report,
-            *hooks_after_export(run)]
+    return [
+        SelectCheckpoint(run, export),
+        EvaluateNetwork(run),
+        ExportDetector(run),
+        run.report,
+        *hooks_after_export(run),
+    ]
 
 
 VERIFY_HOOKS: list[Hook] = [verify, print_verification, fail_on_mismatch]

@@ -45,29 +45,45 @@ class WriteReport:
     def __call__(self, context: HookContext) -> None:
         """Writes both files to `context.output`."""
         log = context.output / "evaluations.json"
-        write_report({
-            "recipe": self.recipe, "paddle": paddle.__version__, "seed": self.seed, "digest": self.digest,
-            "checkpoint": self.checkpoint, "rows": self._rows(context), "dense_note": self.dense_note,
-            "layers": context.sparsity.to_dict()["layers"],
-            "checks": {name: {**check, "summary": describe(check)} for name, check in context.checks.items()},
-            "evaluations": best_by_sparsity(read_evaluations(log), "mAP") if log.is_file() else [],
-        }, context.output)
+        write_report(
+            {
+                "recipe": self.recipe,
+                "paddle": paddle.__version__,
+                "seed": self.seed,
+                "digest": self.digest,
+                "checkpoint": self.checkpoint,
+                "rows": self._rows(context),
+                "dense_note": self.dense_note,
+                "layers": context.sparsity.to_dict()["layers"],
+                "checks": {name: {**check, "summary": describe(check)} for name, check in context.checks.items()},
+                "evaluations": best_by_sparsity(read_evaluations(log), "mAP") if log.is_file() else [],
+            },
+            context.output,
+        )
 
     def _rows(self, context: HookContext) -> list[dict[str, Any]]:
         if not context.plan.pruned:
             return [self._row(context, "dense", 0.0, self.dense or context.metrics)]
-        sparse = self._row(context, "sparse", context.target_ratio,
-                           {**context.metrics, "sparsity": context.sparsity.ratio})
+        sparse = self._row(
+            context, "sparse", context.target_ratio, {**context.metrics, "sparsity": context.sparsity.ratio}
+        )
         return [sparse] if self.dense_note else [self._row(context, "dense", 0.0, self.dense), sparse]
 
     def _row(self, context: HookContext, kind: str, target: float, metrics: dict[str, float]) -> dict[str, Any]:
         nb = context.artefacts.get(f"nb_{kind}")
         convolutions = count_convolutions(nb) if nb else None
-        return {"name": kind, "model": self.model, "input_size": list(self.input_size), "target_sparsity": target,
-                "sparsity": metrics.get("sparsity", 0.0), "map": _finite(metrics.get("mAP")),
-                "ap50": _finite(metrics.get("AP50")), "nb_bytes": nb.stat().st_size if nb else None,
-                "sparse_convs": convolutions.sparse if convolutions else None,
-                "convs": convolutions.total if convolutions else None}
+        return {
+            "name": kind,
+            "model": self.model,
+            "input_size": list(self.input_size),
+            "target_sparsity": target,
+            "sparsity": metrics.get("sparsity", 0.0),
+            "map": _finite(metrics.get("mAP")),
+            "ap50": _finite(metrics.get("AP50")),
+            "nb_bytes": nb.stat().st_size if nb else None,
+            "sparse_convs": convolutions.sparse if convolutions else None,
+            "convs": convolutions.total if convolutions else None,
+        }
 
 
 def _finite(value: float | None) -> float | None:

@@ -16,8 +16,20 @@ from .schema import Recipe
 
 LAST = "last"
 # What a resumed run may change: paths, logging, what is saved, and what follows the training.
-_FREE = {"save_dir", "log_iter", "worker_num", "snapshot_iter", "export", "weights", "pretrain_weights",
-         "resume_weights", "print_flops", "print_params", "TestDataset", "TestReader"}
+_FREE = {
+    "save_dir",
+    "log_iter",
+    "worker_num",
+    "snapshot_iter",
+    "export",
+    "weights",
+    "pretrain_weights",
+    "resume_weights",
+    "print_flops",
+    "print_params",
+    "TestDataset",
+    "TestReader",
+}
 _FREE_SPARSITY = {"log_freq", "per_layer"}
 
 
@@ -55,8 +67,10 @@ def find_resume_state(recipe: Recipe, resume: str | None, allow_config_change: b
     training = found.state.training
     if not allow_config_change:
         check_same(training.get("recipe") or {}, _plain(recipe), found.path)
-    rank_zero_info(f"resuming from {found.path}: {found.position.batch} of {training.get('batches')} batches of epoch "
-                   f"{found.position.epoch} are completed")
+    rank_zero_info(
+        f"resuming from {found.path}: {found.position.batch} of {training.get('batches')} batches of epoch "
+        f"{found.position.epoch} are completed"
+    )
     return found
 
 
@@ -77,6 +91,7 @@ def _open(resume: str) -> ResumeState:
 
 def can_resume(recipe: Recipe) -> bool:
     """Returns whether the recipe, or the dense recipe that it starts from, has a complete checkpoint."""
+
     def ignore(message: str) -> None:
         """Incomplete checkpoints are reported when the training resumes."""
 

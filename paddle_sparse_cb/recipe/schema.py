@@ -28,8 +28,17 @@ from .values import check_values
 # Arguments of SparsityCallback that a recipe may give beside those of the pruner.
 _LOGGING_KEYS = ("log_freq", "per_layer")
 _PRUNING_KEYS = tuple(field.name for field in fields(PruningConfig) if field.name != "skip_params_func")
-_REQUIRED = ("architecture", "epoch", "num_classes", "TrainDataset", "TrainReader", "EvalDataset", "EvalReader",
-             "LearningRate", "OptimizerBuilder")
+_REQUIRED = (
+    "architecture",
+    "epoch",
+    "num_classes",
+    "TrainDataset",
+    "TrainReader",
+    "EvalDataset",
+    "EvalReader",
+    "LearningRate",
+    "OptimizerBuilder",
+)
 _MAX_SIZE = 4096  # pixels of a side of the exported network's input
 
 
@@ -79,16 +88,22 @@ class Recipe:
         shape: Any = self.content
         for key in ("TestReader", "inputs_def", "image_shape"):
             shape = shape.get(key) if isinstance(shape, dict) else None
-        if not isinstance(shape, list) or len(shape) < 2 or not all(
-                type(size) is int and 0 < size <= _MAX_SIZE and size % 32 == 0 for size in shape[-2:]):
-            raise InputError(f"{self.files}: TestReader.inputs_def.image_shape must be [3, height, width], the fixed "
-                             f"size of the exported network in multiples of 32 up to {_MAX_SIZE}, got {shape!r}")
+        if (
+            not isinstance(shape, list)
+            or len(shape) < 2
+            or not all(type(size) is int and 0 < size <= _MAX_SIZE and size % 32 == 0 for size in shape[-2:])
+        ):
+            raise InputError(
+                f"{self.files}: TestReader.inputs_def.image_shape must be [3, height, width], the fixed "
+                f"size of the exported network in multiples of 32 up to {_MAX_SIZE}, got {shape!r}"
+            )
         return shape[-2], shape[-1]
 
     def pruning_config(self) -> PruningConfig:
         """The settings of the pruner; the defaults for a dense training."""
-        return PruningConfig.from_dict({key: value for key, value in (self.sparsity or {}).items()
-                                        if key not in _LOGGING_KEYS})
+        return PruningConfig.from_dict(
+            {key: value for key, value in (self.sparsity or {}).items() if key not in _LOGGING_KEYS}
+        )
 
     @property
     def target_ratio(self) -> float:
@@ -146,8 +161,9 @@ class Recipe:
     def lite_options(self) -> dict[str, str]:
         """Options of `paddle_lite_opt` from `export.lite`, as strings for its command line."""
         given = (self.content.get("export") or {}).get("lite") or {}
-        return {str(name): str(value).lower() if isinstance(value, bool) else str(value)
-                for name, value in given.items()}
+        return {
+            str(name): str(value).lower() if isinstance(value, bool) else str(value) for name, value in given.items()
+        }
 
     @property
     def model(self) -> str:
@@ -162,8 +178,9 @@ class Recipe:
         source = self.content.get("pretrain_weights") or ""
         if not source.startswith("recipe:"):
             return None
-        return _read(self.path.parent / source[len("recipe:"):], (), None, (*self.above, self),
-                     self.content.get("save_dir"))
+        return _read(
+            self.path.parent / source[len("recipe:") :], (), None, (*self.above, self), self.content.get("save_dir")
+        )
 
     @property
     def digest(self) -> str:
@@ -173,8 +190,7 @@ class Recipe:
         return hashlib.sha256(json.dumps(what, sort_keys=True, default=vars).encode()).hexdigest()
 
 
-def read_recipe(path: str | os.PathLike[str], slim_config: str | None = None,
-                options: Sequence[str] = ()) -> Recipe:
+def read_recipe(path: str | os.PathLike[str], slim_config: str | None = None, options: Sequence[str] = ()) -> Recipe:
     """Reads a recipe.
 
     Args:
@@ -192,8 +208,13 @@ def read_recipe(path: str | os.PathLike[str], slim_config: str | None = None,
     return recipe
 
 
-def _read(path: str | os.PathLike[str], options: Sequence[str], slim_config: str | None, above: tuple[Recipe, ...],
-          save_dir: str | None) -> Recipe:
+def _read(
+    path: str | os.PathLike[str],
+    options: Sequence[str],
+    slim_config: str | None,
+    above: tuple[Recipe, ...],
+    save_dir: str | None,
+) -> Recipe:
     content = config.read_with_bases(path)
     slim, files = None, str(path)
     if slim_config:
@@ -211,8 +232,14 @@ def _read(path: str | os.PathLike[str], options: Sequence[str], slim_config: str
         return _made(Path(path), content, above, slim, files, given_keys)
 
 
-def _made(path: Path, content: dict[str, Any], above: tuple[Recipe, ...], slim: Path | None, files: str,
-          given_keys: frozenset[str]) -> Recipe:
+def _made(
+    path: Path,
+    content: dict[str, Any],
+    above: tuple[Recipe, ...],
+    slim: Path | None,
+    files: str,
+    given_keys: frozenset[str],
+) -> Recipe:
     """Creates a recipe from its merged and checked content."""
     for key in _REQUIRED:
         if key not in content:
@@ -234,16 +261,20 @@ def _made(path: Path, content: dict[str, Any], above: tuple[Recipe, ...], slim: 
     check_options(recipe.lite_options, sparsity is not None)
     for other in above:
         if other.output == recipe.output:
-            raise InputError(f"{other.path}: starts from {path}, which is the same recipe or has the same output "
-                             f"folder {recipe.output}")
+            raise InputError(
+                f"{other.path}: starts from {path}, which is the same recipe or has the same output "
+                f"folder {recipe.output}"
+            )
     return recipe
 
 
 def _check_save_dir(save_dir: object) -> None:
     """Raises InputError if a recipe, which may come from a stranger, writes outside the folder in which it is run."""
     if isinstance(save_dir, str) and (Path(save_dir).is_absolute() or ".." in Path(save_dir).parts):
-        raise InputError(f"save_dir: {save_dir} is outside the folder in which the recipe is run; only the command "
-                         f"line may name it: -o save_dir={save_dir}")
+        raise InputError(
+            f"save_dir: {save_dir} is outside the folder in which the recipe is run; only the command "
+            f"line may name it: -o save_dir={save_dir}"
+        )
 
 
 def _option(option: str) -> dict[str, Any]:

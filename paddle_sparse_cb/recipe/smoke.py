@@ -63,8 +63,9 @@ def write_annotations(small: Recipe) -> None:
     trees = samples.resolve(_TREES)
     for split, file in {"Train": "train.json", "Eval": "val.json"}.items():
         annotations = json.loads((trees / file).read_text())
-        annotations["categories"] += [{"id": number, "name": f"class {number}"}
-                                      for number in range(2, small.content["num_classes"] + 1)]
+        annotations["categories"] += [
+            {"id": number, "name": f"class {number}"} for number in range(2, small.content["num_classes"] + 1)
+        ]
         write_text(_annotations(small, split), json.dumps(annotations))
 
 
@@ -73,8 +74,13 @@ def _annotations(small: Recipe, split: str) -> Path:
 
 
 def _dataset(annotations: Path, split: str, limit: int) -> dict[str, Any]:
-    dataset = {"name": "COCODataSet", "dataset_dir": f"sample:{_TREES}", "image_dir": "images",
-               "anno_path": str(annotations), "sample_num": limit}
+    dataset = {
+        "name": "COCODataSet",
+        "dataset_dir": f"sample:{_TREES}",
+        "image_dir": "images",
+        "anno_path": str(annotations),
+        "sample_num": limit,
+    }
     if split == "Train":
         return {**dataset, "data_fields": ["image", "gt_bbox", "gt_class", "is_crowd"]}
     return {**dataset, "allow_empty": True}

@@ -27,7 +27,7 @@ from .preflight import check_recipe, check_trainable
 from .resume import LAST, archive_previous, checkpoint_metadata, find_resume_state
 from .schema import Recipe
 
-_SHORT_LOSS_NAMES = [name[len("loss_"):] for name in LOSS_NAMES]
+_SHORT_LOSS_NAMES = [name[len("loss_") :] for name in LOSS_NAMES]
 
 
 @dataclass(frozen=True)
@@ -87,26 +87,33 @@ def train(recipe: Recipe, options: TrainOptions | None = None) -> None:
             if is_rank_zero():  # curves of two runs must not share a plot
                 shutil.rmtree(recipe.output / "tensorboard", ignore_errors=True)
         sparsity = SparsityCallback(
-            **{**recipe.sparsity, "skip": ()}, plan=run.plan, save_dir=recipe.output,
-            log_dir=recipe.output / "tensorboard", post_train=hooks_after_training(run, options.export),
-            allow_config_change=options.allow_config_change)
+            **{**recipe.sparsity, "skip": ()},
+            plan=run.plan,
+            save_dir=recipe.output,
+            log_dir=recipe.output / "tensorboard",
+            post_train=hooks_after_training(run, options.export),
+            allow_config_change=options.allow_config_change,
+        )
         _fit(run, [sparsity], options, resume)
 
 
 def _measure_dense(run: Run, untrained_heads: tuple[str, ...]) -> None:
     """Evaluates the network before pruning, unless its prediction heads are untrained."""
     if untrained_heads:
-        run.report.dense_note = ("no dense baseline: the prediction heads do not fit the start weights and are "
-                                 "untrained; train a dense recipe first and start from it (pretrain_weights: "
-                                 "recipe:FILE)")
+        run.report.dense_note = (
+            "no dense baseline: the prediction heads do not fit the start weights and are "
+            "untrained; train a dense recipe first and start from it (pretrain_weights: "
+            "recipe:FILE)"
+        )
         rank_zero_info(run.report.dense_note)
         return
     run.report.dense = {**run.evaluate(), "sparsity": measure_sparsity(run.network, run.plan).ratio}
     rank_zero_info("before pruning: mAP {mAP:.4f}, AP50 {AP50:.4f}".format(**run.report.dense))
 
 
-def _fit(run: Run, callbacks: list[paddle.callbacks.Callback], options: TrainOptions,
-         resume: ResumeState | None) -> None:
+def _fit(
+    run: Run, callbacks: list[paddle.callbacks.Callback], options: TrainOptions, resume: ResumeState | None
+) -> None:
     recipe, content = run.recipe, run.recipe.content
     every = content.get("snapshot_epoch", 1)
     if not resume:
@@ -114,12 +121,28 @@ def _fit(run: Run, callbacks: list[paddle.callbacks.Callback], options: TrainOpt
     metadata = checkpoint_metadata(recipe, run.report.dense, run.report.dense_note)
     checkpoints = Checkpoints(recipe.checkpoints, every, content.get("snapshot_iter"), metadata)
     evaluated = run.eval_loader if options.evaluate else None
-    together = [SetEpoch(), SyncBuffers(), *build_ema(recipe), checkpoints, StopOnSignal(options.signals, checkpoints),
-                BestCheckpoint(recipe.checkpoints, "mAP"), EvaluationLog(recipe.evaluations, ("mAP", "AP50")),
-                TrainingProgress(recipe.name, _SHORT_LOSS_NAMES, content.get("log_iter", 20)), *callbacks]
-    run.model.fit(run.train_loader, evaluated, epochs=content["epoch"], verbose=0, callbacks=[
-        ResumableCallbacks(together, run.train_loader, evaluated, every, resume, options.allow_config_change,
-                           recipe.seed)])
+    together = [
+        SetEpoch(),
+        SyncBuffers(),
+        *build_ema(recipe),
+        checkpoints,
+        StopOnSignal(options.signals, checkpoints),
+        BestCheckpoint(recipe.checkpoints, "mAP"),
+        EvaluationLog(recipe.evaluations, ("mAP", "AP50")),
+        TrainingProgress(recipe.name, _SHORT_LOSS_NAMES, content.get("log_iter", 20)),
+        *callbacks,
+    ]
+    run.model.fit(
+        run.train_loader,
+        evaluated,
+        epochs=content["epoch"],
+        verbose=0,
+        callbacks=[
+            ResumableCallbacks(
+                together, run.train_loader, evaluated, every, resume, options.allow_config_change, recipe.seed
+            )
+        ],
+    )
 
 
 def start_weights(recipe: Recipe, options: TrainOptions) -> str | None:

@@ -11,8 +11,15 @@ _MAX_WORKERS = 1024
 _SLIM = "UnstructuredPruner"  # the only one of PaddleDetection's slim methods that this package implements
 # PaddleDetection's keys, of which the first two have an effect here, and ours.
 _EXPORT_KEYS = ("post_process", "nms", "benchmark", "fuse_conv_bn", "int8", "lite")
-_MIN_COUNTS = {"epoch": 1, "num_classes": 1, "snapshot_epoch": 1, "snapshot_iter": 1, "log_iter": 1, "worker_num": 0,
-               "seed": 0}
+_MIN_COUNTS = {
+    "epoch": 1,
+    "num_classes": 1,
+    "snapshot_epoch": 1,
+    "snapshot_iter": 1,
+    "log_iter": 1,
+    "worker_num": 0,
+    "seed": 0,
+}
 
 
 def check_values(content: dict[str, Any]) -> None:
@@ -34,8 +41,9 @@ def check_values(content: dict[str, Any]) -> None:
         raise InputError(f"worker_num must be at most {_MAX_WORKERS}, got {content['worker_num']}")
     source = content.get("pretrain_weights") or ""
     if "://" in source and not source.partition("#")[0].endswith(".pdparams"):
-        raise InputError("pretrain_weights: a URL must end in .pdparams, optionally followed by #sha256=DIGEST, got "
-                         f"{source}")
+        raise InputError(
+            f"pretrain_weights: a URL must end in .pdparams, optionally followed by #sha256=DIGEST, got {source}"
+        )
     if content.get("seed", 0) >= 2**32:
         raise InputError(f"seed must be less than 2**32, got {content['seed']}")
     if content.get("metric", "COCO") not in ("COCO", "VOC"):
@@ -71,7 +79,9 @@ def _check_export(export: Any) -> None:
             if not isinstance(value, dict):
                 raise InputError(f"export.lite must be a mapping of options of paddle_lite_opt, got {value!r}")
         elif key == "int8" and value:
-            raise InputError("export.int8: Paddle-Lite computes hard swish, which PicoDet uses, wrongly in sparse INT8 "
-                             "models; QuantizeInt8 is for networks without it")
+            raise InputError(
+                "export.int8: Paddle-Lite computes hard swish, which PicoDet uses, wrongly in sparse INT8 "
+                "models; QuantizeInt8 is for networks without it"
+            )
         elif not isinstance(value, bool):
             raise InputError(f"export.{key} must be true or false, got {value!r}")

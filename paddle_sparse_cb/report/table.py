@@ -23,10 +23,19 @@ def report_table(report: dict[str, Any]) -> str:
 
 def table_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
     """The cells of each row: mAP and AP50 in percent, sizes in 10^6 bytes, `-` for what was not measured."""
-    return [(row["name"], row["model"], "x".join(map(str, row["input_size"])), f"{row['sparsity']:.2%}",
-             percent(row["map"]), percent(row["ap50"]),
-             "-" if row["nb_bytes"] is None else f"{row['nb_bytes'] / 1e6:.2f}",
-             "-" if row["convs"] is None else f"{row['sparse_convs']} of {row['convs']}") for row in report["rows"]]
+    return [
+        (
+            row["name"],
+            row["model"],
+            "x".join(map(str, row["input_size"])),
+            f"{row['sparsity']:.2%}",
+            percent(row["map"]),
+            percent(row["ap50"]),
+            "-" if row["nb_bytes"] is None else f"{row['nb_bytes'] / 1e6:.2f}",
+            "-" if row["convs"] is None else f"{row['sparse_convs']} of {row['convs']}",
+        )
+        for row in report["rows"]
+    ]
 
 
 def captions(report: dict[str, Any]) -> list[str]:

@@ -52,10 +52,14 @@ def check_same_masks(step: int, names: Sequence[str], masks: Sequence[paddle.Ten
     first, *others = [values.tolist() for values in gathered]
     for rank, values in enumerate(others, start=1):
         if values[0] != first[0]:
-            raise RankMismatchError(f"the ranks are out of step: rank 0 updated its masks at optimizer step {first[0]}"
-                                    f", rank {rank} at step {values[0]}")
+            raise RankMismatchError(
+                f"the ranks are out of step: rank 0 updated its masks at optimizer step {first[0]}"
+                f", rank {rank} at step {values[0]}"
+            )
         differing = [name for name, ours, theirs in zip(names, first[1:], values[1:]) if ours != theirs]
         if differing:
             more = f" and of {len(differing) - 1} more layers" if len(differing) > 1 else ""
-            raise RankMismatchError(f"the masks of the ranks differ: at optimizer step {step} rank {rank} has another "
-                                    f"mask of {differing[0]}{more} than rank 0; their weights were not the same")
+            raise RankMismatchError(
+                f"the masks of the ranks differ: at optimizer step {step} rank {rank} has another "
+                f"mask of {differing[0]}{more} than rank 0; their weights were not the same"
+            )

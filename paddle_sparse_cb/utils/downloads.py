@@ -99,7 +99,7 @@ def fetch_url(url: str, limits: Limits = Limits()) -> Path:
     if fragment and not digest:
         raise InputError(f"{url}: the part after # must be sha256= and 64 lower-case hexadecimal digits")
     if address.startswith("ppdet://"):
-        address = _HUB + address[len("ppdet://"):]
+        address = _HUB + address[len("ppdet://") :]
     name = _file_name(address)
     if not address.startswith(("https://", "http://")) or name in ("", ".."):
         raise InputError(f"{url}: a URL must be https://, http:// or ppdet:// and name a file")
@@ -131,8 +131,10 @@ def _retrieve(address: str, name: str, known_hash: str | None, limits: Limits, f
             return
         except requests.RequestException as error:
             if not _is_transient(error) or attempt == limits.retries or time.monotonic() > deadline:
-                raise InputError(f"cannot download {address}: {_reason(error)}; if the host cannot be reached, give "
-                                 "the path of a local copy") from None
+                raise InputError(
+                    f"cannot download {address}: {_reason(error)}; if the host cannot be reached, give "
+                    "the path of a local copy"
+                ) from None
         except (OSError, ValueError) as error:  # ValueError: pooch found another digest
             reason = str(error).partition(". Deleted")[0]  # what pooch does about it
             raise InputError(f"cannot download {address}: {reason}") from None
@@ -153,8 +155,12 @@ def _download(limits: Limits, deadline: float, address: str, path: str, retrieve
     outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
     with open(path, "wb") as file, _progress(_file_name(address)) as show:
         body = _Body(file, limits.max_bytes, show)
-        request = HTTPDownloader(chunk_size=_CHUNK, timeout=limits.read_timeout, hooks={"response": body.begin},
-                                 headers={"Accept-Encoding": "identity"})  # Content-MD5 is that of the encoded body
+        request = HTTPDownloader(
+            chunk_size=_CHUNK,
+            timeout=limits.read_timeout,
+            hooks={"response": body.begin},
+            headers={"Accept-Encoding": "identity"},
+        )  # Content-MD5 is that of the encoded body
 
         def run() -> None:
             try:

@@ -38,6 +38,7 @@ def make_finite_check(tensor: paddle.Tensor) -> Callable[[], bool]:
             if not is_chunk_finite(chunk):
                 return False
         return True
+
     return is_finite
 
 

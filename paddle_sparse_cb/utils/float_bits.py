@@ -16,8 +16,12 @@ import paddle
 CHUNK_SIZE = 1 << 18
 
 _INTEGERS = {paddle.float64: "int64", paddle.float32: "int32", paddle.float16: "int16", paddle.bfloat16: "int16"}
-_TYPESTRS = {**{floats: np.dtype(name).str for floats, name in _INTEGERS.items()},
-             paddle.int64: "=i8", paddle.int32: "=i4", paddle.bool: "|b1"}
+_TYPESTRS = {
+    **{floats: np.dtype(name).str for floats, name in _INTEGERS.items()},
+    paddle.int64: "=i8",
+    paddle.int32: "=i4",
+    paddle.bool: "|b1",
+}
 # All bits but the sign, by integer type.
 _MAGNITUDE = {np.dtype(name): np.array(np.iinfo(name).max, name) for name in ("int64", "int32", "int16")}
 
@@ -47,8 +51,12 @@ class _TensorMemory:
 
     def __init__(self, values: paddle.Tensor) -> None:
         self.tensor = values
-        self.__array_interface__ = {"version": 3, "data": (values.data_ptr(), False),
-                                    "typestr": _TYPESTRS[values.dtype], "shape": (math.prod(values.shape),)}
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (values.data_ptr(), False),
+            "typestr": _TYPESTRS[values.dtype],
+            "shape": (math.prod(values.shape),),
+        }
 
 
 def host_bits(values: paddle.Tensor) -> np.ndarray:
@@ -68,7 +76,7 @@ def host_bits(values: paddle.Tensor) -> np.ndarray:
 
 def split_chunks(array: np.ndarray) -> list[np.ndarray]:
     """Splits an array [n] into views of at most `CHUNK_SIZE` elements."""
-    return [array[start:start + CHUNK_SIZE] for start in range(0, len(array), CHUNK_SIZE)]
+    return [array[start : start + CHUNK_SIZE] for start in range(0, len(array), CHUNK_SIZE)]
 
 
 class _Scratch(threading.local):
@@ -90,7 +98,7 @@ def magnitudes(bits: np.ndarray) -> np.ndarray:
     Returns:
         [n], valid until the next call in this thread.
     """
-    scratch = _SCRATCH.bytes[:bits.nbytes].view(bits.dtype)
+    scratch = _SCRATCH.bytes[: bits.nbytes].view(bits.dtype)
     return np.bitwise_and(bits, _MAGNITUDE[bits.dtype], out=scratch)  # clears the sign: -0.0 is a zero
 
 

@@ -19,13 +19,46 @@ from paddle.base.framework import Variable
 from paddle.base.layer_helper import LayerHelper
 
 # The operator of the old format for each function, grouped by signature.
-_UNARY = {name: name for name in ("abs", "acos", "asin", "ceil", "cos", "exp", "floor", "log", "log10", "log1p", "log2",
-                                  "logical_not", "round", "rsqrt", "sigmoid", "sign", "sin", "sqrt", "tanh")}
-_BINARY = {"multiply": "elementwise_mul", "maximum": "elementwise_max", "minimum": "elementwise_min",
-           "greater_than": "greater_than", "logical_and": "logical_and", "logical_or": "logical_or",
-           "logical_xor": "logical_xor"}
-_REDUCTIONS = {"sum": "reduce_sum", "amax": "reduce_max", "amin": "reduce_min", "all": "reduce_all",
-               "any": "reduce_any"}
+_UNARY = {
+    name: name
+    for name in (
+        "abs",
+        "acos",
+        "asin",
+        "ceil",
+        "cos",
+        "exp",
+        "floor",
+        "log",
+        "log10",
+        "log1p",
+        "log2",
+        "logical_not",
+        "round",
+        "rsqrt",
+        "sigmoid",
+        "sign",
+        "sin",
+        "sqrt",
+        "tanh",
+    )
+}
+_BINARY = {
+    "multiply": "elementwise_mul",
+    "maximum": "elementwise_max",
+    "minimum": "elementwise_min",
+    "greater_than": "greater_than",
+    "logical_and": "logical_and",
+    "logical_or": "logical_or",
+    "logical_xor": "logical_xor",
+}
+_REDUCTIONS = {
+    "sum": "reduce_sum",
+    "amax": "reduce_max",
+    "amin": "reduce_min",
+    "all": "reduce_all",
+    "any": "reduce_any",
+}
 _BOOLEAN = frozenset({"logical_not", "greater_than", "logical_and", "logical_or", "logical_xor", "all", "any"})
 
 
@@ -35,8 +68,12 @@ def legacy_program_format() -> Iterator[None]:
     if not hasattr(paddle.pir_utils, "OldIrGuard"):
         yield
         return
-    originals = [(owner, name, getattr(owner, name)) for name in SUPPLIED_FUNCTIONS
-                 for owner in (paddle._C_ops, Variable) if hasattr(owner, name)]
+    originals = [
+        (owner, name, getattr(owner, name))
+        for name in SUPPLIED_FUNCTIONS
+        for owner in (paddle._C_ops, Variable)
+        if hasattr(owner, name)
+    ]
     was_dynamic = paddle.in_dynamic_mode()
     with paddle.pir_utils.OldIrGuard():
         if was_dynamic:
@@ -53,9 +90,11 @@ def legacy_program_format() -> Iterator[None]:
 
 def _dispatch(supplied: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a function that calls `supplied` for variables of an old program, and Paddle's own for anything else."""
+
     def call(*arguments: Any, **keywords: Any) -> Any:
         in_program = any(isinstance(value, Variable) for value in (*arguments, *keywords.values()))
         return (supplied if in_program else original)(*arguments, **keywords)
+
     return call
 
 
@@ -69,12 +108,14 @@ def _append(op_type: str, inputs: dict[str, Any], attributes: dict[str, Any], dt
 def _unary(function: str) -> Callable[..., Any]:
     def call(x: Any, name: str | None = None) -> Any:
         return _append(_UNARY[function], {"X": x}, {}, "bool" if function in _BOOLEAN else x.dtype)
+
     return call
 
 
 def _binary(function: str) -> Callable[..., Any]:
     def call(x: Any, y: Any, name: str | None = None) -> Any:
         return _append(_BINARY[function], {"X": x, "Y": y}, {"axis": -1}, "bool" if function in _BOOLEAN else x.dtype)
+
     return call
 
 
@@ -87,6 +128,7 @@ def _reduction(function: str) -> Callable[..., Any]:
 
     def without_dtype(x: Any, axis: Any = None, keepdim: bool = False, name: str | None = None) -> Any:
         return call(x, axis, None, keepdim)
+
     return call if function == "sum" else without_dtype
 
 
@@ -95,8 +137,12 @@ def _matmul(x: Any, y: Any, transpose_x: bool = False, transpose_y: bool = False
 
 
 def _argmax(x: Any, axis: Any = None, keepdim: bool = False, dtype: Any = "int64", name: str | None = None) -> Any:
-    attributes = {"axis": 0 if axis is None else axis, "keepdims": keepdim, "flatten": axis is None,
-                  "dtype": 3 if str(dtype).endswith("int64") else 2}
+    attributes = {
+        "axis": 0 if axis is None else axis,
+        "keepdims": keepdim,
+        "flatten": axis is None,
+        "dtype": 3 if str(dtype).endswith("int64") else 2,
+    }
     return _append("arg_max", {"X": x}, attributes, dtype)
 
 
@@ -110,6 +156,11 @@ def _softplus(x: Any, beta: float = 1.0, threshold: float = 20.0, name: str | No
 
 # Each has the signature of the function of the same name in `paddle._C_ops` and of the method of `Variable`.
 SUPPLIED_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{name: _unary(name) for name in _UNARY}, **{name: _binary(name) for name in _BINARY},
+    **{name: _unary(name) for name in _UNARY},
+    **{name: _binary(name) for name in _BINARY},
     **{name: _reduction(name) for name in _REDUCTIONS},
-    "matmul": _matmul, "argmax": _argmax, "gelu": _gelu, "softplus": _softplus}
+    "matmul": _matmul,
+    "argmax": _argmax,
+    "gelu": _gelu,
+    "softplus": _softplus,
+}

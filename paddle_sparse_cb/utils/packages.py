@@ -54,9 +54,23 @@ def _install(wheel: Wheel, target: Path) -> None:
     print(f"downloading {wheel.name} {wheel.version} ({wheel.megabytes} MB) ...", flush=True)
     requirements = target.parent / "requirements.txt"
     requirements.write_text(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps",
-               "--no-compile", "--only-binary", ":all:", "--require-hashes", "--requirement", str(requirements),
-               "--target", str(target)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--no-compile",
+        "--only-binary",
+        ":all:",
+        "--require-hashes",
+        "--requirement",
+        str(requirements),
+        "--target",
+        str(target),
+    ]
     if wheel.python:
         command += ["--python-version", wheel.python]
     done = subprocess.run(command, capture_output=True, text=True)

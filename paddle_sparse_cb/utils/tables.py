@@ -66,8 +66,10 @@ def _column_widths(headers: Sequence[str], cells: list[list[str]], align: str, w
     longest = [max((cell_len(row[column]) for row in cells), default=0) for column in range(len(headers))]
     header_words = [max(map(cell_len, header.split()), default=1) for header in headers]
     whole_cells = [max(sizes) for sizes in zip(longest, header_words)]
-    folded_cells = [max(least, size if letter == "r" else min(size, _NARROWEST))
-                    for least, size, letter in zip(header_words, longest, align)]
+    folded_cells = [
+        max(least, size if letter == "r" else min(size, _NARROWEST))
+        for least, size, letter in zip(header_words, longest, align)
+    ]
     widths = [max(cell_len(header), size) for header, size in zip(headers, whole_cells)]
     for minimums in (whole_cells, folded_cells):
         while width is not None and sum(widths) + _GAP * (len(widths) - 1) > width:
@@ -88,5 +90,6 @@ def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[object]], ali
     """
     from tabulate import tabulate  # here: it is slow to import and rarely needed
 
-    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True,
-                    colalign=[_SIDES[letter] for letter in align])
+    return tabulate(
+        rows, headers=headers, tablefmt="github", disable_numparse=True, colalign=[_SIDES[letter] for letter in align]
+    )

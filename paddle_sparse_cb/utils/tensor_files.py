@@ -47,11 +47,15 @@ def read_tensors(path: Path, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> d
             raise InputError(f"{path}: damaged: cannot read {name}: {type(error).__name__} {error}") from None
         # The scales of an INT8 model have the shape [n] in the file and [1, n] in the program.
         if _without_ones(tensors[name].shape) != _without_ones(shape):
-            raise InputError(f"{path}: damaged, or of another model: {name} has shape {list(tensors[name].shape)}, and "
-                             f"{list(shape)} in {path.stem}.pdmodel")
+            raise InputError(
+                f"{path}: damaged, or of another model: {name} has shape {list(tensors[name].shape)}, and "
+                f"{list(shape)} in {path.stem}.pdmodel"
+            )
     if offset != len(content):
-        raise InputError(f"{path}: damaged, or of another model: {len(content) - offset} bytes after the tensors of "
-                         f"{path.stem}.pdmodel")
+        raise InputError(
+            f"{path}: damaged, or of another model: {len(content) - offset} bytes after the tensors of "
+            f"{path.stem}.pdmodel"
+        )
     return tensors
 
 
@@ -66,7 +70,7 @@ def _read_tensor(content: bytes, offset: int) -> tuple[np.ndarray, int]:
     if lod_version or lod_levels or version or size < 0:
         raise ValueError("not the header of a tensor")
     details = framework_pb2.VarType.TensorDesc()
-    details.ParseFromString(content[offset:offset + size])
+    details.ParseFromString(content[offset : offset + size])
     dtype, shape = np.dtype(_DTYPES[details.data_type]), tuple(details.dims)
     if min(shape, default=0) < 0:
         raise ValueError(f"its shape is {list(shape)}")

@@ -23,8 +23,14 @@ class TerminalBar:
     _REFRESH_SECONDS = 0.1
 
     def __init__(self) -> None:
-        self._progress = Progress(TextColumn("{task.description}", markup=False), BarColumn(bar_width=16), _Figures(),
-                                  console=Console(), auto_refresh=False, transient=True)
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=16),
+            _Figures(),
+            console=Console(),
+            auto_refresh=False,
+            transient=True,
+        )
         self._progress.add_task("", total=None, figures="")
         self._drawn = -math.inf
         atexit.register(self.stop)

@@ -104,7 +104,8 @@ def check_same(saved: Mapping[str, Any], current: Mapping[str, Any], where: str 
             check_same(found, expected, f"{where}: {key}")
         elif found != expected:
             raise InputError(
-                f"{where}: {key} is {_shortened(found)} in the checkpoint and {_shortened(expected)} in this run")
+                f"{where}: {key} is {_shortened(found)} in the checkpoint and {_shortened(expected)} in this run"
+            )
 
 
 def _shortened(value: Any) -> str:

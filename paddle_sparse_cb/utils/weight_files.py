@@ -90,7 +90,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         for core in ("numpy.core.", "numpy._core."):
             if module.startswith(core):
-                module = module[len(core):]
+                module = module[len(core) :]
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which is not allowed in a weight file")
         return _ALLOWED[module, name]
@@ -139,8 +139,20 @@ def parse_arrays(stored: bytes, path: Path) -> dict[str, Any]:
         _check_memo_indices(stored)
         content = _to_numpy(_ArrayUnpickler(io.BytesIO(stored), encoding="latin1").load())
     # A damaged pickle raises nearly anything. These are the types that the opcodes and numpy raise.
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
-            ImportError, MemoryError, OverflowError, RecursionError, UnicodeDecodeError) as error:
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        ImportError,
+        MemoryError,
+        OverflowError,
+        RecursionError,
+        UnicodeDecodeError,
+    ) as error:
         raise InputError(f"{path}: not a weight file: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a weight file: it contains a {type(content).__name__}, not a dict")
@@ -171,8 +183,12 @@ def load_inference(prefix: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         InputError: a file is missing or damaged, or the files are of different models.
     """
     names = load_structured_names(prefix)
-    shapes = {var.name: tuple(tensor_details(var).dims) for block in parse_program(prefix).blocks for var in block.vars
-              if var.persistable and var.type.type == TENSOR}
+    shapes = {
+        var.name: tuple(tensor_details(var).dims)
+        for block in parse_program(prefix).blocks
+        for var in block.vars
+        if var.persistable and var.type.type == TENSOR
+    }
     arrays = read_tensors(Path(f"{prefix}.pdiparams"), sorted(shapes.items()))
     return {names[variable]: array for variable, array in arrays.items() if variable in names}
 

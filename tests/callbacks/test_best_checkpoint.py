@@ -37,8 +37,16 @@ def train(data, folder, *callbacks, epochs=4, sparsity=None):
     network = Pointwise()
     model = classifier(network)
     model.prepare(model._optimizer, paddle.nn.CrossEntropyLoss(), FallingMetric())
-    model.fit(data, data, epochs=epochs, batch_size=16, verbose=0, save_dir=str(folder), save_freq=99,
-              callbacks=[*([sparsity] if sparsity else []), *callbacks])
+    model.fit(
+        data,
+        data,
+        epochs=epochs,
+        batch_size=16,
+        verbose=0,
+        save_dir=str(folder),
+        save_freq=99,
+        callbacks=[*([sparsity] if sparsity else []), *callbacks],
+    )
     return network
 
 
@@ -52,16 +60,23 @@ def pruning_callback():
 
 
 def test_hapis_early_stopping_keeps_a_model_from_before_the_target_ratio(first_digits, tmp_path):
-    train(first_digits, tmp_path, paddle.callbacks.EarlyStopping("falling", mode="max", patience=99, verbose=0),
-          sparsity=pruning_callback())
+    train(
+        first_digits,
+        tmp_path,
+        paddle.callbacks.EarlyStopping("falling", mode="max", patience=99, verbose=0),
+        sparsity=pruning_callback(),
+    )
     assert zero_ratio(tmp_path / "best_model.pdparams") < 0.75
 
 
 @pytest.mark.parametrize("ema", [(), (EMACallback(),)])
 @pytest.mark.parametrize("kind", ["stopping", "checkpoint"])
 def test_the_best_model_is_at_the_target_ratio(first_digits, tmp_path, kind, ema):
-    callback = (SparseEarlyStopping("falling", mode="max", patience=99, verbose=0) if kind == "stopping"
-                else BestCheckpoint(tmp_path, "falling"))
+    callback = (
+        SparseEarlyStopping("falling", mode="max", patience=99, verbose=0)
+        if kind == "stopping"
+        else BestCheckpoint(tmp_path, "falling")
+    )
     network = train(first_digits, tmp_path, callback, *ema, sparsity=pruning_callback())
     assert zero_ratio(tmp_path / "best_model.pdparams") == 0.75
     saved = load_arrays(tmp_path / "best_model.pdparams")
@@ -70,15 +85,25 @@ def test_the_best_model_is_at_the_target_ratio(first_digits, tmp_path, kind, ema
 
 def test_patience_counts_only_evaluations_at_the_target_ratio(first_digits, tmp_path):
     sparsity = pruning_callback()
-    train(first_digits, tmp_path, SparseEarlyStopping("falling", mode="max", patience=1, verbose=0), epochs=9,
-          sparsity=sparsity)
+    train(
+        first_digits,
+        tmp_path,
+        SparseEarlyStopping("falling", mode="max", patience=1, verbose=0),
+        epochs=9,
+        sparsity=sparsity,
+    )
     assert sparsity.pruner.cur_iteration == 30  # best in the second epoch, no improvement in the third
     assert sparsity.pruner.ratio == 0.75
 
 
 def test_without_pruning_every_evaluation_counts(first_digits, tmp_path):
-    train(first_digits, tmp_path, BestCheckpoint(tmp_path / "highest", "falling"),
-          BestCheckpoint(tmp_path / "lowest", "falling", "min"), epochs=2)
+    train(
+        first_digits,
+        tmp_path,
+        BestCheckpoint(tmp_path / "highest", "falling"),
+        BestCheckpoint(tmp_path / "lowest", "falling", "min"),
+        epochs=2,
+    )
     first, second = (load_arrays(tmp_path / name / "best_model.pdparams") for name in ("highest", "lowest"))
     final = load_arrays(tmp_path / "final.pdparams")
     np.testing.assert_array_equal(second["head.weight"], final["head.weight"])

@@ -32,7 +32,8 @@ def test_epoch_and_final_checkpoints_have_all_their_files(first_digits, tmp_path
     model = classifier(Pointwise())
     model.fit(first_digits, epochs=4, batch_size=80, verbose=0, callbacks=[Checkpoints(tmp_path, every=2)])
     assert {path.name for path in tmp_path.iterdir()} == {
-        name + suffix for name in ("1", "3", "final") for suffix in (".pdparams", ".pdopt", ".pdsparse")}
+        name + suffix for name in ("1", "3", "final") for suffix in (".pdparams", ".pdopt", ".pdsparse")
+    }
     saved = paddle.load(str(tmp_path / "final.pdparams"))
     assert (saved["expand.weight"].numpy() == model.network.expand.weight.numpy()).all()
 
@@ -64,8 +65,14 @@ def pruned_fit(digits, folder, epochs, resume=None, **keywords):
     sparsity = SparsityCallback(resume=folder / f"{resume}.pdsparse" if resume else None, **schedule)
     with paddle.utils.unique_name.guard():  # as in a new process: `.pdopt` refers to numbered names
         model = classifier(Pointwise(), optimizer="Momentum")
-        model.fit(digits, epochs=epochs, batch_size=40, verbose=0, shuffle=False,
-                  callbacks=[*([] if resume else [Checkpoints(folder)]), sparsity])
+        model.fit(
+            digits,
+            epochs=epochs,
+            batch_size=40,
+            verbose=0,
+            shuffle=False,
+            callbacks=[*([] if resume else [Checkpoints(folder)]), sparsity],
+        )
     return model, sparsity.pruner
 
 
@@ -83,8 +90,11 @@ def test_resuming_after_any_epoch_reproduces_the_uninterrupted_training_bit_for_
 
 def test_resuming_with_another_schedule_or_mismatched_files_is_an_input_error(first_digits, tmp_path):
     pruned_fit(first_digits, tmp_path, 4)
-    with pytest.raises(InputError, match=r"1\.pdsparse: schedule: ratio is 0\.75 in the checkpoint and 0\.8 in "
-                                         "this run"):
+    with pytest.raises(
+        InputError,
+        match=r"1\.pdsparse: schedule: ratio is 0\.75 in the checkpoint and 0\.8 in "
+        "this run",
+    ):
         pruned_fit(first_digits, tmp_path, 2, resume="1", ratio=0.8)
     (tmp_path / "2.pdparams").replace(tmp_path / "1.pdparams")
     with pytest.raises(InputError, match=r"1\.pdsparse: .*1\.pdparams does not belong to this checkpoint"):
@@ -93,8 +103,13 @@ def test_resuming_with_another_schedule_or_mismatched_files_is_an_input_error(fi
 
 def test_masks_are_not_restored_onto_other_weights(first_digits, tmp_path):
     _, pruner = pruned_fit(first_digits, tmp_path, 4)
-    fresh = GMPPruner(Pointwise(), ratio=0.75, plan=pruner.plan, scope="uniform",
-                      configs={key: value for key, value in pruner.settings()["schedule"].items() if key != "ratio"})
+    fresh = GMPPruner(
+        Pointwise(),
+        ratio=0.75,
+        plan=pruner.plan,
+        scope="uniform",
+        configs={key: value for key, value in pruner.settings()["schedule"].items() if key != "ratio"},
+    )
     with pytest.raises(InputError, match="the weights are not those of this checkpoint"):
         fresh.restore(load_state(tmp_path / "2.pdsparse"))
 
@@ -162,21 +177,41 @@ def test_only_the_newest_checkpoint_within_an_epoch_is_kept(first_digits, tmp_pa
         def on_train_batch_end(self, step, logs=None):
             self.after_each_batch.append(sorted(path.name for path in tmp_path.glob("*.pdsparse")))
 
-    classifier(Pointwise()).fit(first_digits, epochs=2, batch_size=40, verbose=0,
-                                callbacks=[Checkpoints(tmp_path, every_batches=2), SavedFiles()])
+    classifier(Pointwise()).fit(
+        first_digits,
+        epochs=2,
+        batch_size=40,
+        verbose=0,
+        callbacks=[Checkpoints(tmp_path, every_batches=2), SavedFiles()],
+    )
     assert SavedFiles.after_each_batch == [
-        [], [], ["0_2.pdsparse"], ["0_2.pdsparse"], ["0.pdsparse"], ["0.pdsparse"],
-        ["0.pdsparse", "1_2.pdsparse"], ["0.pdsparse", "1_2.pdsparse"]]
+        [],
+        [],
+        ["0_2.pdsparse"],
+        ["0_2.pdsparse"],
+        ["0.pdsparse"],
+        ["0.pdsparse"],
+        ["0.pdsparse", "1_2.pdsparse"],
+        ["0.pdsparse", "1_2.pdsparse"],
+    ]
     assert not list(tmp_path.glob("1_2.*"))
 
 
-@pytest.mark.parametrize(("make_model", "message"), [
-    (lambda: classifier(Pointwise(classes=7)), r"1\.pdparams: a checkpoint of another network: head.weight is of "
-                                               r"shape \[32, 10\] in the checkpoint and of shape \[32, 7\] in this"),
-    (lambda: classifier(paddle.nn.Linear(4, 4)), r"weight is missing in the checkpoint and of shape \[4, 4\]"),
-    (lambda: classifier(Pointwise(), learning_rate=paddle.optimizer.lr.NoamDecay(10, 10)),
-     r"1\.pdopt: a checkpoint of another optimizer: it has no learning rate schedule, this optimizer has one"),
-])
+@pytest.mark.parametrize(
+    ("make_model", "message"),
+    [
+        (
+            lambda: classifier(Pointwise(classes=7)),
+            r"1\.pdparams: a checkpoint of another network: head.weight is of "
+            r"shape \[32, 10\] in the checkpoint and of shape \[32, 7\] in this",
+        ),
+        (lambda: classifier(paddle.nn.Linear(4, 4)), r"weight is missing in the checkpoint and of shape \[4, 4\]"),
+        (
+            lambda: classifier(Pointwise(), learning_rate=paddle.optimizer.lr.NoamDecay(10, 10)),
+            r"1\.pdopt: a checkpoint of another optimizer: it has no learning rate schedule, this optimizer has one",
+        ),
+    ],
+)
 def test_the_error_for_another_network_or_optimizer_describes_both_sides(saved, make_model, message):
     with paddle.utils.unique_name.guard(), pytest.raises(InputError, match=message):
         load_checkpoint(make_model(), saved / "1.pdsparse", 4)
@@ -185,8 +220,11 @@ def test_the_error_for_another_network_or_optimizer_describes_both_sides(saved, 
 def test_momentum_under_other_parameter_names_is_an_error_instead_of_being_lost(saved):
     with paddle.utils.unique_name.guard():
         Pointwise()
-        with pytest.raises(InputError, match=r"1\.pdopt: a checkpoint of another optimizer: its [\w.]+ belongs to no "
-                                             "parameter"):
+        with pytest.raises(
+            InputError,
+            match=r"1\.pdopt: a checkpoint of another optimizer: its [\w.]+ belongs to no "
+            "parameter",
+        ):
             load_checkpoint(classifier(Pointwise()), saved / "1.pdsparse", 4)
 
 
@@ -214,8 +252,11 @@ def test_a_training_can_resume_with_a_higher_target_ratio(saved, copied, first_d
 
 
 def test_resuming_with_another_plan_is_an_error_that_cannot_be_overridden(copied, first_digits):
-    with pytest.raises(InputError, match=r"2\.pdsparse: plan: project\.weight is \[32, 64, 1, 1\] in the checkpoint "
-                                         "and missing in this run"):
+    with pytest.raises(
+        InputError,
+        match=r"2\.pdsparse: plan: project\.weight is \[32, 64, 1, 1\] in the checkpoint "
+        "and missing in this run",
+    ):
         pruned_fit(first_digits, copied, 1, resume="2", skip=("project.*",), allow_config_change=True)
 
 
@@ -260,9 +301,14 @@ def test_partial_writes_of_a_killed_process_are_removed(copied, first_digits):
     assert not list(copied.glob(".*"))
 
 
-@pytest.mark.parametrize("content", [
-    {"LR_Scheduler": {}}, {"LR_Scheduler": 5},
-    {"LR_Scheduler": {"last_epoch": 1, "last_lr": 0.1}, "master_weights": 5}])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"LR_Scheduler": {}},
+        {"LR_Scheduler": 5},
+        {"LR_Scheduler": {"last_epoch": 1, "last_lr": 0.1}, "master_weights": 5},
+    ],
+)
 def test_a_malformed_optimizer_state_is_an_input_error_that_names_the_file(content, tmp_path):
     network = Pointwise()
     model = paddle.Model(network)

@@ -42,6 +42,7 @@ class Record(paddle.callbacks.Callback):
             result = minimize(*args, **keywords)
             self.raw.append(state(self.model.network))
             return result
+
         optimizer.minimize = recording
 
 
@@ -64,16 +65,29 @@ def threshold_decays(steps, decay=0.9998):
 
 
 @pytest.mark.skipif(CORE_ONLY, reason="needs PaddleDetection")
-@pytest.mark.parametrize("keywords", [{}, {"decay": 0.9, "ema_decay_type": "normal"},
-                                      {"ema_decay_type": "exponential"}, {"decay": 0.5, "cycle_epoch": 2},
-                                      {"ema_black_list": ["stem", "head.b"]}], ids=str)
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {},
+        {"decay": 0.9, "ema_decay_type": "normal"},
+        {"ema_decay_type": "exponential"},
+        {"decay": 0.5, "cycle_epoch": 2},
+        {"ema_black_list": ["stem", "head.b"]},
+    ],
+    ids=str,
+)
 def test_averages_match_ppdets_model_ema(keywords):
     from ppdet.optimizer import ModelEMA
 
     network = Pointwise()
     theirs = ModelEMA(network, **keywords)
-    ours = WeightAverage(network, keywords.get("decay", 0.9998), keywords.get("ema_decay_type", "threshold"),
-                         keywords.get("cycle_epoch", 0), keywords.get("ema_black_list", ()))
+    ours = WeightAverage(
+        network,
+        keywords.get("decay", 0.9998),
+        keywords.get("ema_decay_type", "threshold"),
+        keywords.get("cycle_epoch", 0),
+        keywords.get("ema_black_list", ()),
+    )
     for step in range(60):
         for tensor in network.state_dict().values():
             tensor.set_value(tensor + 0.1 * paddle.randn(tensor.shape))
@@ -82,8 +96,9 @@ def test_averages_match_ppdets_model_ema(keywords):
         if step % 10 == 9:
             expected = {name: tensor.numpy() for name, tensor in theirs.apply().items()}
             averages = {live.name: value.numpy() for _, live, value in ours.values()}
-            assert_close({name: averages.get(live.name, live.numpy()) for name, live in network.state_dict().items()},
-                         expected)
+            assert_close(
+                {name: averages.get(live.name, live.numpy()) for name, live in network.state_dict().items()}, expected
+            )
             assert len(averages) == len(expected) - (6 if "ema_black_list" in keywords else 0)
 
 
@@ -104,8 +119,9 @@ def test_the_average_is_updated_per_optimizer_step_under_gradient_accumulation(f
     network, record = Pointwise(), Record()
     model = classifier(network)
     record.attach(model._optimizer)
-    model.fit(first_digits, epochs=1, batch_size=16, verbose=0, callbacks=[EMACallback(), record],
-              accumulate_grad_batches=4)
+    model.fit(
+        first_digits, epochs=1, batch_size=16, verbose=0, callbacks=[EMACallback(), record], accumulate_grad_batches=4
+    )
     assert len(record.raw) == 3  # batches 4, 8 and 10
     expected = expected_average(record.raw, threshold_decays(3))
     assert_close({name: state(network)[name] for name in PRUNED}, {name: expected[name] for name in PRUNED})
@@ -171,14 +187,28 @@ def fit_in_order(data, order, folder):
     model = classifier(network, scheduler)
     sparsity = SparsityCallback(ratio=0.75, pruning_iterations=5, pruning_steps=5)
     hapi = paddle.callbacks
-    callbacks = {"sparsity": sparsity, "ema": EMACallback(), "checkpoint": hapi.ModelCheckpoint(1, str(folder)),
-                 "stopping": hapi.EarlyStopping("acc", patience=9, verbose=0), "lr": hapi.LRScheduler(),
-                 "visual": hapi.VisualDL(str(folder / "visual")), "record": record,
-                 "plateau": hapi.ReduceLROnPlateau("acc", patience=9, verbose=0)}
+    callbacks = {
+        "sparsity": sparsity,
+        "ema": EMACallback(),
+        "checkpoint": hapi.ModelCheckpoint(1, str(folder)),
+        "stopping": hapi.EarlyStopping("acc", patience=9, verbose=0),
+        "lr": hapi.LRScheduler(),
+        "visual": hapi.VisualDL(str(folder / "visual")),
+        "record": record,
+        "plateau": hapi.ReduceLROnPlateau("acc", patience=9, verbose=0),
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ReduceLROnPlateau warns that the learning rate has a scheduler
-        model.fit(data, data, epochs=2, batch_size=16, verbose=0, shuffle=False, save_dir=str(folder),
-                  callbacks=[callbacks[name] for name in order])
+        model.fit(
+            data,
+            data,
+            epochs=2,
+            batch_size=16,
+            verbose=0,
+            shuffle=False,
+            save_dir=str(folder),
+            callbacks=[callbacks[name] for name in order],
+        )
     saved = {path.stem: paddle.load(str(path), return_numpy=True) for path in sorted(folder.glob("*.pdparams"))}
     return sparsity.pruner, network, saved, record.at_eval_begin, scheduler.last_epoch
 
@@ -186,15 +216,20 @@ def fit_in_order(data, order, folder):
 # VisualDL is installed with PaddleDetection, which needs Paddle 2.6.
 NAMES = ("sparsity", "ema", "checkpoint", "stopping", "lr", *(() if PADDLE3 else ("visual",)), "plateau", "record")
 # All permutations of the first three, before and after the others, and all rotations: each comes first and last once.
-ORDERS = dict.fromkeys([
-    *((*first, *NAMES[3:]) for first in itertools.permutations(NAMES[:3])),
-    *((*NAMES[3:], *first) for first in itertools.permutations(NAMES[:3])),
-    *(NAMES[first:] + NAMES[:first] for first in range(len(NAMES))), NAMES[::-1]])
+ORDERS = dict.fromkeys(
+    [
+        *((*first, *NAMES[3:]) for first in itertools.permutations(NAMES[:3])),
+        *((*NAMES[3:], *first) for first in itertools.permutations(NAMES[:3])),
+        *(NAMES[first:] + NAMES[:first] for first in range(len(NAMES))),
+        NAMES[::-1],
+    ]
+)
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=",".join)
 def test_saved_and_evaluated_weights_have_exactly_the_zeros_of_the_masks_in_every_callback_order(
-        first_digits, tmp_path, order):
+    first_digits, tmp_path, order
+):
     pruner, network, saved, evaluated, lr_steps = fit_in_order(first_digits, order, tmp_path)
     assert saved.keys() == {"0", "1", "best_model", "final"}
     masks = dict(zip((layer.name for layer in pruner.plan.pruned), (pruner.masks[w.name] for w in pruner.weights)))
@@ -234,8 +269,7 @@ def test_a_loader_without_length_is_an_input_error(digits):
             return (digits[i] for i in range(64))
 
     with pytest.raises(InputError, match="the loader has no length"):
-        classifier(Pointwise()).fit(paddle.io.DataLoader(Stream(), batch_size=16), verbose=0,
-                                    callbacks=[EMACallback()])
+        classifier(Pointwise()).fit(paddle.io.DataLoader(Stream(), batch_size=16), verbose=0, callbacks=[EMACallback()])
 
 
 def test_a_black_list_entry_that_matches_no_parameter_is_an_input_error(first_digits):
@@ -243,11 +277,18 @@ def test_a_black_list_entry_that_matches_no_parameter_is_an_input_error(first_di
         classifier(Pointwise()).fit(first_digits, batch_size=16, verbose=0, callbacks=[EMACallback(black_list=["hed"])])
 
 
-@pytest.mark.parametrize(("keywords", "message"), [
-    ({"decay": 1}, "decay must be a fraction"), ({"decay": "0.9"}, "decay must be a fraction"),
-    ({"decay_type": "cosine"}, "decay_type must be one of threshold, normal, exponential, got 'cosine'"),
-    ({"cycle_epochs": 0}, "cycle_epochs must be a number of epochs"), ({"cycle_epochs": 1.5}, "cycle_epochs"),
-    ({"black_list": "head"}, "black_list must be a list"), ({"black_list": [1]}, "black_list must be a list")])
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"decay": 1}, "decay must be a fraction"),
+        ({"decay": "0.9"}, "decay must be a fraction"),
+        ({"decay_type": "cosine"}, "decay_type must be one of threshold, normal, exponential, got 'cosine'"),
+        ({"cycle_epochs": 0}, "cycle_epochs must be a number of epochs"),
+        ({"cycle_epochs": 1.5}, "cycle_epochs"),
+        ({"black_list": "head"}, "black_list must be a list"),
+        ({"black_list": [1]}, "black_list must be a list"),
+    ],
+)
 def test_a_wrong_argument_is_an_input_error_that_names_it(keywords, message):
     with pytest.raises(InputError) as error:
         EMACallback(**keywords)

@@ -13,8 +13,12 @@ def fit(digits, path, resume=None):
     sparsity = SparsityCallback(ratio=0.75, stable_epochs=1, pruning_epochs=1, tunning_epochs=2, pruning_steps=1)
     callbacks = [sparsity, Checkpoints(path.parent), EvaluationLog(path, ("acc",))]
     with paddle.utils.unique_name.guard():
-        classifier(Pointwise()).fit(*loaders, epochs=4, verbose=0,
-                                    callbacks=[ResumableCallbacks(callbacks, loaders[0], loaders[1], resume=resume)])
+        classifier(Pointwise()).fit(
+            *loaders,
+            epochs=4,
+            verbose=0,
+            callbacks=[ResumableCallbacks(callbacks, loaders[0], loaders[1], resume=resume)],
+        )
 
 
 def test_each_evaluation_is_logged_with_its_sparsity(first_digits, tmp_path):
@@ -36,14 +40,21 @@ def test_a_resumed_training_keeps_the_rows_before_its_position_and_a_new_trainin
 
 
 def test_the_best_row_of_each_sparsity():
-    rows = [{"epoch": 0, "sparsity": 0.1, "mAP": 0.5}, {"epoch": 1, "sparsity": 0.7501, "mAP": 0.3},
-            {"epoch": 2, "sparsity": 0.75, "mAP": 0.4}, {"epoch": 3, "sparsity": 0.75, "mAP": 0.2}]
+    rows = [
+        {"epoch": 0, "sparsity": 0.1, "mAP": 0.5},
+        {"epoch": 1, "sparsity": 0.7501, "mAP": 0.3},
+        {"epoch": 2, "sparsity": 0.75, "mAP": 0.4},
+        {"epoch": 3, "sparsity": 0.75, "mAP": 0.2},
+    ]
     assert [row["epoch"] for row in best_by_sparsity(rows, "mAP")] == [0, 2]
 
 
 def test_rows_without_a_value_of_the_metric_are_never_the_best():
-    rows = [{"epoch": 0, "sparsity": 0.75, "mAP": None}, {"epoch": 1, "sparsity": 0.75, "mAP": 0.1},
-            {"epoch": 2, "sparsity": 0.75}]
+    rows = [
+        {"epoch": 0, "sparsity": 0.75, "mAP": None},
+        {"epoch": 1, "sparsity": 0.75, "mAP": 0.1},
+        {"epoch": 2, "sparsity": 0.75},
+    ]
     assert [row["epoch"] for row in best_by_sparsity(rows, "mAP")] == [1]
 
 
@@ -59,9 +70,20 @@ def test_a_metric_that_is_not_finite_is_logged_as_null(first_digits, tmp_path):
     assert read_evaluations(path) == [{"epoch": 0, "sparsity": 0.0, "acc": None}]
 
 
-@pytest.mark.parametrize("text", [
-    "", "{", "3", "[3]", '[{"epoch": 1}]', '[{"epoch": "1", "sparsity": 0}]', '{"epoch": 1}', "[" * 9999,
-    '[{"epoch": 1, "sparsity": 0, "mAP": "high"}]'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "3",
+        "[3]",
+        '[{"epoch": 1}]',
+        '[{"epoch": "1", "sparsity": 0}]',
+        '{"epoch": 1}',
+        "[" * 9999,
+        '[{"epoch": 1, "sparsity": 0, "mAP": "high"}]',
+    ],
+)
 def test_a_damaged_log_is_an_input_error_that_names_the_file(tmp_path, text):
     (tmp_path / "evaluations.json").write_text(text)
     with pytest.raises(InputError, match=r"evaluations\.json: not a valid evaluation log"):

@@ -65,16 +65,27 @@ def losses(*outputs):
 
 def two_losses():
     network = TwoLosses()
-    model = paddle.Model(network, inputs=[paddle.static.InputSpec([None, 1, 8, 8], "float32", "image"),
-                                          paddle.static.InputSpec([None, 1], "int64", "label")])
+    model = paddle.Model(
+        network,
+        inputs=[
+            paddle.static.InputSpec([None, 1, 8, 8], "float32", "image"),
+            paddle.static.InputSpec([None, 1], "int64", "label"),
+        ],
+    )
     model.prepare(paddle.optimizer.Momentum(0.01, parameters=network.parameters()), losses, TwoMetrics())
     return model
 
 
 def fit(digits, *callbacks, loss_names=("ce", "l2"), log_iter=4, epochs=2, evaluate=True, verbose=0):
     progress = [] if verbose else [TrainingProgress("digits", loss_names, log_iter)]
-    two_losses().fit(digits, digits if evaluate else None, epochs=epochs, batch_size=16, verbose=verbose,
-                     callbacks=[*progress, *callbacks])
+    two_losses().fit(
+        digits,
+        digits if evaluate else None,
+        epochs=epochs,
+        batch_size=16,
+        verbose=verbose,
+        callbacks=[*progress, *callbacks],
+    )
 
 
 class Fail(paddle.callbacks.Callback):
@@ -125,8 +136,13 @@ def test_a_training_of_unknown_length_shows_the_completed_steps(digits, capsys):
     fit(loader, log_iter=3, evaluate=False)
     shown = [line.partition("  loss")[0] for line in capsys.readouterr().out.splitlines()]
     # The length of the second epoch is known from the first one.
-    assert shown == ["training digits: 2 epochs", "epoch 1/2  step 3", "epoch 1/2  step 4",
-                     "epoch 2/2  step 3/4", "epoch 2/2  step 4/4"]
+    assert shown == [
+        "training digits: 2 epochs",
+        "epoch 1/2  step 3",
+        "epoch 1/2  step 4",
+        "epoch 2/2  step 3/4",
+        "epoch 2/2  step 4/4",
+    ]
 
 
 def test_only_rank_zero_prints(first_digits, capsys, monkeypatch):
@@ -143,8 +159,9 @@ def test_an_evaluation_without_batches_prints_no_metrics_of_an_earlier_one(capsy
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("value", [None, "high", [], ["high"], [None], 10**400, {"a": 1}, float("inf"),
-                                   paddle.ones([2]), object()])
+@pytest.mark.parametrize(
+    "value", [None, "high", [], ["high"], [None], 10**400, {"a": 1}, float("inf"), paddle.ones([2]), object()]
+)
 def test_malformed_logs_never_raise(value, capsys):
     progress = TrainingProgress("digits", log_iter=1)
     progress.set_params({"epochs": 1, "steps": None, "metrics": ["loss", "mAP", "AP50"]})
@@ -177,12 +194,20 @@ def on_terminal(code, columns=100, term="xterm"):
     """Runs code in a pseudo-terminal and returns its exit code and the text that the terminal received."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    environment = {**os.environ, "TERM": term, "PYTHONPATH": os.pathsep.join(
-        [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    environment = {
+        **os.environ,
+        "TERM": term,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
     for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         environment.pop(name, None)
-    process = subprocess.Popen([sys.executable, "-c", f"from test_progress import *\n{code}"], stdin=slave,
-                               stdout=slave, stderr=slave, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"from test_progress import *\n{code}"],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=environment,
+    )
     os.close(slave)
     received = b""
     while True:
@@ -202,7 +227,7 @@ def screen(received):
     lines, row, column = [""], 0, 0
     for control, count, final, text in re.findall(r"(\x1b\[\??([\d;]*)([A-Za-z])|\r|\n)|([^\x1b\r\n]+)", received):
         if text:
-            lines[row] = lines[row][:column].ljust(column) + text + lines[row][column + len(text):]
+            lines[row] = lines[row][:column].ljust(column) + text + lines[row][column + len(text) :]
             column += len(text)
         elif control == "\r":
             column = 0

@@ -88,11 +88,20 @@ def train(digits, folder, checkpoint=None, interrupt=None, workers=0, epochs=EPO
         paddle.seed(5 if checkpoint is None else 17)
         rate = paddle.optimizer.lr.CosineAnnealingDecay(0.05, EPOCHS * BATCHES)
         model = classifier(WithDropout(), learning_rate=rate)
-        callbacks = [losses, EMACallback(0.9), Checkpoints(folder, every_batches=1), sparsity,
-                     *([InterruptBefore(*interrupt)] if interrupt else [])]
+        callbacks = [
+            losses,
+            EMACallback(0.9),
+            Checkpoints(folder, every_batches=1),
+            sparsity,
+            *([InterruptBefore(*interrupt)] if interrupt else []),
+        ]
         try:
-            model.fit(loader, epochs=epochs, verbose=0,
-                      callbacks=[ResumableCallbacks(callbacks, loader, resume=checkpoint, seed=3)])
+            model.fit(
+                loader,
+                epochs=epochs,
+                verbose=0,
+                callbacks=[ResumableCallbacks(callbacks, loader, resume=checkpoint, seed=3)],
+            )
         except InterruptedError:
             return None, losses.seen
     return sparsity.pruner, losses.seen
@@ -152,21 +161,44 @@ def test_resuming_a_complete_training_trains_no_batch_and_writes_the_final_files
         assert expected.keys() == load_arrays(tmp_path / f"final.{suffix}").keys()
 
 
-@pytest.mark.parametrize(("position", "every", "expected"), [
-    (TrainingPosition(), 1, "epoch 0,batch 0,batch 1,end 0,evaluation,evaluated True,"
-        "epoch 1,batch 0,batch 1,end 1,evaluation,evaluated True,"
-        "epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True"),
-    (TrainingPosition(), 2, "epoch 0,batch 0,batch 1,end 0,epoch 1,batch 0,batch 1,end 1,evaluation,evaluated True,"
-        "epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True"),
-    (TrainingPosition(1, 1), 1, "epoch 1,batch 1,end 1,evaluation,evaluated True,"
-        "epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True"),
-    (TrainingPosition(1, 2), 1, "evaluation,evaluated True,epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True"),
-    (TrainingPosition(0, 2), 2, "epoch 1,batch 0,batch 1,end 1,evaluation,evaluated True,"
-        "epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True"),
-    (TrainingPosition(2, 2), 1, "evaluation,evaluated True"),
-])
-def test_a_resumed_training_calls_callbacks_for_the_remaining_batches_only(first_digits, tmp_path, position, every,
-                                                                           expected):
+@pytest.mark.parametrize(
+    ("position", "every", "expected"),
+    [
+        (
+            TrainingPosition(),
+            1,
+            "epoch 0,batch 0,batch 1,end 0,evaluation,evaluated True,"
+            "epoch 1,batch 0,batch 1,end 1,evaluation,evaluated True,"
+            "epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True",
+        ),
+        (
+            TrainingPosition(),
+            2,
+            "epoch 0,batch 0,batch 1,end 0,epoch 1,batch 0,batch 1,end 1,evaluation,evaluated True,"
+            "epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True",
+        ),
+        (
+            TrainingPosition(1, 1),
+            1,
+            "epoch 1,batch 1,end 1,evaluation,evaluated True,epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True",
+        ),
+        (
+            TrainingPosition(1, 2),
+            1,
+            "evaluation,evaluated True,epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True",
+        ),
+        (
+            TrainingPosition(0, 2),
+            2,
+            "epoch 1,batch 0,batch 1,end 1,evaluation,evaluated True,"
+            "epoch 2,batch 0,batch 1,end 2,evaluation,evaluated True",
+        ),
+        (TrainingPosition(2, 2), 1, "evaluation,evaluated True"),
+    ],
+)
+def test_a_resumed_training_calls_callbacks_for_the_remaining_batches_only(
+    first_digits, tmp_path, position, every, expected
+):
     loader, eval_loader = (SkipBatchesLoader(paddle.io.DataLoader(first_digits, batch_size=80)) for _ in range(2))
     events = Events()
     with paddle.utils.unique_name.guard():
@@ -176,14 +208,22 @@ def test_a_resumed_training_calls_callbacks_for_the_remaining_batches_only(first
     if position != TrainingPosition():
         resume = find_checkpoint(tmp_path)
         resume.position = position
-    model.fit(loader, eval_loader, epochs=3, verbose=0,
-              callbacks=[ResumableCallbacks([events], loader, eval_loader, every, resume=resume)])
+    model.fit(
+        loader,
+        eval_loader,
+        epochs=3,
+        verbose=0,
+        callbacks=[ResumableCallbacks([events], loader, eval_loader, every, resume=resume)],
+    )
     assert ",".join(events.seen) == expected
 
 
 def test_a_loader_without_set_epoch_is_an_input_error(first_digits):
-    with pytest.raises(InputError, match=r"train must be a loader with a method set_epoch\(epoch, first_batch\), such "
-                                         "as SkipBatchesLoader"):
+    with pytest.raises(
+        InputError,
+        match=r"train must be a loader with a method set_epoch\(epoch, first_batch\), such "
+        "as SkipBatchesLoader",
+    ):
         ResumableCallbacks([], paddle.io.DataLoader(first_digits))
 
 
@@ -195,16 +235,25 @@ def test_resuming_an_ema_checkpoint_without_ema_is_an_input_error(uninterrupted,
         rate = paddle.optimizer.lr.CosineAnnealingDecay(0.05, EPOCHS * BATCHES)
         model = classifier(WithDropout(), learning_rate=rate)
         with pytest.raises(InputError, match=r"1\.pdsparse: the checkpoint used an EMACallback, and this run has none"):
-            model.fit(loader, epochs=4, verbose=0,
-                      callbacks=[ResumableCallbacks([sparsity], loader, resume=checkpoint)])
+            model.fit(
+                loader, epochs=4, verbose=0, callbacks=[ResumableCallbacks([sparsity], loader, resume=checkpoint)]
+            )
 
 
-@pytest.mark.parametrize(("keywords", "message"), [
-    ({"decay": 0.99}, "decay is 0.9 in the checkpoint and 0.99 in this run"),
-    ({"decay": 0.9, "black_list": ["stem"]}, "black_list is"),
-])
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"decay": 0.99}, "decay is 0.9 in the checkpoint and 0.99 in this run"),
+        ({"decay": 0.9, "black_list": ["stem"]}, "black_list is"),
+    ],
+)
 def test_resuming_with_other_ema_settings_is_an_input_error(uninterrupted, first_digits, keywords, message):
     model = classifier(WithDropout())
     with pytest.raises(InputError, match=message):
-        model.fit(first_digits, epochs=1, batch_size=40, verbose=0,
-                  callbacks=[EMACallback(resume=uninterrupted[0] / "1.pdsparse", **keywords)])
+        model.fit(
+            first_digits,
+            epochs=1,
+            batch_size=40,
+            verbose=0,
+            callbacks=[EMACallback(resume=uninterrupted[0] / "1.pdsparse", **keywords)],
+        )

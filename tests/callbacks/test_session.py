@@ -28,22 +28,28 @@ NAMES = ("sparsity", "checkpoints", "ema", "best", "log", "hapi")
 
 
 def pruning(**keywords):
-    return SparsityCallback(**{"ratio": 0.75, "pruning_iterations": 2, "pruning_steps": 2, "tunning_iterations": 0,
-                               **keywords})
+    return SparsityCallback(
+        **{"ratio": 0.75, "pruning_iterations": 2, "pruning_steps": 2, "tunning_iterations": 0, **keywords}
+    )
 
 
 def fit_in_order(folder, order):
     """Trains with the callbacks in this order; returns digests of our final files and the arrays of hapi's."""
     paddle.seed(3)
     data = paddle.io.TensorDataset([paddle.rand([8, 6]), paddle.randint(0, 4, [8, 1])])
-    callbacks = {"sparsity": pruning(pruning_iterations=1, prune_params_type=None),
-                 "checkpoints": Checkpoints(folder, every=9), "ema": EMACallback(0.9),
-                 "best": BestCheckpoint(folder, "acc"), "log": EvaluationLog(folder / "evaluations.json", ("acc",)),
-                 "hapi": paddle.callbacks.ModelCheckpoint(9, str(folder / "hapi"))}
+    callbacks = {
+        "sparsity": pruning(pruning_iterations=1, prune_params_type=None),
+        "checkpoints": Checkpoints(folder, every=9),
+        "ema": EMACallback(0.9),
+        "best": BestCheckpoint(folder, "acc"),
+        "log": EvaluationLog(folder / "evaluations.json", ("acc",)),
+        "hapi": paddle.callbacks.ModelCheckpoint(9, str(folder / "hapi")),
+    }
     with paddle.utils.unique_name.guard():
         network = paddle.nn.Sequential(paddle.nn.Linear(6, 8), paddle.nn.BatchNorm1D(8), paddle.nn.Linear(8, 4))
-        classifier(network).fit(data, data, epochs=2, batch_size=4, verbose=0, shuffle=False,
-                                callbacks=[callbacks[name] for name in order])
+        classifier(network).fit(
+            data, data, epochs=2, batch_size=4, verbose=0, shuffle=False, callbacks=[callbacks[name] for name in order]
+        )
     files = sorted([*folder.glob("final.*"), *folder.glob("best_model.*"), folder / "evaluations.json"])
     digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     return digests, {name: array.tobytes() for name, array in load_arrays(folder / "hapi/final.pdparams").items()}
@@ -94,8 +100,13 @@ def test_ctrl_c_in_fit_detaches_pruner_and_average(first_digits, event):
     network = Pointwise()
     model = classifier(network)
     with pytest.raises(KeyboardInterrupt):
-        model.fit(first_digits, first_digits, batch_size=40, verbose=0,
-                  callbacks=[pruning(), EMACallback(), InterruptAt(event)])
+        model.fit(
+            first_digits,
+            first_digits,
+            batch_size=40,
+            verbose=0,
+            callbacks=[pruning(), EMACallback(), InterruptAt(event)],
+        )
     assert not {"step", "minimize"} & vars(model._optimizer).keys()
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="this network was pruned")
@@ -107,8 +118,11 @@ def test_a_later_fit_without_the_callback_warns_once_that_the_zeros_will_be_lost
     network = Pointwise()
     classifier(network).fit(first_digits, batch_size=40, verbose=0, callbacks=[pruning()])
     model = classifier(network)
-    with pytest.warns(UserWarning, match=r"pruned to 75.00% by an earlier fit, and this fit has no SparsityCallback.*"
-                                         r"SparsityCallback\(ratio=0.75, curve='constant', pruning_epochs=0\)"):
+    with pytest.warns(
+        UserWarning,
+        match=r"pruned to 75.00% by an earlier fit, and this fit has no SparsityCallback.*"
+        r"SparsityCallback\(ratio=0.75, curve='constant', pruning_epochs=0\)",
+    ):
         model.fit(first_digits, batch_size=40, verbose=0)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="this network was pruned")
@@ -141,8 +155,10 @@ print(measure_sparsity(network).ratio)
 
 
 def test_two_pruners_or_averages_in_one_fit_are_an_error(first_digits):
-    for callbacks, name in (([pruning(), pruning()], "SparsityCallbacks"), ([EMACallback(), EMACallback()],
-                                                                           "EMACallbacks")):
+    for callbacks, name in (
+        ([pruning(), pruning()], "SparsityCallbacks"),
+        ([EMACallback(), EMACallback()], "EMACallbacks"),
+    ):
         model = classifier(Pointwise())
         with pytest.raises(InputError, match=f"two {name} in one fit"):
             model.fit(first_digits, batch_size=40, verbose=0, callbacks=callbacks)
@@ -160,8 +176,15 @@ class RecordLosses(paddle.callbacks.Callback):
 
 def test_the_training_loss_curve_never_shows_the_loss_of_an_evaluation(first_digits, tmp_path):
     losses = RecordLosses()
-    classifier(Pointwise()).fit(first_digits, first_digits, epochs=1, batch_size=40, verbose=0, shuffle=False,
-                                callbacks=[pruning(log_dir=tmp_path, log_freq=3), losses])
+    classifier(Pointwise()).fit(
+        first_digits,
+        first_digits,
+        epochs=1,
+        batch_size=40,
+        verbose=0,
+        shuffle=False,
+        callbacks=[pruning(log_dir=tmp_path, log_freq=3), losses],
+    )
     points = dict(curves(tmp_path)["train/loss"])
     assert points == {step: pytest.approx(losses.seen[step - 1], rel=1e-6) for step in (3, 4)}
 
@@ -187,8 +210,14 @@ def test_hapi_still_calls_no_callback_when_fit_raises():
 
 def test_pruner_average_and_checkpoint_count_the_same_steps_under_gradient_accumulation(first_digits, tmp_path):
     sparsity, ema = pruning(), EMACallback()
-    classifier(Pointwise()).fit(first_digits, epochs=2, batch_size=16, verbose=0, accumulate_grad_batches=4,
-                                callbacks=[Checkpoints(tmp_path, every_batches=1), ema, sparsity])
+    classifier(Pointwise()).fit(
+        first_digits,
+        epochs=2,
+        batch_size=16,
+        verbose=0,
+        accumulate_grad_batches=4,
+        callbacks=[Checkpoints(tmp_path, every_batches=1), ema, sparsity],
+    )
     state = load_state(tmp_path / "final.pdsparse")
     assert state.step == state.training["ema"]["step"] == sparsity.pruner.cur_iteration == 6
 
@@ -200,8 +229,14 @@ def test_under_gradient_accumulation_checkpoints_wait_for_the_optimizer_step(fir
         def on_train_batch_end(self, step, logs=None):
             self.names |= {path.stem for path in tmp_path.glob("*.pdsparse")}
 
-    classifier(Pointwise()).fit(first_digits, epochs=1, batch_size=16, verbose=0, accumulate_grad_batches=4,
-                                callbacks=[Checkpoints(tmp_path, every_batches=3), SavedNames()])
+    classifier(Pointwise()).fit(
+        first_digits,
+        epochs=1,
+        batch_size=16,
+        verbose=0,
+        accumulate_grad_batches=4,
+        callbacks=[Checkpoints(tmp_path, every_batches=3), SavedNames()],
+    )
     assert SavedNames.names == {"0_4", "0_8"}  # due after batches 3, 6 and 9
 
 
@@ -217,8 +252,14 @@ def test_early_stopping_names_its_epoch_and_keeps_its_patience_in_a_resumed_trai
         with paddle.utils.unique_name.guard():
             model = classifier(Pointwise())
             model._metrics = [Constant()]
-            model.fit(first_digits, first_digits, epochs=epochs, batch_size=80, verbose=0,
-                      callbacks=[pruning(resume=resume), Checkpoints(tmp_path), stopping(patience)])
+            model.fit(
+                first_digits,
+                first_digits,
+                epochs=epochs,
+                batch_size=80,
+                verbose=0,
+                callbacks=[pruning(resume=resume), Checkpoints(tmp_path), stopping(patience)],
+            )
         return model
 
     fit(9, patience=3)  # the target is reached in the second epoch, and no later evaluation is better

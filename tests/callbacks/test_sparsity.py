@@ -39,8 +39,9 @@ def test_fit_ends_at_the_target_and_every_callback_sees_the_zeros(first_digits, 
 def test_the_schedule_counts_optimizer_steps_under_gradient_accumulation(first_digits):
     network = Pointwise()
     sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1)
-    classifier(network).fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity],
-                            accumulate_grad_batches=4)
+    classifier(network).fit(
+        first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity], accumulate_grad_batches=4
+    )
     assert sparsity.pruner.cur_iteration == 6  # batches 4, 8 and 10 of each epoch
     assert planned_sparsity(network) == 0.75
 
@@ -64,12 +65,20 @@ def test_hapis_checkpoints_have_the_networks_keys_and_the_zeros(first_digits, tm
 
 
 def test_tensorboard_reads_the_curves(first_digits, tmp_path):
-    sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1, pruning_steps=10, log_dir=tmp_path,
-                                log_freq=5, per_layer=True)
+    sparsity = SparsityCallback(
+        ratio=0.75, pruning_epochs=1, tunning_epochs=1, pruning_steps=10, log_dir=tmp_path, log_freq=5, per_layer=True
+    )
     classifier(Pointwise()).fit(first_digits, first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity])
     read = curves(tmp_path)
-    assert {"sparsity/actual", "sparsity/target", "sparsity_layer/expand.weight", "sparsity_layer/project.weight",
-            "train/loss", "train/lr", "eval/acc"} == read.keys()
+    assert {
+        "sparsity/actual",
+        "sparsity/target",
+        "sparsity_layer/expand.weight",
+        "sparsity_layer/project.weight",
+        "train/loss",
+        "train/lr",
+        "eval/acc",
+    } == read.keys()
     assert [step for step, _ in read["sparsity/actual"]] == [5, 10, 15, 20]
     assert read["sparsity/actual"][-1][1] == read["sparsity/target"][-1][1] == 0.75
     assert read["train/lr"][0][1] == pytest.approx(0.01)
@@ -93,8 +102,9 @@ def test_hooks_run_in_order_on_the_finalized_network(first_digits, tmp_path):
     def second(context):
         calls.append(("second", planned_sparsity(context.network), context.metrics["mine"]))
 
-    sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1, save_dir=tmp_path,
-                                post_train=[first, second])
+    sparsity = SparsityCallback(
+        ratio=0.75, pruning_epochs=1, tunning_epochs=1, save_dir=tmp_path, post_train=[first, second]
+    )
     classifier(Pointwise()).fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity])
     assert calls == [("first", 0.75, tmp_path, 0.75), ("second", 0.75, 1.0)]
 
@@ -102,8 +112,9 @@ def test_hooks_run_in_order_on_the_finalized_network(first_digits, tmp_path):
 def test_a_layer_that_paddle_lite_would_keep_dense_is_an_error_before_training(first_digits, tmp_path):
     network = Pointwise()
     before = network.expand.weight.numpy()
-    sparsity = SparsityCallback(ratio=0.5, pruning_epochs=1, tunning_epochs=1, save_dir=tmp_path,
-                                post_train=[OptimizeLite()])
+    sparsity = SparsityCallback(
+        ratio=0.5, pruning_epochs=1, tunning_epochs=1, save_dir=tmp_path, post_train=[OptimizeLite()]
+    )
     with pytest.raises(InputError, match="Paddle-Lite would keep expand.weight dense: it may end with as few"):
         classifier(network).fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity])
     assert (network.expand.weight.numpy() == before).all()
@@ -128,8 +139,9 @@ def test_a_second_fit_with_a_new_callback_keeps_the_zeros(first_digits):
 
 def test_input_specs_of_the_model_are_used_for_the_plan(first_digits):
     network = Pointwise()
-    model = classifier(network, inputs=[InputSpec([None, 1, 8, 8], "float32", "x")],
-                       labels=[InputSpec([None, 1], "int64", "y")])
+    model = classifier(
+        network, inputs=[InputSpec([None, 1, 8, 8], "float32", "x")], labels=[InputSpec([None, 1], "int64", "y")]
+    )
     sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1)
     model.fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity])
     assert len(sparsity.pruner.plan.pruned) == 2
@@ -142,8 +154,9 @@ def test_a_training_too_short_for_the_target_is_an_error_before_it_starts(first_
     assert "would be reached after 1500 optimizer steps, but this training has 20 (10 per epoch)" in str(error.value)
 
 
-@pytest.mark.parametrize(("num_iters", "accumulate", "fits"), [(15, 1, True), (10, 1, False), (15, 4, False),
-                                                               (18, 4, True)])
+@pytest.mark.parametrize(
+    ("num_iters", "accumulate", "fits"), [(15, 1, True), (10, 1, False), (15, 4, False), (18, 4, True)]
+)
 def test_num_iters_limits_the_steps_available_to_the_schedule(first_digits, num_iters, accumulate, fits):
     """An epoch has 10 batches: with 4 accumulated, 3 optimizer steps, and 2 more in batches 11 to 18."""
     network = Pointwise()
@@ -165,8 +178,9 @@ def test_a_training_that_ends_early_warns_and_keeps_its_zeros(first_digits):
     network = Pointwise()
     sparsity = SparsityCallback(ratio=0.75, pruning_epochs=2, tunning_epochs=0, pruning_steps=2)
     with pytest.warns(UserWarning, match=r"ended after 10 optimizer steps at ratio 0.1500, before the target 0.75"):
-        classifier(network).fit(first_digits, epochs=3, batch_size=16, verbose=0,
-                                callbacks=[sparsity, StopAfterEpoch()])
+        classifier(network).fit(
+            first_digits, epochs=3, batch_size=16, verbose=0, callbacks=[sparsity, StopAfterEpoch()]
+        )
     assert planned_sparsity(network) == pytest.approx(0.15, abs=1e-3)
 
 
@@ -204,24 +218,34 @@ def test_a_loader_without_length_needs_iterations(digits):
     assert planned_sparsity(network) == 0.75
 
 
-@pytest.mark.parametrize(("keywords", "message"), [
-    ({"ratio": 75}, "ratio must be a fraction from 0.0 to below 1, got 75 (did you mean 0.75?)"),
-    ({"initial_ratio": 0.8}, "initial_ratio"), ({"pruning_steps": 0}, "pruning_steps"),
-    ({"stable_epochs": -1}, "stable_epochs"), ({"pruning_epochs": 0.5}, "pruning_epochs"),
-    ({"tunning_epochs": "1"}, "tunning_epochs"), ({"pruning_iterations": -5}, "pruning_iterations"),
-    ({"prune_params_type": "conv3x3"}, "prune_params_type must be 'conv1x1_only' or None"),
-    ({"skip_params_func": "f"}, "skip_params_func"), ({"skip": "head.*"}, "skip must be a list"),
-    ({"skip": 3}, "skip must be a list"), ({"skip": {"a": 1}}, "skip must be a list"),
-    ({"per_layer": "maybe"}, "per_layer must be"),
-    ({"local_sparsity": 1}, "local_sparsity must be True or False"), ({"plan": "x"}, "plan must come from make_plan"),
-    ({"prune_squeeze_excite": 1}, "prune_squeeze_excite must be True or False"),
-    ({"scope": "local"}, "scope must be one of uniform, global, erk, got 'local'; did you mean 'uniform'?"),
-    ({"curve": "square"}, "curve must be one of"),
-    ({"sparse_block": (0, 1)}, "sparse_block"), ({"log_freq": 0}, "log_freq"),
-    ({"tuning_epochs": 1}, "unknown argument 'tuning_epochs'; did you mean 'tunning_epochs'?"),
-    ({"post_train": [print]}, "post_train hooks need save_dir"),
-    ({"post_train": ["print"], "save_dir": "x"}, "post_train must be a list of callables"),
-])
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"ratio": 75}, "ratio must be a fraction from 0.0 to below 1, got 75 (did you mean 0.75?)"),
+        ({"initial_ratio": 0.8}, "initial_ratio"),
+        ({"pruning_steps": 0}, "pruning_steps"),
+        ({"stable_epochs": -1}, "stable_epochs"),
+        ({"pruning_epochs": 0.5}, "pruning_epochs"),
+        ({"tunning_epochs": "1"}, "tunning_epochs"),
+        ({"pruning_iterations": -5}, "pruning_iterations"),
+        ({"prune_params_type": "conv3x3"}, "prune_params_type must be 'conv1x1_only' or None"),
+        ({"skip_params_func": "f"}, "skip_params_func"),
+        ({"skip": "head.*"}, "skip must be a list"),
+        ({"skip": 3}, "skip must be a list"),
+        ({"skip": {"a": 1}}, "skip must be a list"),
+        ({"per_layer": "maybe"}, "per_layer must be"),
+        ({"local_sparsity": 1}, "local_sparsity must be True or False"),
+        ({"plan": "x"}, "plan must come from make_plan"),
+        ({"prune_squeeze_excite": 1}, "prune_squeeze_excite must be True or False"),
+        ({"scope": "local"}, "scope must be one of uniform, global, erk, got 'local'; did you mean 'uniform'?"),
+        ({"curve": "square"}, "curve must be one of"),
+        ({"sparse_block": (0, 1)}, "sparse_block"),
+        ({"log_freq": 0}, "log_freq"),
+        ({"tuning_epochs": 1}, "unknown argument 'tuning_epochs'; did you mean 'tunning_epochs'?"),
+        ({"post_train": [print]}, "post_train hooks need save_dir"),
+        ({"post_train": ["print"], "save_dir": "x"}, "post_train must be a list of callables"),
+    ],
+)
 def test_a_wrong_argument_is_a_one_line_input_error_that_names_it(keywords, message):
     with pytest.raises(InputError) as error:
         SparsityCallback(**keywords)

@@ -25,18 +25,30 @@ def fit(digits, folder, signals, event, calls_before, number):
                 calls_before -= 1
             return super().__getattribute__(name)
 
-    classifier(Pointwise()).fit(digits, digits, epochs=2, batch_size=40, verbose=0,
-                                callbacks=[SendSignal(), checkpoints, StopOnSignal(signals, checkpoints)])
+    classifier(Pointwise()).fit(
+        digits,
+        digits,
+        epochs=2,
+        batch_size=40,
+        verbose=0,
+        callbacks=[SendSignal(), checkpoints, StopOnSignal(signals, checkpoints)],
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(("event", "calls_before", "position"), [
-    ("on_train_batch_end", 1, TrainingPosition(0, 2)), ("on_epoch_end", 0, TrainingPosition(0, 4)),
-    ("on_eval_batch_begin", 2, TrainingPosition(0, 4)), ("on_epoch_begin", 1, TrainingPosition(1, 1)),
-    ("on_train_end", 0, TrainingPosition(1, 4)),
-])
-def test_a_signal_saves_a_checkpoint_of_the_current_position(first_digits, tmp_path, number, event, calls_before,
-                                                             position):
+@pytest.mark.parametrize(
+    ("event", "calls_before", "position"),
+    [
+        ("on_train_batch_end", 1, TrainingPosition(0, 2)),
+        ("on_epoch_end", 0, TrainingPosition(0, 4)),
+        ("on_eval_batch_begin", 2, TrainingPosition(0, 4)),
+        ("on_epoch_begin", 1, TrainingPosition(1, 1)),
+        ("on_train_end", 0, TrainingPosition(1, 4)),
+    ],
+)
+def test_a_signal_saves_a_checkpoint_of_the_current_position(
+    first_digits, tmp_path, number, event, calls_before, position
+):
     signals = Signals()
     with signals.handled(), pytest.raises(Interrupted) as stopped:
         fit(first_digits, tmp_path, signals, event, calls_before, number)

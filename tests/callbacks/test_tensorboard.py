@@ -15,9 +15,12 @@ def test_tensorboard_reads_the_written_events(network, tmp_path):
     writer.scalars(3, {"sparsity/target": 0.75, "train/loss": 1.5})
     writer.layers(3, measure_sparsity(network, make_plan(network)))
     writer.close()
-    assert curves(tmp_path / "curves") == {"sparsity/target": [(3, 0.75)], "train/loss": [(3, 1.5)],
-                                           "sparsity_layer/expand.weight": [(3, 0.0)],
-                                           "sparsity_layer/project.weight": [(3, 0.0)]}
+    assert curves(tmp_path / "curves") == {
+        "sparsity/target": [(3, 0.75)],
+        "train/loss": [(3, 1.5)],
+        "sparsity_layer/expand.weight": [(3, 0.0)],
+        "sparsity_layer/project.weight": [(3, 0.0)],
+    }
 
 
 def test_a_resumed_training_replaces_the_events_from_its_first_step(tmp_path):
@@ -39,7 +42,9 @@ def test_names_of_event_files_reveal_neither_host_nor_process(tmp_path):
 
 
 def test_a_killed_training_loses_no_event(tmp_path):
-    code = ("import os, signal, sys; from paddle_sparse_cb.callbacks.tensorboard import SparsityWriter; "
-            "SparsityWriter(sys.argv[1]).scalars(1, {'loss': 2.0}); os.kill(os.getpid(), signal.SIGKILL)")
+    code = (
+        "import os, signal, sys; from paddle_sparse_cb.callbacks.tensorboard import SparsityWriter; "
+        "SparsityWriter(sys.argv[1]).scalars(1, {'loss': 2.0}); os.kill(os.getpid(), signal.SIGKILL)"
+    )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -signal.SIGKILL
     assert curves(tmp_path) == {"loss": [(1, 2.0)]}

@@ -8,9 +8,14 @@ from hypothesis import strategies as st
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.checkpoints.state import TrainingState, file_digest, load_state, save_state
 
-STATE = TrainingState(12, {"ratio": 0.75, "plan": ["a.weight"]},
-                     {"a.weight": np.arange(35).reshape(5, 7, 1, 1) % 3 == 0, "b.weight": np.zeros((3, 1), bool)},
-                     {"epoch": 2, "batch": 5}, {"2.pdparams": "ab" * 32}, {"paddle": "2.6.2"})
+STATE = TrainingState(
+    12,
+    {"ratio": 0.75, "plan": ["a.weight"]},
+    {"a.weight": np.arange(35).reshape(5, 7, 1, 1) % 3 == 0, "b.weight": np.zeros((3, 1), bool)},
+    {"epoch": 2, "batch": 5},
+    {"2.pdparams": "ab" * 32},
+    {"paddle": "2.6.2"},
+)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +28,12 @@ def written(tmp_path_factory):
 def test_a_saved_state_loads_unchanged(written):
     state = load_state(written)
     assert (state.step, state.settings, state.training, state.files, state.versions) == (
-        STATE.step, STATE.settings, STATE.training, STATE.files, STATE.versions)
+        STATE.step,
+        STATE.settings,
+        STATE.training,
+        STATE.files,
+        STATE.versions,
+    )
     assert list(state.masks) == list(STATE.masks)
     for name, mask in STATE.masks.items():
         np.testing.assert_array_equal(state.masks[name], mask)
@@ -49,7 +59,7 @@ def test_a_failed_write_keeps_the_previous_state(written, tmp_path):
 def test_a_truncated_file_or_a_flipped_bit_is_an_input_error_that_names_the_file(written, data):
     content = bytearray(written.read_bytes())
     if data.draw(st.booleans()):
-        content = content[:data.draw(st.integers(0, len(content) - 1))]
+        content = content[: data.draw(st.integers(0, len(content) - 1))]
     else:
         content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     damaged = written.with_name("damaged.pdsparse")
@@ -58,19 +68,31 @@ def test_a_truncated_file_or_a_flipped_bit_is_an_input_error_that_names_the_file
         load_state(damaged)
 
 
-@pytest.mark.parametrize("change", [
-    {"step": -1}, {"step": "1"}, {"step": True}, {"settings": []}, {"masks": [["a", [1 << 40]]]}, {"masks": [["a"]]},
-    {"masks": [[1, [2]]]}, {"masks": [["a", [-1]]]}, {"masks": []}, {"masks": 3}, {"files": None},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": -1},
+        {"step": "1"},
+        {"step": True},
+        {"settings": []},
+        {"masks": [["a", [1 << 40]]]},
+        {"masks": [["a"]]},
+        {"masks": [[1, [2]]]},
+        {"masks": [["a", [-1]]]},
+        {"masks": []},
+        {"masks": 3},
+        {"files": None},
+    ],
+)
 def test_an_invalid_header_with_a_correct_digest_is_an_input_error(written, change):
     import hashlib
 
     from paddle_sparse_cb.checkpoints.state import DIGEST_SIZE, MAGIC
 
-    body = written.read_bytes()[len(MAGIC) + DIGEST_SIZE:]
+    body = written.read_bytes()[len(MAGIC) + DIGEST_SIZE :]
     length = int.from_bytes(body[:8], "little")
-    header = json.dumps({**json.loads(body[8:8 + length]), **change}).encode()
-    body = len(header).to_bytes(8, "little") + header + body[8 + length:]
+    header = json.dumps({**json.loads(body[8 : 8 + length]), **change}).encode()
+    body = len(header).to_bytes(8, "little") + header + body[8 + length :]
     path = written.with_name("invalid.pdsparse")
     path.write_bytes(MAGIC + hashlib.sha256(body).digest() + body)
     with pytest.raises(InputError, match=r"invalid\.pdsparse: not a valid .pdsparse file"):

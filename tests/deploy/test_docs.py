@@ -20,11 +20,14 @@ def test_the_examples_make_verified_files_of_the_sizes_in_the_table(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "nb: ok: 34 of 34 planned layers run sparse; " in done.stdout
     output = tmp_path / "output"
-    assert {path.name for path in output.glob("inference/*")} == {"model.pdmodel", "model.pdiparams",
-                                                                  "model.pdiparams.info"}
+    assert {path.name for path in output.glob("inference/*")} == {
+        "model.pdmodel",
+        "model.pdiparams",
+        "model.pdiparams.info",
+    }
     assert {path.name for path in output.glob("*.nb")} == {f"model_{kind}.nb" for kind in kinds}
-    row, = re.findall(r"\| mobilenet_v2 \| 95% +\| 34 of 52 +\|(.*)\|", TEXT)
+    (row,) = re.findall(r"\| mobilenet_v2 \| 95% +\| 34 of 52 +\|(.*)\|", TEXT)
     sizes = [int(cell.replace(",", "")) for cell in row.split("|")]
     # Padding depends on the positions of the zeros, INT8 rounding to zero on the weights.
     found = [(output / f"model_{kind}.nb").stat().st_size for kind in kinds]
-    assert found == pytest.approx(sizes[:len(kinds)], rel=0.01)
+    assert found == pytest.approx(sizes[: len(kinds)], rel=0.01)

@@ -17,7 +17,7 @@ def test_the_exported_model_has_the_outputs_of_the_network_in_evaluation_mode(ne
     prefix = export(network, tmp_path / "inference" / "model", SPEC)
     image = paddle.rand([1, 1, 8, 8])
     network.eval()
-    output, = run_exported(prefix, image.numpy())
+    (output,) = run_exported(prefix, image.numpy())
     np.testing.assert_allclose(output, network(image).numpy(), rtol=1e-5, atol=1e-6)
 
 

@@ -19,9 +19,14 @@ def test_inputs_and_the_use_of_each_convolution_are_read(prefix):
     program = read_program(prefix)
     assert program.inputs == {"x": (1, 1, 8, 8)}
     assert [(one.name, one.pixels, one.calls, one.may_be_sparse) for one in program.convolutions.values()] == [
-        ("stem.0.weight", 64, 1, False), ("depthwise.weight", 64, 1, False), ("expand.weight", 64, 1, True),
-        ("squeeze.1.weight", 1, 1, True), ("squeeze.3.weight", 1, 1, True), ("project.weight", 64, 1, True),
-        ("strided.weight", 64, 1, False)]
+        ("stem.0.weight", 64, 1, False),
+        ("depthwise.weight", 64, 1, False),
+        ("expand.weight", 64, 1, True),
+        ("squeeze.1.weight", 1, 1, True),
+        ("squeeze.3.weight", 1, 1, True),
+        ("project.weight", 64, 1, True),
+        ("strided.weight", 64, 1, False),
+    ]
 
 
 def test_a_file_that_is_not_a_program_is_refused_by_name(prefix):
@@ -47,7 +52,10 @@ def test_a_convolution_whose_weight_has_no_name_is_refused_and_not_skipped(prefi
     """A skipped layer would pass every check."""
     file = prefix.with_suffix(".pdiparams.info")
     names = pickle.loads(file.read_bytes())
-    file.write_bytes(pickle.dumps({variable: about for variable, about in names.items()
-                                   if about["structured_name"] != "expand.weight"}))
+    file.write_bytes(
+        pickle.dumps(
+            {variable: about for variable, about in names.items() if about["structured_name"] != "expand.weight"}
+        )
+    )
     with pytest.raises(InputError, match=r"model.pdiparams.info: damaged, or of another model: it has no name"):
         read_program(prefix)

@@ -20,14 +20,23 @@ needs_paddle2 = pytest.mark.skipif(PADDLE3, reason="Paddle 3 cannot quantize a m
 
 def prune(network, folder, ratio):
     plan = make_plan(network, SPEC)
-    GMPPruner(network, ratio=ratio, local_sparsity=True, plan=plan,
-              configs={"initial_ratio": ratio, "pruning_steps": 1}).step()
+    GMPPruner(
+        network, ratio=ratio, local_sparsity=True, plan=plan, configs={"initial_ratio": ratio, "pruning_steps": 1}
+    ).step()
     return HookContext(network, folder, plan, measure_sparsity(network, plan), ratio)
 
 
 def with_activation(activation):
-    return nn.Sequential(nn.Conv2D(3, 64, 3, padding=1), nn.BatchNorm2D(64), activation, nn.Conv2D(64, 128, 1),
-                         nn.BatchNorm2D(128), activation, nn.Conv2D(128, 256, 1), activation)
+    return nn.Sequential(
+        nn.Conv2D(3, 64, 3, padding=1),
+        nn.BatchNorm2D(64),
+        activation,
+        nn.Conv2D(64, 128, 1),
+        nn.BatchNorm2D(128),
+        activation,
+        nn.Conv2D(128, 256, 1),
+        activation,
+    )
 
 
 def samples(count=4):
@@ -40,8 +49,12 @@ def test_the_sparse_int8_file_passes_verification_and_is_the_smallest(activation
     context = prune(with_activation(activation), tmp_path, 0.9)
     for hook in (Export(SPEC), QuantizeInt8(samples()), OptimizeLite(), verify, fail_on_mismatch):
         hook(context)
-    assert {path.name for path in tmp_path.glob("*.nb")} == {"model_dense.nb", "model_sparse.nb", "model_int8_dense.nb",
-                                                            "model_int8_sparse.nb"}
+    assert {path.name for path in tmp_path.glob("*.nb")} == {
+        "model_dense.nb",
+        "model_sparse.nb",
+        "model_int8_dense.nb",
+        "model_int8_sparse.nb",
+    }
     fp32, int8 = context.checks["nb"], context.checks["nb_int8"]
     assert int8["sparse_convs"] == int8["planned"] == 2
     assert int8["sparse_bytes"] < int8["dense_bytes"] < fp32["dense_bytes"]
@@ -99,8 +112,11 @@ def test_samples_that_do_not_match_the_inputs_are_refused(tmp_path):
     prefix = export(with_activation(nn.ReLU()), tmp_path / "model", SPEC)
     with pytest.raises(InputError, match="no samples to calibrate with"):
         quantize(prefix, tmp_path / "int8" / "model", [])
-    with pytest.raises(InputError, match=r"sample 1 has shapes .*\(3, 16, 16\).* without the batch dimension .*"
-                                         r"\(3, 32, 32\)"):
+    with pytest.raises(
+        InputError,
+        match=r"sample 1 has shapes .*\(3, 16, 16\).* without the batch dimension .*"
+        r"\(3, 32, 32\)",
+    ):
         quantize(prefix, tmp_path / "int8" / "model", [*samples(1), {"image": np.zeros((3, 16, 16), "float32")}])
 
 

@@ -18,11 +18,13 @@ SPEC = [InputSpec([1, 1, 8, 8], "float32", "x")]
 
 def prune(network, folder):
     plan = make_plan(network, SPEC)
-    GMPPruner(network, ratio=0.75, local_sparsity=True, plan=plan,
-              configs={"initial_ratio": 0.75, "pruning_steps": 1}).step()
+    GMPPruner(
+        network, ratio=0.75, local_sparsity=True, plan=plan, configs={"initial_ratio": 0.75, "pruning_steps": 1}
+    ).step()
     paddle.save(network.state_dict(), str(folder / "final.pdparams"))
-    return HookContext(network, folder, plan, measure_sparsity(network, plan), 0.75,
-                       artefacts={"pdparams": folder / "final.pdparams"})
+    return HookContext(
+        network, folder, plan, measure_sparsity(network, plan), 0.75, artefacts={"pdparams": folder / "final.pdparams"}
+    )
 
 
 @pytest.fixture
@@ -53,9 +55,14 @@ def test_every_file_of_a_pruned_network_passes(deployed):
 def test_each_layer_is_listed_with_its_zeros_and_its_kernel(deployed, capsys):
     layers = deployed.checks["nb"]["layers"]
     assert [(layer["name"], layer["zeros"], layer["kernel"]) for layer in layers] == [
-        ("stem.0.weight", 0, "dense"), ("depthwise.weight", 0, "dense"), ("expand.weight", 768, "sparse"),
-        ("squeeze.1.weight", 0, "dense"), ("squeeze.3.weight", 0, "dense"), ("project.weight", 1536, "sparse"),
-        ("strided.weight", 0, "dense")]
+        ("stem.0.weight", 0, "dense"),
+        ("depthwise.weight", 0, "dense"),
+        ("expand.weight", 768, "sparse"),
+        ("squeeze.1.weight", 0, "dense"),
+        ("squeeze.3.weight", 0, "dense"),
+        ("project.weight", 1536, "sparse"),
+        ("strided.weight", 0, "dense"),
+    ]
     print_verification(deployed)
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("project.weight"))
     assert row.split() == ["project.weight", "32x64x1x1", "1,536", "1,536", "1,536", "1,536", "sparse", "pruned"]
@@ -64,12 +71,15 @@ def test_each_layer_is_listed_with_its_zeros_and_its_kernel(deployed, capsys):
 def test_each_result_says_what_was_compared_and_what_was_not(deployed, capsys):
     print_verification(deployed)
     lines = capsys.readouterr().out.splitlines()[-3:]
-    weights = ("ok: 75.0000% zeros in the pruned weights, target 75.0000% (pruned weights compared with the network "
-               "bit for bit; other tensors not checked)")
+    weights = (
+        "ok: 75.0000% zeros in the pruned weights, target 75.0000% (pruned weights compared with the network "
+        "bit for bit; other tensors not checked)"
+    )
     assert lines[:2] == [f"pdparams: {weights}", f"pdiparams: {weights}"]
     assert lines[2].startswith("nb: ok: 2 of 2 planned layers run sparse; 2 of 7 convolutions; ")
-    assert lines[2].endswith(" (zeros compared with the network, pruned weights with the dense file; other tensors and "
-                             "outputs not checked)")
+    assert lines[2].endswith(
+        " (zeros compared with the network, pruned weights with the dense file; other tensors and outputs not checked)"
+    )
 
 
 def test_a_tensor_that_is_not_pruned_is_not_checked(deployed):
@@ -107,8 +117,11 @@ def test_a_planned_layer_that_runs_dense_fails_and_is_named(deployed):
 def test_a_dense_file_in_place_of_the_sparse_one_fails(deployed):
     deployed.artefacts["nb_sparse"] = deployed.artefacts["nb_dense"]
     verify(deployed)
-    with pytest.raises(PipelineError, match=r"model_dense.nb: 0 of 2 planned layers run sparse; 0 of 7 convolutions; "
-                                            r"(\S+) bytes, dense \1;"):
+    with pytest.raises(
+        PipelineError,
+        match=r"model_dense.nb: 0 of 2 planned layers run sparse; 0 of 7 convolutions; "
+        r"(\S+) bytes, dense \1;",
+    ):
         fail_on_mismatch(deployed)
 
 

@@ -22,17 +22,29 @@ def create_all(content):
         config.create(f"{split}Dataset")
 
 
-@pytest.mark.parametrize("evil", [
-    {"OptimizerBuilder": {"optimizer": {"type": "AdamWDL", "skip_decay_names": ["x"], "set_param_lr_func": WRITES}}},
-    {"PicoDet": {"backbone": "VisionTransformer"}, "VisionTransformer": {"norm_layer": WRITES}},
-    {"TrainReader": {"sample_transforms": [{"DecodeCache": {"cache_root": "pwned"}}]}},
-    {"TrainReader": {"sample_transforms": [
-        {"RandomSelect": {"transforms1": [{"DecodeCache": {"cache_root": "pwned"}}], "transforms2": []}}]}},
-    {"TrainReader": {"batch_transforms": [{"DebugVisibleImage": {"output_dir": "pwned"}}]}},
-    {"TrainReader": {"sample_transforms": [{"setup_logger": {"name": "x", "output": "pwned"}}]}},
-    {"LearningRate": {"schedulers": [{"name": "setup_logger", "output": "pwned"}]}},
-    {"TrainDataset": {"name": "setup_logger", "output": "pwned"}},
-])
+@pytest.mark.parametrize(
+    "evil",
+    [
+        {
+            "OptimizerBuilder": {
+                "optimizer": {"type": "AdamWDL", "skip_decay_names": ["x"], "set_param_lr_func": WRITES}
+            }
+        },
+        {"PicoDet": {"backbone": "VisionTransformer"}, "VisionTransformer": {"norm_layer": WRITES}},
+        {"TrainReader": {"sample_transforms": [{"DecodeCache": {"cache_root": "pwned"}}]}},
+        {
+            "TrainReader": {
+                "sample_transforms": [
+                    {"RandomSelect": {"transforms1": [{"DecodeCache": {"cache_root": "pwned"}}], "transforms2": []}}
+                ]
+            }
+        },
+        {"TrainReader": {"batch_transforms": [{"DebugVisibleImage": {"output_dir": "pwned"}}]}},
+        {"TrainReader": {"sample_transforms": [{"setup_logger": {"name": "x", "output": "pwned"}}]}},
+        {"LearningRate": {"schedulers": [{"name": "setup_logger", "output": "pwned"}]}},
+        {"TrainDataset": {"name": "setup_logger", "output": "pwned"}},
+    ],
+)
 def test_a_recipe_cannot_name_code_that_evaluates_text_unpickles_or_writes_files(evil, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     content = config.read_with_bases(RECIPES / "picodet_s_416_trees.yml")
@@ -61,12 +73,26 @@ def calls(tree):
 
 def test_no_allowed_module_evaluates_text_or_accesses_files():
     """Fails if another version of ppdet has such modules, which `allowlist` then has to exclude."""
-    dangerous = {"eval", "exec", "open", "__import__", "paddle.load", "pickle.load", "np.load", "os.system",
-                 "os.makedirs", "build_adamwdl"}
+    dangerous = {
+        "eval",
+        "exec",
+        "open",
+        "__import__",
+        "paddle.load",
+        "pickle.load",
+        "np.load",
+        "os.system",
+        "os.makedirs",
+        "build_adamwdl",
+    }
     files = {schema.pymodule.__name__: schema.pymodule for schema in config.initial_state()[0].values()}
     assert len(files) > 40
-    unsafe = {"modeling.backbones.vision_transformer", "modeling.backbones.swin_transformer",
-              "modeling.backbones.convnext", "modeling.necks.custom_pan"}
+    unsafe = {
+        "modeling.backbones.vision_transformer",
+        "modeling.backbones.swin_transformer",
+        "modeling.backbones.convnext",
+        "modeling.necks.custom_pan",
+    }
     for name, module in files.items():
         assert name not in {f"ppdet.{one}" for one in unsafe}
         found = calls(ast.parse(Path(module.__file__).read_text())) & dangerous

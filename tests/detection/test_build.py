@@ -63,8 +63,10 @@ def test_equal_seeds_give_equal_weights(content):
 
 def test_mixed_precision_and_unused_parameters_are_given_to_paddle_model(content, monkeypatch):
     given = []
-    monkeypatch.setattr("paddle_sparse_cb.detection.compat.find_unused_parameters",
-                        lambda find: given.append(find) or contextlib.nullcontext())
+    monkeypatch.setattr(
+        "paddle_sparse_cb.detection.compat.find_unused_parameters",
+        lambda find: given.append(find) or contextlib.nullcontext(),
+    )
     detector = build_detector(content, "r.yml", amp={"level": "O1"}, find_unused_parameters=True)
     assert detector.model._adapter._amp_level == "O1"
     assert given == [True]

@@ -20,8 +20,9 @@ def test_a_file_overrides_its_bases_which_are_found_relative_to_it(tmp_path):
     (tmp_path / "_base_").mkdir()
     write(tmp_path / "_base_" / "one.yml", "epoch: 1\nTrainReader: {batch_size: 4, shuffle: true}\n")
     write(tmp_path / "_base_" / "two.yml", "_BASE_: [one.yml]\nepoch: 2\n")
-    content = config.read_with_bases(write(tmp_path / "top.yml", "_BASE_: [_base_/two.yml]\n"
-                                                                 "TrainReader: {batch_size: 8}\n"))
+    content = config.read_with_bases(
+        write(tmp_path / "top.yml", "_BASE_: [_base_/two.yml]\nTrainReader: {batch_size: 8}\n")
+    )
     assert content == {"epoch": 2, "TrainReader": {"batch_size": 8, "shuffle": True}}
 
 
@@ -30,10 +31,14 @@ def test_the_tags_of_paddledetections_files_are_read(tmp_path):
     assert type(content["LearningRate"]["schedulers"][0]).__name__ == "CosineDecay"
 
 
-@pytest.mark.parametrize("tag", [
-    "!!python/object/apply:os.system ['touch pwned']", "!!python/name:os.system",
-    "!Callable {full_type: os.system, args: ['touch pwned']}",
-])
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "!!python/object/apply:os.system ['touch pwned']",
+        "!!python/name:os.system",
+        "!Callable {full_type: os.system, args: ['touch pwned']}",
+    ],
+)
 def test_an_untrusted_recipe_runs_no_code(tag, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"r.yml: not valid YAML: could not determine a constructor"):
@@ -41,12 +46,19 @@ def test_an_untrusted_recipe_runs_no_code(tag, tmp_path, monkeypatch):
     assert not (tmp_path / "pwned").exists()
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("- a\n- b\n", "a recipe must be a mapping"), ("a: [1\n", "not valid YAML"),
-    ("_BASE_: other.yml\n", "_BASE_ must be a list"),
-    ("_BASE_: [r.yml]\n", "_BASE_ includes the file itself"), ("_BASE_: [none.yml]\n", "none.yml: no such recipe"),
-    ("a: !CosineDecay {max_epoch: 3}\n", "max_epoch"), ("", "a recipe must be a mapping"), ("\0\1", "not valid YAML"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n- b\n", "a recipe must be a mapping"),
+        ("a: [1\n", "not valid YAML"),
+        ("_BASE_: other.yml\n", "_BASE_ must be a list"),
+        ("_BASE_: [r.yml]\n", "_BASE_ includes the file itself"),
+        ("_BASE_: [none.yml]\n", "none.yml: no such recipe"),
+        ("a: !CosineDecay {max_epoch: 3}\n", "max_epoch"),
+        ("", "a recipe must be a mapping"),
+        ("\0\1", "not valid YAML"),
+    ],
+)
 def test_an_invalid_recipe_is_an_error_of_one_line(text, message, tmp_path):
     with pytest.raises(InputError) as error:
         config.read_with_bases(write(tmp_path / "r.yml", text))
@@ -54,11 +66,14 @@ def test_an_invalid_recipe_is_an_error_of_one_line(text, message, tmp_path):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    ({"epochs": 3}, "r.yml: unknown key 'epochs'; did you mean 'epoch'?"),
-    ({"PicoDett": {}}, "did you mean 'PicoDet'?"),
-    ({"LCPAN": {"out_chanels": 96}}, "r.yml: unknown key 'out_chanels' in LCPAN; did you mean 'out_channels'?"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"epochs": 3}, "r.yml: unknown key 'epochs'; did you mean 'epoch'?"),
+        ({"PicoDett": {}}, "did you mean 'PicoDet'?"),
+        ({"LCPAN": {"out_chanels": 96}}, "r.yml: unknown key 'out_chanels' in LCPAN; did you mean 'out_channels'?"),
+    ],
+)
 def test_an_unknown_key_is_named_with_the_nearest_known_one(content, message):
     with pytest.raises(InputError) as error:
         config.load(content, "r.yml")
@@ -90,13 +105,15 @@ def test_creating_a_module_leaves_the_registry_as_it_is():
     content = config.read_with_bases(RECIPES / "picodet_s_416_trees.yml")
     config.merge({"LCPAN": {"spatial_scales": [0.125, 0.0625, 0.03125]}}, content)
     registry = config.load(content, "r.yml")
-    before = copy.deepcopy({name: dict(value) if isinstance(value, dict) else value for name, value in registry.items()
-                            if name in content})
+    before = copy.deepcopy(
+        {name: dict(value) if isinstance(value, dict) else value for name, value in registry.items() if name in content}
+    )
     detector = config.create("PicoDet")
     assert len(detector.neck.spatial_scales) == 4
     assert registry["LCPAN"]["spatial_scales"] == [0.125, 0.0625, 0.03125]
-    assert {name: dict(value) if isinstance(value, dict) else value for name, value in registry.items()
-            if name in content} == before
+    assert {
+        name: dict(value) if isinstance(value, dict) else value for name, value in registry.items() if name in content
+    } == before
 
 
 def test_aliases_that_expand_to_billions_of_values_are_refused():
@@ -114,8 +131,10 @@ def test_aliases_as_in_paddledetections_files_are_read():
 
 def test_errors_of_ppdet_become_input_errors_that_name_the_block_and_pipeline_errors_stay():
     for error in (ZeroDivisionError("x"), MemoryError("x"), IndexError("x"), RuntimeError("x")):
-        with pytest.raises(InputError, match="PicoDet: cannot be created from the recipe: .*Error: x"), \
-                config.convert_errors("PicoDet"):
+        with (
+            pytest.raises(InputError, match="PicoDet: cannot be created from the recipe: .*Error: x"),
+            config.convert_errors("PicoDet"),
+        ):
             raise error
     with pytest.raises(PipelineError, match="missing"), config.convert_errors("PicoDet"):
         raise PipelineError("missing")

@@ -17,8 +17,10 @@ def results(network, image):
     return [tensor.numpy() for tensor in (out, image.grad, network[0].weight.grad)]
 
 
-@pytest.mark.parametrize(("size", "kernel", "stride", "padding"), [
-    ((12, 9), 3, 1, 1), ((12, 9), 3, 2, 1), ((7, 8), 5, 1, 2), ((7, 8), 5, 2, 2), ((5, 5), 5, 1, 0)])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding"),
+    [((12, 9), 3, 1, 1), ((12, 9), 3, 2, 1), ((7, 8), 5, 1, 2), ((7, 8), 5, 2, 2), ((5, 5), 5, 1, 0)],
+)
 def test_output_and_gradients_equal_those_of_paddle(size, kernel, stride, padding):
     network = nn.Sequential(nn.Conv2D(6, 6, kernel, stride, padding, groups=6, bias_attr=False))
     image = np.random.randn(3, 6, *size).astype("float32")
@@ -30,10 +32,15 @@ def test_output_and_gradients_equal_those_of_paddle(size, kernel, stride, paddin
 
 
 def test_other_convolutions_keep_the_computation_of_paddle():
-    others = [nn.Conv2D(4, 4, 3), nn.Conv2D(4, 4, 3, groups=2), nn.Conv2D(4, 8, 3, groups=4, bias_attr=False),
-              nn.Conv2D(4, 4, 3, groups=4), nn.Conv2D(4, 4, 3, groups=4, dilation=2, bias_attr=False),
-              nn.Conv2D(4, 4, 3, groups=4, padding="SAME", bias_attr=False),
-              nn.Conv2D(4, 4, 3, groups=4, padding=1, padding_mode="reflect", bias_attr=False)]
+    others = [
+        nn.Conv2D(4, 4, 3),
+        nn.Conv2D(4, 4, 3, groups=2),
+        nn.Conv2D(4, 8, 3, groups=4, bias_attr=False),
+        nn.Conv2D(4, 4, 3, groups=4),
+        nn.Conv2D(4, 4, 3, groups=4, dilation=2, bias_attr=False),
+        nn.Conv2D(4, 4, 3, groups=4, padding="SAME", bias_attr=False),
+        nn.Conv2D(4, 4, 3, groups=4, padding=1, padding_mode="reflect", bias_attr=False),
+    ]
     assert use_fast_depthwise(nn.LayerList(others)) == 0
 
 

@@ -21,8 +21,9 @@ MODES = {"nms": {}, "no nms": {"nms": False}, "raw heads": {"post_process": Fals
 def test_the_same_layers_run_sparse_whatever_follows_the_heads(mode, registry, tmp_path):
     network = build_network(registry)
     plan = make_plan(network, SPEC, skip=network.prediction_layers())
-    GMPPruner(network, ratio=0.75, local_sparsity=True, plan=plan,
-              configs={"initial_ratio": 0.75, "pruning_steps": 1}).step()
+    GMPPruner(
+        network, ratio=0.75, local_sparsity=True, plan=plan, configs={"initial_ratio": 0.75, "pruning_steps": 1}
+    ).step()
     context = HookContext(network, tmp_path, plan, measure_sparsity(network, plan), 0.75)
     with network.export_mode(SIZE, SIZE, **MODES[mode]) as (detector, specs):
         Export(specs, detector)(context)

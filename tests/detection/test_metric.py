@@ -15,8 +15,10 @@ def annotations(tmp_path):
     """Two images with two boxes each, category ids 3 and 7."""
     images = [{"id": i, "file_name": f"{i}.png", "height": 100, "width": 100} for i in (1, 2)]
     boxes = [(1, 3, [10, 10, 40, 40]), (1, 7, [60, 60, 30, 30]), (2, 3, [5, 5, 50, 50]), (2, 7, [50, 20, 40, 40])]
-    annotations = [{"id": n, "image_id": image, "category_id": category, "bbox": box, "area": box[2] * box[3],
-                    "iscrowd": 0} for n, (image, category, box) in enumerate(boxes, 1)]
+    annotations = [
+        {"id": n, "image_id": image, "category_id": category, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+        for n, (image, category, box) in enumerate(boxes, 1)
+    ]
     categories = [{"id": 3, "name": "a"}, {"id": 7, "name": "b"}]
     path = tmp_path / "val.json"
     path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
@@ -25,8 +27,10 @@ def annotations(tmp_path):
 
 def truth(image):
     """Returns the boxes of an image as a perfect network would."""
-    rows = {1: [[0, 0.9, 10, 10, 50, 50], [1, 0.8, 60, 60, 90, 90]],
-            2: [[0, 0.9, 5, 5, 55, 55], [1, 0.8, 50, 20, 90, 60]]}[image]
+    rows = {
+        1: [[0, 0.9, 10, 10, 50, 50], [1, 0.8, 60, 60, 90, 90]],
+        2: [[0, 0.9, 5, 5, 55, 55], [1, 0.8, 50, 20, 90, 60]],
+    }[image]
     return np.array([[*rows, [-1] * 6]], "float32"), np.array([[image]])
 
 
@@ -57,8 +61,11 @@ def test_loose_boxes_lower_map_but_not_ap50(annotations):
 
 
 def test_a_data_set_without_objects_scores_nan(tmp_path):
-    coco = {"images": [{"id": 1, "file_name": "1.png", "height": 9, "width": 9}], "annotations": [],
-            "categories": [{"id": 1, "name": "a"}]}
+    coco = {
+        "images": [{"id": 1, "file_name": "1.png", "height": 9, "width": 9}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "a"}],
+    }
     (tmp_path / "val.json").write_text(json.dumps(coco))
     metric = CocoMAP(str(tmp_path / "val.json"), [1])
     metric.update(np.array([[[0, 0.9, 1, 1, 5, 5]]], "float32"), np.array([[1]]))
@@ -91,9 +98,20 @@ def test_the_values_are_kept_until_the_next_evaluation_is_complete(annotations):
     assert metric.accumulate()[0] == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("change", [
-    {"area": None}, {"area": "5"}, {"iscrowd": None}, {"bbox": [1, 2, 3]}, {"bbox": [1, 2, 3, float("nan")]},
-    {"bbox": [1, 2, 3, [4]]}, {"bbox": None}, {"id": "x"}, {"area": 10**400}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"area": None},
+        {"area": "5"},
+        {"iscrowd": None},
+        {"bbox": [1, 2, 3]},
+        {"bbox": [1, 2, 3, float("nan")]},
+        {"bbox": [1, 2, 3, [4]]},
+        {"bbox": None},
+        {"id": "x"},
+        {"area": 10**400},
+    ],
+)
 def test_an_annotation_that_would_fail_the_first_evaluation_is_found_at_the_start(annotations, change):
     content = json.loads(Path(annotations).read_text())
     content["annotations"][1].update(change)

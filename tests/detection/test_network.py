@@ -23,8 +23,14 @@ def picodet(registry):
 
 def batch(images=2, size=256):
     boxes = paddle.to_tensor([[[8.0, 8, 40, 40], [0, 0, 0, 0]]] * images)
-    return [paddle.rand([images, 3, size, size]), paddle.ones([images, 2]), paddle.arange(images).reshape([-1, 1]),
-            boxes, paddle.zeros([images, 2, 1], dtype="int64"), paddle.to_tensor([[[1.0], [0.0]]] * images)]
+    return [
+        paddle.rand([images, 3, size, size]),
+        paddle.ones([images, 2]),
+        paddle.arange(images).reshape([-1, 1]),
+        boxes,
+        paddle.zeros([images, 2, 1], dtype="int64"),
+        paddle.to_tensor([[[1.0], [0.0]]] * images),
+    ]
 
 
 def test_state_dict_has_the_names_of_paddledetection(registry):
@@ -62,7 +68,8 @@ def test_prediction_layers_and_squeeze_excite_blocks_stay_dense(picodet):
     assert all(f"head.head_{kind}{level}.weight" in dense for kind in ("cls", "reg") for level in range(4))
     squeezed = [name for name, reason in dense.items() if reason == "1x1 output"]
     assert squeezed == [f"backbone.blocks6.{block}.se.conv{conv}.weight" for block in (0, 1) for conv in (1, 2)] + [
-        f"head.conv_feat.se.{level}.fc.weight" for level in range(4)]
+        f"head.conv_feat.se.{level}.fc.weight" for level in range(4)
+    ]
 
 
 def test_set_epoch_switches_the_label_assigner(picodet):
@@ -79,9 +86,15 @@ def test_the_optimizer_and_its_learning_rate_come_from_the_configuration(picodet
     assert optimizer.get_lr() == pytest.approx(1e-4)  # 0.001, warmed up from a tenth
 
 
-@pytest.mark.parametrize("content", [
-    {"LCNet": {"scale": 300}}, {"LCPAN": {"out_channels": 10**7}}, {"num_classes": 10**9},
-    {"PicoHeadV2": {"conv_feat": {"num_convs": 10**9}}}])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"LCNet": {"scale": 300}},
+        {"LCPAN": {"out_channels": 10**7}},
+        {"num_classes": 10**9},
+        {"PicoHeadV2": {"conv_feat": {"num_convs": 10**9}}},
+    ],
+)
 @pytest.mark.timeout(60)
 def test_a_network_that_would_exhaust_the_memory_is_refused_before_it_is_allocated(content):
     content = config.merge(content, config.read_with_bases(RECIPES / "picodet_s_416_trees.yml"))
@@ -91,9 +104,14 @@ def test_a_network_that_would_exhaust_the_memory_is_refused_before_it_is_allocat
     assert paddle.nn.Layer.create_parameter is make
 
 
-@pytest.mark.parametrize("schedule", ["{name: CosineDecay, max_epochs: 1000000000}",
-                                      "{name: ExpWarmup, epochs: 99999999}",
-                                      "{name: LinearWarmup, steps: 100000000000}"])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "{name: CosineDecay, max_epochs: 1000000000}",
+        "{name: ExpWarmup, epochs: 99999999}",
+        "{name: LinearWarmup, steps: 100000000000}",
+    ],
+)
 @pytest.mark.timeout(60)
 def test_a_learning_rate_schedule_with_too_many_steps_is_refused(schedule):
     content = config.read_with_bases(RECIPES / "picodet_s_416_trees.yml")

@@ -31,7 +31,8 @@ def test_the_message_names_the_heads_that_do_not_fit_and_why(registry):
     assert str(load(build_network(registry), SAMPLE)) == (
         f"weights of {SAMPLE}: 435 arrays loaded; the prediction heads do not fit (80 classes in the file, 1 here) and "
         "start untrained: head.head_cls0, head.head_cls1, head.head_cls2, ...; 4 arrays keep their initial values: "
-        "head.p3_feat.scale_reg, head.p4_feat.scale_reg, head.p5_feat.scale_reg, ...")
+        "head.p3_feat.scale_reg, head.p4_feat.scale_reg, head.p5_feat.scale_reg, ..."
+    )
 
 
 def test_heads_with_as_many_classes_are_trained_though_the_sample_lacks_the_scales(registry):
@@ -45,8 +46,9 @@ def test_heads_with_as_many_classes_are_trained_though_the_sample_lacks_the_scal
 
 def test_a_backbone_alone_leaves_every_head_untrained(registry):
     network = build_network(registry)
-    arrays = {name[len("backbone."):]: value for name, value in read_weights(SAMPLE).items()
-              if name.startswith("backbone.")}
+    arrays = {
+        name[len("backbone.") :]: value for name, value in read_weights(SAMPLE).items() if name.startswith("backbone.")
+    }
     loaded = load_matching(network, arrays, "backbone.pdparams")
     assert loaded.loaded == len(arrays)
     assert {f"{name}.weight" for name in loaded.untrained_heads} == set(network.prediction_layers())
@@ -66,8 +68,10 @@ def test_a_head_with_other_channels_is_described_by_its_shape(registry):
 def test_the_number_of_classes_is_right_for_heads_that_also_predict_boxes(base, tmp_path):
     """ESNet's PicoHead predicts classes and boxes with one convolution."""
     content = config.read_with_bases(RECIPES / base)
-    arrays = {name: tensor.numpy() for name, tensor in
-              build_network(config.load({**content, "num_classes": 20}, base)).state_dict().items()}
+    arrays = {
+        name: tensor.numpy()
+        for name, tensor in build_network(config.load({**content, "num_classes": 20}, base)).state_dict().items()
+    }
     loaded = load_matching(build_network(config.load({**content, "num_classes": 3}, base)), arrays, "file")
     assert set(HEADS) <= set(loaded.untrained_heads)
     assert "(20 classes in the file, 3 here)" in str(loaded)
@@ -108,8 +112,10 @@ def test_a_file_without_arrays_is_an_error(tmp_path):
 def test_an_unreachable_host_is_an_error_of_one_short_line():
     with pytest.raises(InputError) as error:
         read_weights("https://127.0.0.1:9/model.pdparams")
-    assert str(error.value) == ("cannot download https://127.0.0.1:9/model.pdparams: [Errno 111] Connection refused; "
-                                "if the host cannot be reached, give the path of a local copy")
+    assert str(error.value) == (
+        "cannot download https://127.0.0.1:9/model.pdparams: [Errno 111] Connection refused; "
+        "if the host cannot be reached, give the path of a local copy"
+    )
 
 
 @pytest.mark.parametrize("source", ["/nowhere/model", "sample:none"])
@@ -147,8 +153,9 @@ def test_training_from_a_sparse_file_made_elsewhere_keeps_its_zeros(tmp_path, fi
             assert not any(state[name].numpy()[zeros[name]].any() for name in names)
             ratios.append(measure_sparsity(self.model.network, plan).ratio)
 
-    sparsity = SparsityCallback(ratio=0.8, stable_epochs=1, pruning_epochs=1, tunning_epochs=1, pruning_steps=5,
-                                scope=scope, plan=plan)
+    sparsity = SparsityCallback(
+        ratio=0.8, stable_epochs=1, pruning_epochs=1, tunning_epochs=1, pruning_steps=5, scope=scope, plan=plan
+    )
     classifier(network).fit(first_digits, epochs=3, batch_size=16, verbose=0, callbacks=[sparsity, RecordRatio()])
     assert ratios[:10] == [initial] * 10
     assert ratios == sorted(ratios)

@@ -11,8 +11,15 @@ def result(arm, score, **more):
 
 
 def test_the_table_tells_mean_spread_and_what_is_lost_of_the_dense_mean():
-    lines = accuracy.table([result("dense", 0.59), result("dense", 0.61), result("gmp75", 0.57), result("gmp75", 0.60),
-                            result("gmp75", 0.594)]).splitlines()
+    lines = accuracy.table(
+        [
+            result("dense", 0.59),
+            result("dense", 0.61),
+            result("gmp75", 0.57),
+            result("gmp75", 0.60),
+            result("gmp75", 0.594),
+        ]
+    ).splitlines()
     assert lines[2].split() == ["dense,", "trained", "on", "0%", "2", "60.00", "+-", "1.41", "90.0", "75.000%", "100"]
     assert lines[3].split()[-9:] == ["75%", "3", "58.80", "+-", "1.59", "2.0%", "90.0", "75.000%", "100"]
     assert len(lines) == 4  # no line for what has not been run

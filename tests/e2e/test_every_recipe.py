@@ -27,11 +27,16 @@ PRUNED = {
 
 @pytest.mark.parametrize("recipe", ALL)
 def test_a_recipe_runs_for_a_few_steps_on_packaged_photographs(recipe, tmp_path):
-    done = subprocess.run([sys.executable, "-m", "paddle_sparse_cb", "train", str(RECIPES / recipe), "--smoke"],
-                          cwd=tmp_path, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(
+        [sys.executable, "-m", "paddle_sparse_cb", "train", str(RECIPES / recipe), "--smoke"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    output, = (tmp_path / "output").iterdir()
-    name = recipe[:-len(".yml")]
+    (output,) = (tmp_path / "output").iterdir()
+    name = recipe[: -len(".yml")]
     assert output.name == f"{name}_smoke"
     report = json.loads((output / "report.json").read_text())
     rows = {row["name"]: row for row in report["rows"]}

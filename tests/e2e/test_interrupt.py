@@ -16,8 +16,14 @@ COMMAND = [sys.executable, "-m", "paddle_sparse_cb", "train", "soak.yml", "-o", 
 
 def start(folder, *arguments):
     soak.write_recipe(folder, 1)
-    return subprocess.Popen([*COMMAND, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True, start_new_session=True)
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def wait_for(condition, training):
@@ -35,8 +41,11 @@ def end(training, number):
     _, stderr = training.communicate(timeout=120)
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert not alive
-    return [line for line in stderr.splitlines() if line.startswith(("paddle-sparse", "resume", "Traceback")) or
-            "Error" in line]
+    return [
+        line
+        for line in stderr.splitlines()
+        if line.startswith(("paddle-sparse", "resume", "Traceback")) or "Error" in line
+    ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -7,14 +7,22 @@ SPARSE75 = published_table.Row("m", 0.75, "none", 5_410_000, 0.596, 101, 106)
 SPARSE85 = published_table.Row("m", 0.85, "none", 3_840_000, 0.423, 101, 106)
 
 
-@pytest.mark.parametrize(("rows", "said"), [
-    ([SPARSE75, SPARSE85], []),
-    ([replace(SPARSE75, of_dense=0.611), SPARSE85], ["75%: 0.611 of the dense size, at most 0.61 is asked"]),
-    ([SPARSE75, replace(SPARSE85, of_dense=0.45, sparse=99)],
-     ["85%: 0.450 of the dense size, at most 0.44 is asked", "85%: 99 sparse convolutions, at least 100 are asked"]),
-    ([SPARSE85], ["75%: not measured"]),
-    ([replace(SPARSE75, squeeze="all", sparse=75), SPARSE75, SPARSE85], []),
-])
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([SPARSE75, SPARSE85], []),
+        ([replace(SPARSE75, of_dense=0.611), SPARSE85], ["75%: 0.611 of the dense size, at most 0.61 is asked"]),
+        (
+            [SPARSE75, replace(SPARSE85, of_dense=0.45, sparse=99)],
+            [
+                "85%: 0.450 of the dense size, at most 0.44 is asked",
+                "85%: 99 sparse convolutions, at least 100 are asked",
+            ],
+        ),
+        ([SPARSE85], ["75%: not measured"]),
+        ([replace(SPARSE75, squeeze="all", sparse=75), SPARSE75, SPARSE85], []),
+    ],
+)
 def test_what_falls_short_is_said(rows, said):
     assert published_table.shortfalls(rows) == said
 

@@ -76,8 +76,9 @@ def test_the_comparison_detects_changed_and_missing_files(reference, copy):
 
 def interrupt(folder, arguments, number, checkpoint):
     """Sends a signal to a training once a checkpoint exists; returns what it printed on standard error."""
-    training = subprocess.Popen([*COMMAND, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                text=True)
+    training = subprocess.Popen(
+        [*COMMAND, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         while not list(folder.glob(f"output/soak/checkpoints/{checkpoint}")):
             assert training.poll() is None
@@ -113,8 +114,13 @@ def test_on_a_full_disk_earlier_checkpoints_stay_intact_and_the_resume_command_i
     for file in [*checkpoints.glob("2.*"), *checkpoints.glob("final.*")]:
         file.unlink()
     before = {file.name: file.read_bytes() for file in checkpoints.iterdir()}
-    done = run(copy, "train", "soak.yml", "--resume",
-               preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)))
+    done = run(
+        copy,
+        "train",
+        "soak.yml",
+        "--resume",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
+    )
     assert done.returncode == 1
     *_, error, hint = done.stderr.splitlines()
     assert error == "paddle-sparse: output/soak/checkpoints/2_1: File too large"
@@ -151,8 +157,16 @@ def test_another_ratio_is_refused_before_the_training(reference):
 
 @shares_reference
 def test_with_allow_config_change_a_training_resumes_to_another_ratio(copy):
-    done = run(copy, "train", "soak.yml", "--resume", "output/soak/checkpoints/1", "--allow-config-change", "-o",
-               "Sparsity.ratio=0.85")
+    done = run(
+        copy,
+        "train",
+        "soak.yml",
+        "--resume",
+        "output/soak/checkpoints/1",
+        "--allow-config-change",
+        "-o",
+        "Sparsity.ratio=0.85",
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads((copy / "output" / "soak" / "report.json").read_text())["rows"][-1]["sparsity"] >= 0.85
     assert max(step for step, _ in curves(copy / "output" / "soak" / "tensorboard")["sparsity/actual"]) == 12

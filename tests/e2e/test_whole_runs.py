@@ -35,9 +35,11 @@ TrainReader:
 def write_recipes(folder, more=""):
     (folder / "small.yml").write_text(f"_BASE_: [{RECIPES}/picodet_s_416_trees.yml]\n" + SMALL.format(epochs=1))
     (folder / "small75.yml").write_text(
-        f"_BASE_: [{RECIPES}/picodet_s_416_trees_sparse75.yml]\n" + SMALL.format(epochs=2) +
-        "pretrain_weights: recipe:small.yml\n"
-        "Sparsity: {pruning_epochs: 1, tunning_epochs: 1, pruning_steps: 4, log_freq: 1}\n" + more)
+        f"_BASE_: [{RECIPES}/picodet_s_416_trees_sparse75.yml]\n"
+        + SMALL.format(epochs=2)
+        + "pretrain_weights: recipe:small.yml\n"
+        "Sparsity: {pruning_epochs: 1, tunning_epochs: 1, pruning_steps: 4, log_freq: 1}\n" + more
+    )
 
 
 def write_recipes_with_dense_model(folder, trained, more=""):
@@ -70,16 +72,30 @@ def output(trained):
 
 def test_a_run_prints_each_step_and_ends_with_the_table(trained):
     printed = trained[1]
-    for line in ("training the dense model first", "weights of sample:picodet_s_416_lcnet: 435 arrays loaded",
-                 "before pruning: mAP", "exporting the network", "running Paddle-Lite's optimizer",
-                 "counting the zeros", "40 of 98", "output/small75/report.md"):
+    for line in (
+        "training the dense model first",
+        "weights of sample:picodet_s_416_lcnet: 435 arrays loaded",
+        "before pruning: mAP",
+        "exporting the network",
+        "running Paddle-Lite's optimizer",
+        "counting the zeros",
+        "40 of 98",
+        "output/small75/report.md",
+    ):
         assert line in printed
 
 
 def test_all_files_are_in_the_output_folder(trained, output):
     assert {path.name for path in output.iterdir()} == {
-        "tensorboard", "checkpoints", "evaluations.json", "inference", "model_dense.nb", "model_sparse.nb",
-        "report.json", "report.md"}
+        "tensorboard",
+        "checkpoints",
+        "evaluations.json",
+        "inference",
+        "model_dense.nb",
+        "model_sparse.nb",
+        "report.json",
+        "report.md",
+    }
     assert {path.name for path in trained[0].iterdir()} == {"output", "small.yml", "small75.yml"}
 
 
@@ -109,8 +125,15 @@ def test_a_pruned_weight_is_zero_in_every_file(output):
 
 def test_tensorboard_reads_the_curves(output):
     read = curves(output / "tensorboard")
-    assert {"sparsity/actual", "sparsity/target", "train/loss", "train/lr", "eval/mAP", "eval/AP50",
-            "sparsity_layer/backbone.blocks2.0.pw_conv.conv.weight"} <= read.keys()
+    assert {
+        "sparsity/actual",
+        "sparsity/target",
+        "train/loss",
+        "train/lr",
+        "eval/mAP",
+        "eval/AP50",
+        "sparsity_layer/backbone.blocks2.0.pw_conv.conv.weight",
+    } <= read.keys()
     assert read["sparsity/target"][-1] == (8, 0.75)
     assert [step for step, _ in read["sparsity/actual"]] == list(range(1, 9))
 
@@ -127,8 +150,13 @@ def test_each_step_can_be_repeated_by_its_command(trained, output, monkeypatch, 
     monkeypatch.chdir(trained[0])
     size = (output / "model_sparse.nb").stat().st_size
     (output / "model_sparse.nb").unlink()
-    for command, line in (("export", "exporting"), ("optimize", "40 of 98"), ("verify", "nb: ok"),
-                          ("eval", "sparsity 75.0"), ("report", "40 of 98")):
+    for command, line in (
+        ("export", "exporting"),
+        ("optimize", "40 of 98"),
+        ("verify", "nb: ok"),
+        ("eval", "sparsity 75.0"),
+        ("report", "40 of 98"),
+    ):
         assert main([command, "small75.yml"]) == 0
         assert line in capsys.readouterr().out
     assert (output / "model_sparse.nb").stat().st_size == pytest.approx(size, abs=4096)  # names differ in length
@@ -202,7 +230,8 @@ sys.exit(code)
 
 def test_with_use_ema_every_file_has_the_averaged_weights_and_the_zeros_of_the_masks(trained, tmp_path):
     write_recipes_with_dense_model(
-        tmp_path, trained, "use_ema: true\nema_decay: 0.9\nema_decay_type: normal\ncycle_epoch: 40\n")
+        tmp_path, trained, "use_ema: true\nema_decay: 0.9\nema_decay_type: normal\ncycle_epoch: 40\n"
+    )
     done = run(tmp_path, "-c", AVERAGING)
     assert done.returncode == 0, done.stdout + done.stderr
     expected, last = np.load(tmp_path / "expected.npz"), np.load(tmp_path / "last.npz")
@@ -225,8 +254,18 @@ def test_with_use_ema_every_file_has_the_averaged_weights_and_the_zeros_of_the_m
 
 def test_two_ranks_train_one_network_and_evaluate_all_images(trained, tmp_path):
     write_recipes_with_dense_model(tmp_path, trained, "use_ema: true\n")
-    done = run(tmp_path, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", "logs",
-                 str(RECIPES / "train.py"), "-c", "small75.yml")
+    done = run(
+        tmp_path,
+        "-m",
+        "paddle.distributed.launch",
+        "--nproc_per_node",
+        "2",
+        "--log_dir",
+        "logs",
+        str(RECIPES / "train.py"),
+        "-c",
+        "small75.yml",
+    )
     logs = "".join(path.read_text() for path in sorted(Path(tmp_path, "logs").glob("workerlog.*")))
     assert done.returncode == 0, done.stdout + done.stderr + logs
     report = json.loads((tmp_path / "output" / "small75" / "report.json").read_text())

@@ -43,9 +43,15 @@ def test_each_scope_guarantees_a_layer_its_ratio():
     assert layer_ratios(shapes, 0.75, "global") == [0.0, 0.0]  # the weights decide
 
 
-@pytest.mark.parametrize(("scope", "hint"), [
-    ("local", "did you mean 'uniform'?"), ("Global", "did you mean 'global'?"), ("ERK", "known: erk, global, uniform"),
-    (["uniform"], "did you mean 'uniform'?")])
+@pytest.mark.parametrize(
+    ("scope", "hint"),
+    [
+        ("local", "did you mean 'uniform'?"),
+        ("Global", "did you mean 'global'?"),
+        ("ERK", "known: erk, global, uniform"),
+        (["uniform"], "did you mean 'uniform'?"),
+    ],
+)
 def test_an_unknown_scope_is_an_error_that_suggests_a_known_one(scope, hint):
     with pytest.raises(InputError) as error:
         check_scope(scope)

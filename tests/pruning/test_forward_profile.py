@@ -18,13 +18,17 @@ def test_multiply_accumulates_are_those_of_the_papers(network, millions):
     assert sum(layer.macs for layer in plan.layers) / 1e6 == pytest.approx(millions, rel=0.02)
 
 
-@pytest.mark.parametrize(("layer", "shape", "output_sizes", "macs"), [
-    (nn.Conv2D(4, 6, 3, stride=2, padding=1), [1, 4, 9, 8], ((5, 4),), 5 * 4 * 4 * 6 * 9),
-    (nn.Conv2D(4, 6, 3, groups=2, data_format="NHWC"), [1, 9, 8, 4], ((7, 6),), 7 * 6 * 2 * 6 * 9),
-    (nn.Conv2DTranspose(4, 6, 2, stride=2), [1, 4, 5, 3], ((10, 6),), 5 * 3 * 4 * 6 * 4),
-    (nn.Conv1D(4, 6, 3), [5, 4, 9], ((7,),), 7 * 4 * 6 * 3),
-    (nn.Linear(4, 6), [1, 4], ((),), 24), (nn.Linear(4, 6), [None, 7, 4], ((7,),), 7 * 24),
-])
+@pytest.mark.parametrize(
+    ("layer", "shape", "output_sizes", "macs"),
+    [
+        (nn.Conv2D(4, 6, 3, stride=2, padding=1), [1, 4, 9, 8], ((5, 4),), 5 * 4 * 4 * 6 * 9),
+        (nn.Conv2D(4, 6, 3, groups=2, data_format="NHWC"), [1, 9, 8, 4], ((7, 6),), 7 * 6 * 2 * 6 * 9),
+        (nn.Conv2DTranspose(4, 6, 2, stride=2), [1, 4, 5, 3], ((10, 6),), 5 * 3 * 4 * 6 * 4),
+        (nn.Conv1D(4, 6, 3), [5, 4, 9], ((7,),), 7 * 4 * 6 * 3),
+        (nn.Linear(4, 6), [1, 4], ((),), 24),
+        (nn.Linear(4, 6), [None, 7, 4], ((7,),), 7 * 24),
+    ],
+)
 def test_output_sizes_and_multiply_accumulates_of_one_image(layer, shape, output_sizes, macs):
     planned = make_plan(layer, [InputSpec(shape, "float32")]).layers[0]
     assert (planned.output_sizes, planned.macs) == (output_sizes, macs)

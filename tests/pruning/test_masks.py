@@ -58,8 +58,13 @@ def test_pruned_weights_stay_pruned_while_the_ratio_rises(values, one, other):
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.lists(finite, min_size=2, max_size=20), min_size=1, max_size=4), ratios, st.booleans(),
-       st.sampled_from([(1, 1), (1, 2), (1, 3)]), st.sampled_from([1, 3, 1 << 16]))
+@given(
+    st.lists(st.lists(finite, min_size=2, max_size=20), min_size=1, max_size=4),
+    ratios,
+    st.booleans(),
+    st.sampled_from([(1, 1), (1, 2), (1, 3)]),
+    st.sampled_from([1, 3, 1 << 16]),
+)
 def test_host_and_device_keep_the_same_weights_with_chunks_of_any_size(layers, ratio, monotone, block, chunk):
     weights = [paddle.to_tensor(np.array([values], "float32")) for values in layers]
     with pytest.MonkeyPatch.context() as patch:
@@ -117,12 +122,12 @@ def test_blocks_are_ranked_by_their_l1_norm_and_pruned_as_one(shape, block):
     weight = np.random.randn(*shape).astype("float32")
     flat, (height, width) = np.abs(weight).reshape(shape[0], -1), block
     places = [(y, x) for y in range(0, flat.shape[0], height) for x in range(0, flat.shape[1], width)]
-    norms = np.array([flat[y:y + height, x:x + width].sum() for y, x in places])
+    norms = np.array([flat[y : y + height, x : x + width].sum() for y, x in places])
     assert count_units(shape, block) == len(places)
-    dropped = set(np.argsort(norms, kind="stable")[:min(prune_count(0.5, len(places)), len(places) - 1)])
+    dropped = set(np.argsort(norms, kind="stable")[: min(prune_count(0.5, len(places)), len(places) - 1)])
     kept = keep_masks([paddle.to_tensor(weight)], 0.5, block)[0].numpy().reshape(flat.shape)
     for index, (y, x) in enumerate(places):
-        assert (kept[y:y + height, x:x + width] == (index not in dropped)).all()
+        assert (kept[y : y + height, x : x + width] == (index not in dropped)).all()
 
 
 def test_a_block_of_large_weights_of_opposite_sign_is_kept():

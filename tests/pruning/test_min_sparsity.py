@@ -17,14 +17,19 @@ def planned(*shapes):
 
 
 @settings(max_examples=150, deadline=None)
-@given(rows=st.integers(2, 12), columns=st.integers(2, 12), block=st.tuples(st.integers(1, 5), st.integers(1, 5)),
-       ratio=st.floats(0.05, 0.95), seed=st.integers(0, 99))
+@given(
+    rows=st.integers(2, 12),
+    columns=st.integers(2, 12),
+    block=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    ratio=st.floats(0.05, 0.95),
+    seed=st.integers(0, 99),
+)
 def test_no_mask_has_fewer_zeros_than_foretold(rows, columns, block, ratio, seed):
     least = min_sparsity(planned((rows, columns, 1, 1)), ratio, "uniform", block)["0"]
     # The edge first: small weights where the blocks are incomplete are the worst case.
     magnitudes = np.random.RandomState(seed).rand(rows, columns) + 1
-    magnitudes[rows - rows % block[0]:] *= 1e-3
-    magnitudes[:, columns - columns % block[1]:] *= 1e-3
+    magnitudes[rows - rows % block[0] :] *= 1e-3
+    magnitudes[:, columns - columns % block[1] :] *= 1e-3
     weight = paddle.to_tensor(magnitudes.reshape(rows, columns, 1, 1).astype("float32"))
     zeros = 1 - keep_masks([weight], ratio, block)[0].numpy().mean()
     assert zeros >= least - 1e-12

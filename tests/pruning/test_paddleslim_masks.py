@@ -65,18 +65,26 @@ def test_masks_that_prune_nothing_are_removed_and_name_no_weight():
 
 
 def test_other_arrays_named_mask_are_kept():
-    others = {"a.weight": np.ones((2, 2), "float32"), "a.attention_mask": np.zeros((2, 2), "float32"),
-              "a.linear_0_w_0_mask": np.array([[0, 5.0], [1, 1]], "float32"),  # not between 0 and 1
-              "b.linear_1_w_0_mask": np.zeros((2, 2), "float32"),  # without a weight
-              "a.count_mask": 3}
+    others = {
+        "a.weight": np.ones((2, 2), "float32"),
+        "a.attention_mask": np.zeros((2, 2), "float32"),
+        "a.linear_0_w_0_mask": np.array([[0, 5.0], [1, 1]], "float32"),  # not between 0 and 1
+        "b.linear_1_w_0_mask": np.zeros((2, 2), "float32"),  # without a weight
+        "a.count_mask": 3,
+    }
     arrays, masked = apply_paddleslim_masks(others)
     assert arrays.keys() == others.keys()
     assert masked == ()
 
 
 def test_a_mask_that_fits_several_arrays_belongs_to_the_one_that_its_name_refers_to():
-    saved = {"bn.weight": np.float32([1, 2]), "bn.bias": np.float32([3, 4]), "bn._mean": np.float32([5, 6]),
-             "bn.batch_norm2d_0_w_0_mask": np.float32([1, 1]), "bn.batch_norm2d_0_b_0_mask": np.float32([0, 1])}
+    saved = {
+        "bn.weight": np.float32([1, 2]),
+        "bn.bias": np.float32([3, 4]),
+        "bn._mean": np.float32([5, 6]),
+        "bn.batch_norm2d_0_w_0_mask": np.float32([1, 1]),
+        "bn.batch_norm2d_0_b_0_mask": np.float32([0, 1]),
+    }
     arrays, masked = apply_paddleslim_masks(saved)
     assert masked == ("bn.bias",)
     assert arrays["bn.bias"].tolist() == [0, 4]

@@ -73,13 +73,17 @@ def test_recurrent_layers_and_embeddings_are_not_pruned():
     assert [layer.name for layer in make_plan(network, prune_params_type=None).pruned] == ["2.weight", "3.weight"]
 
 
-@pytest.mark.parametrize(("layer", "reason"), [
-    (nn.Conv2D(4, 4, 1, groups=2), "2 groups"),
-    (nn.Conv2D(4, 4, 1, padding=1), "padding [1, 1]"),
-    (nn.Conv2D(1, 1, 1), "single weight"), (nn.Conv2D(4, 4, 1, data_format="NHWC"), "NHWC layout"),
-    (nn.Conv2D(4, 4, 1, stride=(1, 2)), "stride [1, 2]"),
-    (nn.Conv2D(4, 4, 1), "pruned"),
-])
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (nn.Conv2D(4, 4, 1, groups=2), "2 groups"),
+        (nn.Conv2D(4, 4, 1, padding=1), "padding [1, 1]"),
+        (nn.Conv2D(1, 1, 1), "single weight"),
+        (nn.Conv2D(4, 4, 1, data_format="NHWC"), "NHWC layout"),
+        (nn.Conv2D(4, 4, 1, stride=(1, 2)), "stride [1, 2]"),
+        (nn.Conv2D(4, 4, 1), "pruned"),
+    ],
+)
 def test_convolutions_that_paddle_lite_runs_dense_are_not_pruned(layer, reason):
     assert reasons(make_plan(layer)) == {"weight": reason}
 
@@ -140,8 +144,10 @@ def test_the_plan_is_printed_as_a_table_with_the_cost_of_each_layer(network):
     assert "head.weight 32x10 - 0.00 not a 2D convolution (Linear)" in rows
     macs = {layer.name: layer.macs for layer in make_plan(network, SPEC).layers}
     share = (macs["expand.weight"] + macs["project.weight"]) / sum(macs.values())
-    assert lines[-1] == (f"2 of 8 weights are pruned: {share:.1%} of {sum(macs.values()) / 1e6:.2f} million "
-                         "multiply-accumulates become sparse")
+    assert lines[-1] == (
+        f"2 of 8 weights are pruned: {share:.1%} of {sum(macs.values()) / 1e6:.2f} million "
+        "multiply-accumulates become sparse"
+    )
 
 
 def test_without_a_forward_pass_the_table_has_no_sizes_and_no_costs(network):

@@ -8,13 +8,23 @@ from paddle_sparse_cb import GMPPruner, InputError, make_plan
 from paddle_sparse_cb.errors import PipelineError
 from paddle_sparse_cb.pruning.masks import prune_count
 
-CONFIGS = {"stable_iterations": 0, "pruning_iterations": 20, "tunning_iterations": 20, "pruning_steps": 1,
-           "initial_ratio": 0.75, "resume_iteration": 0}
+CONFIGS = {
+    "stable_iterations": 0,
+    "pruning_iterations": 20,
+    "tunning_iterations": 20,
+    "pruning_steps": 1,
+    "initial_ratio": 0.75,
+    "resume_iteration": 0,
+}
 
 
 def make_pruner(network, **keywords):
-    settings = {"ratio": 0.75, "prune_params_type": "conv1x1_only", "local_sparsity": True,
-                "configs": {**CONFIGS, **keywords.pop("configs", {})}}
+    settings = {
+        "ratio": 0.75,
+        "prune_params_type": "conv1x1_only",
+        "local_sparsity": True,
+        "configs": {**CONFIGS, **keywords.pop("configs", {})},
+    }
     return GMPPruner(network, **{**settings, **keywords})
 
 
@@ -152,7 +162,7 @@ def test_the_moments_are_zero_although_the_masks_were_there_first(network):
     pruner.attach(optimizer)
     pruner.update_params()
     train(network, optimizer, steps=2)
-    velocity, = pruner.optimizer_tensors(network.expand.weight)
+    (velocity,) = pruner.optimizer_tensors(network.expand.weight)
     assert (velocity.numpy()[network.expand.weight.numpy() == 0] == 0).all()
 
 
@@ -186,8 +196,13 @@ def test_a_weight_may_come_back_only_if_that_is_asked_for():
         layer = nn.Linear(2, 1, bias_attr=False)
         layer.weight.set_value(paddle.to_tensor([[0.1], [1.0]]))
         optimizer = paddle.optimizer.SGD(0.05, parameters=layer.parameters())
-        pruner = make_pruner(layer, ratio=0.5, prune_params_type=None, regrow=regrow,
-                             configs={"pruning_iterations": 2, "pruning_steps": 2, "initial_ratio": 0.4})
+        pruner = make_pruner(
+            layer,
+            ratio=0.5,
+            prune_params_type=None,
+            regrow=regrow,
+            configs={"pruning_iterations": 2, "pruning_steps": 2, "initial_ratio": 0.4},
+        )
         pruner.attach(optimizer)
         pruned = []
         for learning_rate in (0.05, 2.0):  # the gradient drives the first weight up and the second one down
@@ -204,8 +219,13 @@ def test_a_weight_may_come_back_only_if_that_is_asked_for():
 
 def test_paddleslims_own_tests_of_the_dygraph_pruners_hold():
     """What tests/dygraph/test_unstructured_prune.py and _gmp.py of PaddleSlim 2.6.0 ask of a pruner."""
-    one_shot = {"stable_iterations": 0, "pruning_iterations": 0, "tunning_iterations": 0, "pruning_steps": 1,
-                "initial_ratio": 0.55}
+    one_shot = {
+        "stable_iterations": 0,
+        "pruning_iterations": 0,
+        "tunning_iterations": 0,
+        "pruning_steps": 1,
+        "initial_ratio": 0.55,
+    }
 
     def made(**keywords):
         network = paddle.vision.models.mobilenet_v1(num_classes=10)
@@ -219,8 +239,12 @@ def test_paddleslims_own_tests_of_the_dygraph_pruners_hold():
     assert abs(after - 0.55) < 0.01
     pruner.update_params()
     assert GMPPruner.total_sparse(network) == after
-    largest = max(float(parameter.abs().max()) for layer in network.sublayers() if pruner._should_prune_layer(layer)
-                  for parameter in layer.parameters(include_sublayers=False))
+    largest = max(
+        float(parameter.abs().max())
+        for layer in network.sublayers()
+        if pruner._should_prune_layer(layer)
+        for parameter in layer.parameters(include_sublayers=False)
+    )
     assert pruner.summarize_weights(network, 1.0) == pytest.approx(largest)
 
     conv_network, conv_pruner = made(prune_params_type="conv1x1_only", local_sparsity=False)
@@ -234,8 +258,16 @@ def test_paddleslims_own_tests_of_the_dygraph_pruners_hold():
     block_pruner.update_params()
     assert abs(GMPPruner.total_sparse(block_network) - 0.55) < 0.01
 
-    _, gradual = made(configs={"stable_iterations": 0, "pruning_iterations": 1000, "tunning_iterations": 1000,
-                               "resume_iteration": 500, "pruning_steps": 20, "initial_ratio": 0.05})
+    _, gradual = made(
+        configs={
+            "stable_iterations": 0,
+            "pruning_iterations": 1000,
+            "tunning_iterations": 1000,
+            "resume_iteration": 500,
+            "pruning_steps": 20,
+            "initial_ratio": 0.05,
+        }
+    )
     assert gradual.ratio > 0.3
     gradual.update_masks = gradual.update_params = lambda: None  # the schedule alone, 1,500 steps of it
     ratios = []
@@ -248,8 +280,14 @@ def test_paddleslims_own_tests_of_the_dygraph_pruners_hold():
 
 @pytest.mark.parametrize("resumed", [0, 5, 100, 250])
 def test_the_ratios_to_come_are_paddleslims(resumed):
-    configs = {"stable_iterations": 100, "pruning_iterations": 100, "tunning_iterations": 100, "pruning_steps": 5,
-               "initial_ratio": 0.1, "resume_iteration": resumed}
+    configs = {
+        "stable_iterations": 100,
+        "pruning_iterations": 100,
+        "tunning_iterations": 100,
+        "pruning_steps": 5,
+        "initial_ratio": 0.1,
+        "resume_iteration": resumed,
+    }
     slim = GMPUnstructuredPruner.__new__(GMPUnstructuredPruner)
     slim.__dict__.update(configs, target_ratio=0.75, ratio=0.0, cur_iteration=resumed, _need_prune_once=False)
     slim._prepare_training_hyper_parameters()
@@ -324,12 +362,17 @@ def test_a_layer_too_small_for_the_ratio_is_an_error():
         make_pruner(nn.Sequential(nn.Conv2D(2, 1, 1)))
 
 
-@pytest.mark.parametrize(("keywords", "said"), [
-    ({"ratio": 75}, "did you mean 0.75?"),
-    ({"sparse_block": [0, 1]}, "sparse_block"), ({"sparse_block": 2}, "sparse_block must be two whole numbers"),
-    ({"configs": {"pruning_steps": 0}}, "pruning_steps"), ({"configs": {"prunning": 1}}, "'prunning'"),
-    ({"configs": {"resume_iteration": -1}}, "resume_iteration"),
-])
+@pytest.mark.parametrize(
+    ("keywords", "said"),
+    [
+        ({"ratio": 75}, "did you mean 0.75?"),
+        ({"sparse_block": [0, 1]}, "sparse_block"),
+        ({"sparse_block": 2}, "sparse_block must be two whole numbers"),
+        ({"configs": {"pruning_steps": 0}}, "pruning_steps"),
+        ({"configs": {"prunning": 1}}, "'prunning'"),
+        ({"configs": {"resume_iteration": -1}}, "resume_iteration"),
+    ],
+)
 def test_a_bad_value_is_named_in_one_line(network, keywords, said):
     with pytest.raises(InputError) as error:
         make_pruner(network, **keywords)

@@ -9,7 +9,7 @@ from paddle_sparse_cb import InputError, make_plan, measure_sparsity
 
 def zero_half(parameter):
     values = parameter.numpy()
-    values.reshape(-1)[:values.size // 2] = 0
+    values.reshape(-1)[: values.size // 2] = 0
     parameter.set_value(values)
 
 
@@ -44,8 +44,14 @@ def test_the_report_is_printed_as_a_table_and_saved_as_json(network):
     assert "strided.weight 32x32x1x1 0 0.00% stride 2" in rows
     assert rows[-1] == "pruned weights 0.00% zeros, all weights 0.00%"
     layers = json.loads(json.dumps(report.to_dict()))["layers"]
-    assert layers[2] == {"name": "expand.weight", "shape": [64, 16, 1, 1], "zeros": 0, "numel": 1024, "pruned": True,
-                         "reason": ""}
+    assert layers[2] == {
+        "name": "expand.weight",
+        "shape": [64, 16, 1, 1],
+        "zeros": 0,
+        "numel": 1024,
+        "pruned": True,
+        "reason": "",
+    }
 
 
 def test_a_plan_of_another_network_is_an_error(network):

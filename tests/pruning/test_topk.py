@@ -28,8 +28,8 @@ class Chunks:
 
     def scores(self, layer):
         self.calls += 1
-        self.scratch[:len(layer)] = layer
-        return self.scratch[:len(layer)]
+        self.scratch[: len(layer)] = layer
+        return self.scratch[: len(layer)]
 
     def drop(self, count, zeros_up_to=0):
         """Marks the scores that `drop_smallest` drops."""
@@ -48,13 +48,17 @@ def test_exactly_the_smallest_are_dropped_and_of_equal_ones_the_first(values, da
     count = data.draw(st.integers(0, len(values)))
     scores = np.array(values, "int32")
     np.testing.assert_array_equal(Chunks([scores]).drop(count), expected_drops(scores, count))
-    np.testing.assert_array_equal(~drop_smallest_on_device(paddle.to_tensor(scores), count).numpy(),
-                                  expected_drops(scores, count))
+    np.testing.assert_array_equal(
+        ~drop_smallest_on_device(paddle.to_tensor(scores), count).numpy(), expected_drops(scores, count)
+    )
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.lists(st.integers(0, 5) | st.integers(0, 2**31 - 1), min_size=1, max_size=60), min_size=1,
-                max_size=4), st.sampled_from([3.5, 0.0]), st.data())
+@given(
+    st.lists(st.lists(st.integers(0, 5) | st.integers(0, 2**31 - 1), min_size=1, max_size=60), min_size=1, max_size=4),
+    st.sampled_from([3.5, 0.0]),
+    st.data(),
+)
 def test_the_bracket_search_is_exact_even_if_the_first_bracket_misses(layers, width, data):
     layers = [np.array(layer, "int32") for layer in layers]
     scores = np.concatenate(layers)
@@ -65,13 +69,16 @@ def test_the_bracket_search_is_exact_even_if_the_first_bracket_misses(layers, wi
         np.testing.assert_array_equal(Chunks(layers).drop(count), expected_drops(scores, count))
 
 
-@pytest.mark.parametrize(("count", "zeros_up_to", "dropped"), [
-    (1, 0, [1, 0, 0, 0, 0]),  # the first of two zeros
-    (1, 1, [1, 0, 0, 0, 0]),  # two zeros are more than allowed beyond the count
-    (1, 2, [1, 0, 1, 0, 0]),
-    (0, 2, [1, 0, 1, 0, 0]),
-    (3, 2, [1, 1, 1, 0, 0]),
-])
+@pytest.mark.parametrize(
+    ("count", "zeros_up_to", "dropped"),
+    [
+        (1, 0, [1, 0, 0, 0, 0]),  # the first of two zeros
+        (1, 1, [1, 0, 0, 0, 0]),  # two zeros are more than allowed beyond the count
+        (1, 2, [1, 0, 1, 0, 0]),
+        (0, 2, [1, 0, 1, 0, 0]),
+        (3, 2, [1, 1, 1, 0, 0]),
+    ],
+)
 def test_zeros_beyond_the_count_are_dropped_if_they_are_few_enough(count, zeros_up_to, dropped):
     scores = np.array([0, 1, 0, 2, 3], "int32")
     assert Chunks([scores]).drop(count, zeros_up_to).astype(int).tolist() == dropped
@@ -85,8 +92,9 @@ def test_scores_of_every_width_are_ranked(dtype, count):
 
 
 @pytest.mark.parametrize("count", [1, 40_000, 75_000, 99_999])
-@pytest.mark.parametrize("order", [np.sort, lambda scores: np.sort(scores)[::-1],
-                                   lambda scores: np.tile(scores[:49], 2041)])
+@pytest.mark.parametrize(
+    "order", [np.sort, lambda scores: np.sort(scores)[::-1], lambda scores: np.tile(scores[:49], 2041)]
+)
 def test_the_selection_is_exact_for_orders_that_mislead_the_sample(order, count):
     scores = order(np.random.randint(0, 1 << 30, 100_000).astype("int32"))
     np.testing.assert_array_equal(Chunks([scores]).drop(count), expected_drops(scores, count))
@@ -99,8 +107,9 @@ def test_equal_scores_are_dropped_by_position(count):
 
 
 def test_the_threshold_of_many_chunks_is_found_in_three_counting_passes():
-    chunks = Chunks([np.abs(scale * np.random.randn(30_000).astype("float32")).view("int32")
-                     for scale in (0.01, 1, 3, 0.2)])
+    chunks = Chunks(
+        [np.abs(scale * np.random.randn(30_000).astype("float32")).view("int32") for scale in (0.01, 1, 3, 0.2)]
+    )
     assert chunks.drop(90_000).sum() == 90_000
     # One pass takes the sample, at most three count, one collects the scores in the bracket and one writes the masks.
     assert chunks.passes <= 1 + 3 + 1 + 1

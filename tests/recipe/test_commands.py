@@ -45,9 +45,17 @@ def loaded_bias(recipe, export=None):
     return float(run.network.head.head_cls0.bias[0])
 
 
-@pytest.mark.parametrize(("export", "options", "expected"), [
-    (None, [], 1), ("best", [], 1), ("last", [], 0), (None, ["weights=mine"], 2), (None, ["weights=mine.pdparams"], 2),
-    ("last", ["weights=mine"], 2)])
+@pytest.mark.parametrize(
+    ("export", "options", "expected"),
+    [
+        (None, [], 1),
+        ("best", [], 1),
+        ("last", [], 0),
+        (None, ["weights=mine"], 2),
+        (None, ["weights=mine.pdparams"], 2),
+        ("last", ["weights=mine"], 2),
+    ],
+)
 def test_commands_load_the_best_checkpoint_unless_export_or_weights_names_another(trained, export, options, expected):
     assert loaded_bias(read_recipe(SPARSE, options=options), export) == expected
 
@@ -70,8 +78,9 @@ def test_missing_weights_on_the_command_line_are_a_one_line_error(trained, capsy
 
 
 def test_missing_weights_in_a_recipe_file_fall_back_to_the_recipes_checkpoint_with_a_note(trained, tmp_path, capsys):
-    (tmp_path / SPARSE.name).write_text(f"_BASE_: [{SPARSE}]\npretrain_weights: null\n"
-                                        "weights: output/picodet/model_final\n")
+    (tmp_path / SPARSE.name).write_text(
+        f"_BASE_: [{SPARSE}]\npretrain_weights: null\nweights: output/picodet/model_final\n"
+    )
     assert loaded_bias(read_recipe(SPARSE.name)) == 1
     assert "weights: output/picodet/model_final does not exist; using output/" in capsys.readouterr().out
 
@@ -94,11 +103,36 @@ def test_every_plain_key_of_paddledetection_has_an_effect_or_a_note():
     from paddle_sparse_cb.recipe.preflight import WITHOUT_EFFECT
 
     yaml_anchors = {"eval_height", "eval_size", "eval_width"}  # referred to within the file: `*eval_size`
-    effective = {"amp", "amp_level", "architecture", "custom_black_list", "custom_white_list", "cycle_epoch",
-                 "ema_black_list", "ema_decay", "ema_decay_type", "epoch", "export", "find_unused_parameters",
-                 "init_loss_scaling", "log_iter", "metric", "norm_type", "num_classes", "pretrain_weights",
-                 "resume_weights", "save_dir", "seed", "slim", "snapshot_epoch", "snapshot_iter", "use_ema", "use_gpu",
-                 "weights", "worker_num"}
+    effective = {
+        "amp",
+        "amp_level",
+        "architecture",
+        "custom_black_list",
+        "custom_white_list",
+        "cycle_epoch",
+        "ema_black_list",
+        "ema_decay",
+        "ema_decay_type",
+        "epoch",
+        "export",
+        "find_unused_parameters",
+        "init_loss_scaling",
+        "log_iter",
+        "metric",
+        "norm_type",
+        "num_classes",
+        "pretrain_weights",
+        "resume_weights",
+        "save_dir",
+        "seed",
+        "slim",
+        "snapshot_epoch",
+        "snapshot_iter",
+        "use_ema",
+        "use_gpu",
+        "weights",
+        "worker_num",
+    }
     assert effective | yaml_anchors | set(WITHOUT_EFFECT) == config.PLAIN_KEYS
 
 

@@ -25,13 +25,33 @@ def write(context, **fields):
 
 def test_the_report_has_the_documented_fields(context):
     report = write(context, checkpoint="best_model")
-    assert report.keys() == {"recipe", "paddle", "seed", "digest", "checkpoint", "rows", "dense_note", "layers",
-                             "checks", "evaluations"}
+    assert report.keys() == {
+        "recipe",
+        "paddle",
+        "seed",
+        "digest",
+        "checkpoint",
+        "rows",
+        "dense_note",
+        "layers",
+        "checks",
+        "evaluations",
+    }
     assert (report["recipe"], report["seed"], report["checkpoint"]) == ("mine", 3, "best_model")
     assert [row["name"] for row in report["rows"]] == ["dense", "sparse"]
     for row in report["rows"]:
-        assert row.keys() == {"name", "model", "input_size", "target_sparsity", "sparsity", "map", "ap50", "nb_bytes",
-                              "sparse_convs", "convs"}
+        assert row.keys() == {
+            "name",
+            "model",
+            "input_size",
+            "target_sparsity",
+            "sparsity",
+            "map",
+            "ap50",
+            "nb_bytes",
+            "sparse_convs",
+            "convs",
+        }
     assert report["rows"][0]["map"] == 0.309
     assert report["rows"][1]["map"] == 0.276
     assert report["rows"][1]["target_sparsity"] == 0.75
@@ -68,5 +88,6 @@ def test_a_dense_training_has_one_row(context, fields):
 
 def test_evaluations_without_a_finite_map_are_left_out(context):
     (context.output / "evaluations.json").write_text(
-        '[{"epoch": 0, "sparsity": 0.75, "mAP": null, "AP50": null}, {"epoch": 1, "sparsity": 0.75, "mAP": 0.2}]')
+        '[{"epoch": 0, "sparsity": 0.75, "mAP": null, "AP50": null}, {"epoch": 1, "sparsity": 0.75, "mAP": 0.2}]'
+    )
     assert [row["epoch"] for row in write(context)["evaluations"]] == [1]

@@ -27,8 +27,7 @@ def test_the_newest_checkpoint_is_found_and_printed(saved, capsys):
     assert found.path == saved / "1_2.pdsparse"
     assert found.position_in(4) == TrainingPosition(1, 2)
     assert found.state.training["dense"] == {"mAP": 0.5}
-    assert capsys.readouterr().out == (f"resuming from {found.path}: 2 of 4 batches of epoch 1 are "
-                                       "completed\n")
+    assert capsys.readouterr().out == (f"resuming from {found.path}: 2 of 4 batches of epoch 1 are completed\n")
 
 
 @pytest.mark.parametrize("name", ["1_2", "1_2.pdparams", "1_2.pdsparse", "1_2.pdopt", ""])
@@ -49,13 +48,16 @@ def test_without_a_checkpoint_last_starts_from_the_beginning_and_a_folder_is_an_
         resume.find_resume_state(recipe(), "empty")
 
 
-@pytest.mark.parametrize(("option", "message"), [
-    ("LearningRate.base_lr=0.5", "LearningRate: base_lr is .* in the checkpoint and 0.5 in this run"),
-    ("Sparsity.ratio=0.85", "Sparsity: ratio is 0.75 in the checkpoint and 0.85 in this run"),
-    ("epoch=24", "epoch is 12 in the checkpoint and 24 in this run"),
-    ("use_ema=true", "use_ema is missing in the checkpoint and True in this run"),
-    ("TrainReader.batch_size=4", "TrainReader: batch_size is 8 in the checkpoint and 4 in this run"),
-])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("LearningRate.base_lr=0.5", "LearningRate: base_lr is .* in the checkpoint and 0.5 in this run"),
+        ("Sparsity.ratio=0.85", "Sparsity: ratio is 0.75 in the checkpoint and 0.85 in this run"),
+        ("epoch=24", "epoch is 12 in the checkpoint and 24 in this run"),
+        ("use_ema=true", "use_ema is missing in the checkpoint and True in this run"),
+        ("TrainReader.batch_size=4", "TrainReader: batch_size is 8 in the checkpoint and 4 in this run"),
+    ],
+)
 def test_a_changed_recipe_is_an_input_error_that_can_be_overridden(saved, option, message):
     with pytest.raises(InputError, match=rf"1_2\.pdsparse.*{message}"):
         resume.find_resume_state(recipe(option), resume.LAST)

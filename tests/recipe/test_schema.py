@@ -33,12 +33,21 @@ def test_options_override_values_of_the_recipe():
 
 def test_a_slim_file_of_paddledetection_is_read_unchanged(tmp_path):
     slim = tmp_path / "slim.yml"
-    slim.write_text("pretrain_weights: https://example.com/picodet.pdparams\nslim: UnstructuredPruner\n"
-                    "UnstructuredPruner:\n  stable_epochs: 0\n  pruning_epochs: 150\n  tunning_epochs: 150\n"
-                    "  pruning_steps: 300\n  ratio: 0.85\n  initial_ratio: 0.20\n  prune_params_type: conv1x1_only\n")
+    slim.write_text(
+        "pretrain_weights: https://example.com/picodet.pdparams\nslim: UnstructuredPruner\n"
+        "UnstructuredPruner:\n  stable_epochs: 0\n  pruning_epochs: 150\n  tunning_epochs: 150\n"
+        "  pruning_steps: 300\n  ratio: 0.85\n  initial_ratio: 0.20\n  prune_params_type: conv1x1_only\n"
+    )
     recipe = read_recipe(RECIPES / "picodet_s_416_trees.yml", str(slim))
-    assert recipe.sparsity == {"stable_epochs": 0, "pruning_epochs": 150, "tunning_epochs": 150, "pruning_steps": 300,
-                               "ratio": 0.85, "initial_ratio": 0.2, "prune_params_type": "conv1x1_only"}
+    assert recipe.sparsity == {
+        "stable_epochs": 0,
+        "pruning_epochs": 150,
+        "tunning_epochs": 150,
+        "pruning_steps": 300,
+        "ratio": 0.85,
+        "initial_ratio": 0.2,
+        "prune_params_type": "conv1x1_only",
+    }
     assert recipe.content["pretrain_weights"] == "https://example.com/picodet.pdparams"
 
 
@@ -54,27 +63,36 @@ def test_weights_can_be_a_url_with_a_digest(url):
     assert read_recipe(SPARSE, options=[f"pretrain_weights={url}"]).content["pretrain_weights"] == url
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    (["Sparsity.prunning_epochs=3"], "Sparsity: unknown argument 'prunning_epochs'; did you mean 'pruning_epochs'?"),
-    (["Sparsity.ratio=75"], "got 75 (did you mean 0.75?)"),
-    (["Sparsity=75"], "the Sparsity block must be a mapping, got 75"),
-    (["Sparsity.post_train=x"], "unknown argument 'post_train'"),
-    (["epoch"], "-o epoch: an option must be key=value"),
-    (["epoch=[1"], "-o epoch=[1: not valid YAML"), (["epoch=2026-13-45"], "not valid YAML"),
-    (["seed=99999999999"], "seed must be less than"), (["save_dir=5"], "save_dir must be a string, got 5"),
-    (["pretrain_weights=[a]"], "pretrain_weights must be a string"),
-    (["metric=WiderFace"], "metric must be COCO or VOC, got 'WiderFace'"),
-    (["amp=O1"], "amp must be true or false, got 'O1'"),
-    (["amp_level=O3"], "amp_level must be O1 or O2, got 'O3'"),
-    (["init_loss_scaling=0"], "init_loss_scaling must be a whole number"),
-    (["custom_black_list=relu"], "custom_black_list must be a list of names of operators, got 'relu'"),
-    (["resume_weights=/none"], "use --resume to resume a training"), (["export=5"], "export must be a mapping, got 5"),
-    (["export.nmss=false"], "export: unknown argument 'nmss'; did you mean 'nms'?"),
-    (['export.nms="false"'], "export.nms must be true or false, got 'false'"),
-    (["worker_num=100000"], "worker_num must be at most 1024"),
-    ([f"Sparsity.initial_ratio=1{'0' * 400}"], "initial_ratio must be a fraction"),
-    (["PicoDet={5: x}"], "keys must be strings, got 5"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["Sparsity.prunning_epochs=3"],
+            "Sparsity: unknown argument 'prunning_epochs'; did you mean 'pruning_epochs'?",
+        ),
+        (["Sparsity.ratio=75"], "got 75 (did you mean 0.75?)"),
+        (["Sparsity=75"], "the Sparsity block must be a mapping, got 75"),
+        (["Sparsity.post_train=x"], "unknown argument 'post_train'"),
+        (["epoch"], "-o epoch: an option must be key=value"),
+        (["epoch=[1"], "-o epoch=[1: not valid YAML"),
+        (["epoch=2026-13-45"], "not valid YAML"),
+        (["seed=99999999999"], "seed must be less than"),
+        (["save_dir=5"], "save_dir must be a string, got 5"),
+        (["pretrain_weights=[a]"], "pretrain_weights must be a string"),
+        (["metric=WiderFace"], "metric must be COCO or VOC, got 'WiderFace'"),
+        (["amp=O1"], "amp must be true or false, got 'O1'"),
+        (["amp_level=O3"], "amp_level must be O1 or O2, got 'O3'"),
+        (["init_loss_scaling=0"], "init_loss_scaling must be a whole number"),
+        (["custom_black_list=relu"], "custom_black_list must be a list of names of operators, got 'relu'"),
+        (["resume_weights=/none"], "use --resume to resume a training"),
+        (["export=5"], "export must be a mapping, got 5"),
+        (["export.nmss=false"], "export: unknown argument 'nmss'; did you mean 'nms'?"),
+        (['export.nms="false"'], "export.nms must be true or false, got 'false'"),
+        (["worker_num=100000"], "worker_num must be at most 1024"),
+        ([f"Sparsity.initial_ratio=1{'0' * 400}"], "initial_ratio must be a fraction"),
+        (["PicoDet={5: x}"], "keys must be strings, got 5"),
+    ],
+)
 def test_an_invalid_option_is_a_one_line_input_error(options, message):
     with pytest.raises(InputError) as error:
         read_recipe(SPARSE, options=options)
@@ -103,10 +121,18 @@ def test_the_digest_depends_on_the_recipe_of_the_start_weights(tmp_path):
     assert len(digests) == 2
 
 
-@pytest.mark.parametrize("option", ["TestReader.inputs_def.image_shape=[3, -1, -1]", "TestReader=5", "TestReader=null",
-                                    "TestReader.inputs_def=null", "TestReader.inputs_def.image_shape=[]",
-                                    "TestReader.inputs_def.image_shape=[3, 100, 100]",
-                                    "TestReader.inputs_def.image_shape=[3, 32, 320000]"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "TestReader.inputs_def.image_shape=[3, -1, -1]",
+        "TestReader=5",
+        "TestReader=null",
+        "TestReader.inputs_def=null",
+        "TestReader.inputs_def.image_shape=[]",
+        "TestReader.inputs_def.image_shape=[3, 100, 100]",
+        "TestReader.inputs_def.image_shape=[3, 32, 320000]",
+    ],
+)
 def test_an_export_size_that_is_not_fixed_is_an_input_error(option):
     recipe = read_recipe(SPARSE, options=[option])
     with pytest.raises(InputError, match="the fixed size of the exported"):
@@ -142,7 +168,9 @@ def test_a_recipe_name_that_refers_to_another_folder_is_an_input_error(name, tmp
         read_recipe(tmp_path / name)
 
 
-@pytest.mark.parametrize("source", ["https://example.com/a.tar", "http://example.com/a.pdparams.zip", "ppdet://a.tar.gz"])
+@pytest.mark.parametrize(
+    "source", ["https://example.com/a.tar", "http://example.com/a.pdparams.zip", "ppdet://a.tar.gz"]
+)
 def test_only_pdparams_files_can_be_downloaded_as_weights(source):
     with pytest.raises(InputError, match=r"pretrain_weights: a URL must end in .pdparams"):
         read_recipe(SPARSE, options=[f"pretrain_weights={source}"])

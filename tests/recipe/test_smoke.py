@@ -47,8 +47,11 @@ def test_the_target_ratio_is_reached_within_the_steps_of_a_smoke_run(smoke_recip
 def test_weights_that_are_not_on_this_machine_are_dropped(smoke_recipe):
     assert smoke_recipe.content["pretrain_weights"] is None
     assert smoke_recipe.dense is None
-    kept = smoke(read_recipe(SPARSE, options=["pretrain_weights=sample:picodet_s_416_lcnet",
-                                              f"save_dir={smoke_recipe.output.parent}"]))
+    kept = smoke(
+        read_recipe(
+            SPARSE, options=["pretrain_weights=sample:picodet_s_416_lcnet", f"save_dir={smoke_recipe.output.parent}"]
+        )
+    )
     assert kept.content["pretrain_weights"] == "sample:picodet_s_416_lcnet"
 
 

@@ -19,8 +19,10 @@ def test_a_report_never_contains_nan(report, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"rows": []}', "\0", '{"rows": [{}], "digest": ""}',
-                                  '{"rows": null, "digest": ""}', "[" * 10000])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", '{"rows": []}', "\0", '{"rows": [{}], "digest": ""}', '{"rows": null, "digest": ""}', "[" * 10000],
+)
 def test_a_damaged_report_is_an_input_error_that_names_the_file(text, tmp_path):
     (tmp_path / "report.json").write_text(text)
     with pytest.raises(InputError, match=r"report\.json: not a valid report"):

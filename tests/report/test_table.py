@@ -13,11 +13,14 @@ def test_the_table_shows_percentages_and_megabytes(report):
     assert words(sparse) == ["sparse", "PicoDet", "320x416", "75.01%", "27.6", "50.0", "5.41", "101", "of", "106"]
 
 
-@pytest.mark.parametrize(("checkpoint", "caption"), [
-    ("best_model", "Exported checkpoint: best_model (best mAP at the target sparsity)"),
-    ("final", "Exported checkpoint: final (end of the training)"),
-    ("7", "Exported checkpoint: 7"),
-])
+@pytest.mark.parametrize(
+    ("checkpoint", "caption"),
+    [
+        ("best_model", "Exported checkpoint: best_model (best mAP at the target sparsity)"),
+        ("final", "Exported checkpoint: final (end of the training)"),
+        ("7", "Exported checkpoint: 7"),
+    ],
+)
 def test_the_caption_names_the_exported_checkpoint(report, checkpoint, caption):
     report["checkpoint"] = checkpoint
     assert report_table(report).splitlines()[4:] == [caption]

@@ -29,9 +29,21 @@ def start(mode, folder, *options):
     """Starts a launcher in its own process group, so that its ranks can be killed with it."""
     path = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [sys.executable, "-m", "paddle.distributed.launch", *options, str(TESTS / "rank_training.py"), mode,
-         str(folder)], cwd=folder, env={**os.environ, "PYTHONPATH": path}, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        [
+            sys.executable,
+            "-m",
+            "paddle.distributed.launch",
+            *options,
+            str(TESTS / "rank_training.py"),
+            mode,
+            str(folder),
+        ],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def finish(launchers, logs):
@@ -55,8 +67,10 @@ def two_nodes(mode, folder):
         port = unused.getsockname()[1]
     logs = [folder / f"node{node}" for node in range(2)]
     options = ("--nnodes", "2", "--nproc_per_node", "1", "--master", f"127.0.0.1:{port}")
-    return finish([start(mode, folder, *options, "--rank", str(node), "--log_dir", str(log))
-                   for node, log in enumerate(logs)], logs)
+    return finish(
+        [start(mode, folder, *options, "--rank", str(node), "--log_dir", str(log)) for node, log in enumerate(logs)],
+        logs,
+    )
 
 
 def results(folder):
@@ -101,8 +115,11 @@ def test_a_rank_with_another_mask_stops_all_ranks_and_the_error_names_the_layer(
     codes, logs = launch("perturb", tmp_path)
     assert all(code != 0 for code in codes)
     for text in logs:
-        assert re.search(r"RankMismatchError: the masks of the ranks differ: at optimizer step 4 rank 1 has another "
-                         r"mask of project\.weight than rank 0", text), text
+        assert re.search(
+            r"RankMismatchError: the masks of the ranks differ: at optimizer step 4 rank 1 has another "
+            r"mask of project\.weight than rank 0",
+            text,
+        ), text
     assert len(logs) == 2
     assert not list(tmp_path.glob("*.json"))
 
@@ -116,8 +133,9 @@ def test_ranks_compare_masks_in_a_training_loop_without_hapi(tmp_path):
     assert first["gather_count_in_training"] == second["gather_count_in_training"] == MASK_UPDATES + 1
     assert first["errors"] == second["errors"]
     assert "another mask of project.weight" in first["errors"][0]
-    assert first["errors"][1] == ("the ranks are out of step: rank 0 updated its masks at optimizer step 10, rank 1 at "
-                                "step 11")
+    assert first["errors"][1] == (
+        "the ranks are out of step: rank 0 updated its masks at optimizer step 10, rank 1 at step 11"
+    )
 
 
 def test_a_single_process_compares_no_masks(first_digits, monkeypatch):
@@ -127,8 +145,9 @@ def test_a_single_process_compares_no_masks(first_digits, monkeypatch):
     for name in ("check_same_masks", "digest"):
         monkeypatch.setattr(distributed, name, fail)
     sparsity = SparsityCallback(ratio=0.75, pruning_iterations=4, pruning_steps=4)
-    classifier(Pointwise()).fit(first_digits, first_digits, batch_size=16, verbose=0,
-                                callbacks=[sparsity, SyncBuffers()])
+    classifier(Pointwise()).fit(
+        first_digits, first_digits, batch_size=16, verbose=0, callbacks=[sparsity, SyncBuffers()]
+    )
     assert sparsity.pruner.ratio == 0.75
 
 

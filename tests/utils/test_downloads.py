@@ -90,8 +90,14 @@ def cached_files(cache):
     return [path for path in cache.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("url", ["/model.pdparams", f"/Content-Length={len(CONTENT)}/Content-MD5={MD5}/model.pdparams",
-                                 f"/model.pdparams#sha256={SHA256}"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/model.pdparams",
+        f"/Content-Length={len(CONTENT)}/Content-MD5={MD5}/model.pdparams",
+        f"/model.pdparams#sha256={SHA256}",
+    ],
+)
 def test_a_file_is_downloaded_once_and_then_read_from_the_cache(host, cache, url):
     for _ in range(2):
         assert fetch_url(host + url).name == "model.pdparams"
@@ -104,11 +110,14 @@ def test_files_of_the_same_name_at_different_urls_are_kept_apart(host):
     assert fetch_url(f"{host}/model.pdparams") != fetch_url(f"{host}/A=b/model.pdparams")
 
 
-@pytest.mark.parametrize(("url", "reason"), [
-    ("/Content-MD5=abc/model.pdparams", "its MD5 is .*, the host announced abc"),
-    (f"/model.pdparams#sha256={'0' * 64}", f"SHA256 hash .* expected sha256:0{{64}} but got {SHA256}$"),
-    ("/missing.pdparams", "404 Not Found;"),
-])
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("/Content-MD5=abc/model.pdparams", "its MD5 is .*, the host announced abc"),
+        (f"/model.pdparams#sha256={'0' * 64}", f"SHA256 hash .* expected sha256:0{{64}} but got {SHA256}$"),
+        ("/missing.pdparams", "404 Not Found;"),
+    ],
+)
 def test_a_failed_check_is_an_error_without_retry_and_leaves_nothing_behind(host, cache, url, reason):
     for attempt in range(2):
         with pytest.raises(InputError, match=f"cannot download {host}/.*pdparams: .*{reason}") as error:
@@ -118,9 +127,13 @@ def test_a_failed_check_is_an_error_without_retry_and_leaves_nothing_behind(host
     assert not cached_files(cache)
 
 
-@pytest.mark.parametrize(("body", "kind"), [
-    (b"<p>Moved</p>", "text/html; charset=utf-8"),
-    (b"\xef\xbb\xbf\n<!DOCTYPE HTML><title>Log in", "application/octet-stream")])
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"<p>Moved</p>", "text/html; charset=utf-8"),
+        (b"\xef\xbb\xbf\n<!DOCTYPE HTML><title>Log in", "application/octet-stream"),
+    ],
+)
 def test_an_html_page_is_refused(stream, cache, body, kind):
     with pytest.raises(InputError, match="the host sent an HTML page, not a file"):
         fetch_url(stream(lambda: [body], Content_Type=kind), QUICK)
@@ -190,6 +203,7 @@ def test_a_host_that_sends_a_byte_at_a_time_is_stopped_at_the_total_time_limit(s
 @pytest.mark.timeout(30)
 def test_a_host_that_sends_its_headers_a_byte_at_a_time_is_stopped_too(cache):
     with socket.create_server(("127.0.0.1", 0)) as server:
+
         def answer():
             connection = server.accept()[0]
             for byte in b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 10_000:
@@ -201,8 +215,10 @@ def test_a_host_that_sends_its_headers_a_byte_at_a_time_is_stopped_too(cache):
 
         threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(InputError, match=r"not complete after 0\.6 s"):
-            fetch_url(f"http://127.0.0.1:{server.getsockname()[1]}/model.pdparams",
-                      Limits(read_timeout=0.5, total_timeout=0.6))
+            fetch_url(
+                f"http://127.0.0.1:{server.getsockname()[1]}/model.pdparams",
+                Limits(read_timeout=0.5, total_timeout=0.6),
+            )
     assert not cached_files(cache)
 
 
@@ -223,9 +239,18 @@ def test_progress_is_shown_on_a_terminal_only(host, monkeypatch, capfd):
     assert "7.0/7.0 kB" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("url", ["ftp://host/model.pdparams", "file:///etc/model.pdparams", "https://host/",
-                                 "https://[host/model.pdparams", "https://host/..",
-                                 "https://host/model.pdparams#md5=1", "https://host/model.pdparams#sha256=12"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://host/model.pdparams",
+        "file:///etc/model.pdparams",
+        "https://host/",
+        "https://[host/model.pdparams",
+        "https://host/..",
+        "https://host/model.pdparams#md5=1",
+        "https://host/model.pdparams#sha256=12",
+    ],
+)
 def test_a_malformed_url_is_an_error_that_names_it(url):
     with pytest.raises(InputError, match="a URL must be https|must be sha256= and 64") as error:
         fetch_url(url)
@@ -262,6 +287,7 @@ def test_a_cached_folder_is_built_once_and_never_changed(cache):
         def fill(folder):
             folder.mkdir()
             (folder / content).touch()
+
         return fill
 
     def slow(folder):  # another process finishes while this one is still building

@@ -109,8 +109,15 @@ def train(data, folder, *callbacks, accumulate=1, network=Pointwise, **keywords)
     model = classifier(network(), optimizer="SGD")
     sparsity = SparsityCallback(ratio=0.75, **{"pruning_epochs": 1, "tunning_epochs": 1, **keywords})
     try:
-        model.fit(data, epochs=3, batch_size=16, verbose=0, shuffle=False, accumulate_grad_batches=accumulate,
-                  callbacks=[sparsity, Checkpoints(folder), *callbacks])
+        model.fit(
+            data,
+            epochs=3,
+            batch_size=16,
+            verbose=0,
+            shuffle=False,
+            accumulate_grad_batches=accumulate,
+            callbacks=[sparsity, Checkpoints(folder), *callbacks],
+        )
     except DivergenceError as error:
         return model, sparsity, str(error)
     return model, sparsity, None

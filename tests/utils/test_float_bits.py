@@ -43,5 +43,5 @@ def test_a_tensor_whose_elements_are_not_in_order_is_not_accessed():
 @pytest.mark.parametrize("zeros", [0, 1, 300_000])
 def test_zeros_are_counted_over_all_chunks(zeros):
     values = np.ones(600_001, "float32")
-    values[600_001 - zeros:] = -0.0
+    values[600_001 - zeros :] = -0.0
     assert count_zero_bits(host_bits(paddle.to_tensor(values))) == zeros

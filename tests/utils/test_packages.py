@@ -7,8 +7,12 @@ from paddle_sparse_cb.errors import PipelineError
 from paddle_sparse_cb.utils import packages
 from paddle_sparse_cb.utils.packages import DebianPackage, Wheel, fetch_debian_package, fetch_wheel
 
-FASHION = DebianPackage("dataset-fashion-mnist", "0.0~git20200523.55506a9-1",
-                        "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0", 31)
+FASHION = DebianPackage(
+    "dataset-fashion-mnist",
+    "0.0~git20200523.55506a9-1",
+    "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+    31,
+)
 SMALL = Wheel("six", "1.16.0", "8abb2f1d86890a2dfb989f9a77cfcfd3e47c2a354b01111771326f8aa26e0254", 1)
 
 

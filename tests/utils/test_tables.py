@@ -3,8 +3,10 @@ import pytest
 from paddle_sparse_cb.utils.tables import markdown_table, render_table
 
 HEADERS = ["weight", "shape", "mAP 0.5:0.95", "bytes"]
-ROWS = [["backbone.blocks2.0.pw_conv.conv.weight", "960x160x1x1", "30.9", "1,526,198"],
-        ["[bold]head[/bold] :smile:", "a layer with a stride of 2", "-", "0"]]
+ROWS = [
+    ["backbone.blocks2.0.pw_conv.conv.weight", "960x160x1x1", "30.9", "1,526,198"],
+    ["[bold]head[/bold] :smile:", "a layer with a stride of 2", "-", "0"],
+]
 ALIGN = "llrr"
 
 
@@ -78,4 +80,7 @@ def test_a_cell_without_a_column_is_an_error(rows, align):
 
 def test_a_markdown_table():
     assert markdown_table(["layer", "sparsity"], [["stem", "0.50"]], "lr").splitlines() == [
-        "| layer   |   sparsity |", "|---------|------------|", "| stem    |       0.50 |"]
+        "| layer   |   sparsity |",
+        "|---------|------------|",
+        "| stem    |       0.50 |",
+    ]

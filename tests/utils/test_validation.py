@@ -13,9 +13,17 @@ from paddle_sparse_cb.utils.validation import check_count, check_fraction, check
 NUMPY_FLOATS = [np.float16, np.float32, np.float64]
 
 
-@pytest.mark.parametrize(("value", "expected"), [
-    (0, 0.0), (0.75, 0.75), (Fraction(3, 4), 0.75), (np.float16(0.3), 0.3), (np.float32(0.07), 0.07),
-    (np.float64(0.1), 0.1)])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0, 0.0),
+        (0.75, 0.75),
+        (Fraction(3, 4), 0.75),
+        (np.float16(0.3), 0.3),
+        (np.float32(0.07), 0.07),
+        (np.float64(0.1), 0.1),
+    ],
+)
 def test_a_fraction_is_returned_as_the_float_that_is_written_the_same(value, expected):
     checked = check_fraction("ratio", value)
     assert checked == expected
@@ -32,12 +40,19 @@ def test_a_numpy_ratio_prunes_exactly_as_many_weights_as_the_decimal_it_is_writt
     assert prune_count(ratio, units) == exact
 
 
-@pytest.mark.parametrize(("value", "message"), [
-    (75, "ratio must be a fraction from 0.0 to below 1, got 75 (did you mean 0.75?)"),
-    (1.0, "ratio must be a fraction from 0.0 to below 1, got 1.0"),
-    (-0.1, "got -0.1"), ("0.75", "got '0.75'"), (True, "got True"), (None, "got None"), (math.nan, "got nan"),
-    (np.float32("inf"), "inf"),
-])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (75, "ratio must be a fraction from 0.0 to below 1, got 75 (did you mean 0.75?)"),
+        (1.0, "ratio must be a fraction from 0.0 to below 1, got 1.0"),
+        (-0.1, "got -0.1"),
+        ("0.75", "got '0.75'"),
+        (True, "got True"),
+        (None, "got None"),
+        (math.nan, "got nan"),
+        (np.float32("inf"), "inf"),
+    ],
+)
 def test_a_value_that_is_no_fraction_is_an_error(value, message):
     with pytest.raises(InputError) as error:
         check_fraction("ratio", value)
@@ -64,8 +79,10 @@ def test_a_value_that_is_no_count_is_an_error(value):
     assert str(error.value) == f"pruning_steps must be a whole number of at least 1, got {value!r}"
 
 
-@pytest.mark.parametrize(("key", "hint"), [
-    ("tuning_epochs", "did you mean 'tunning_epochs'?"), ("zzz", "known: ratio, tunning_epochs"), (3, "known: ")])
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [("tuning_epochs", "did you mean 'tunning_epochs'?"), ("zzz", "known: ratio, tunning_epochs"), (3, "known: ")],
+)
 def test_an_unknown_key_is_an_error_that_names_the_nearest_known_one(key, hint):
     known = ["tunning_epochs", "ratio"]
     check_keys({"ratio": 0.75, "tunning_epochs": 1}, known, "Sparsity")
@@ -74,13 +91,19 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_known_one(key, hint):
     assert str(error.value).startswith(f"Sparsity: unknown argument {key!r}; {hint}")
 
 
-@pytest.mark.parametrize(("saved", "current", "message"), [
-    ({"ratio": 0.75}, {"ratio": 0.85}, "2.pdsparse: ratio is 0.75 in the checkpoint and 0.85 in this run"),
-    ({"scope": "erk"}, {}, "2.pdsparse: scope is erk in the checkpoint and missing in this run"),
-    ({}, {"scope": "erk"}, "2.pdsparse: scope is missing in the checkpoint and erk in this run"),
-    ({"plan": {"b": [1]}}, {"plan": {"a": [4], "b": [1]}},
-     "2.pdsparse: plan: a is missing in the checkpoint and [4] in this run"),
-])
+@pytest.mark.parametrize(
+    ("saved", "current", "message"),
+    [
+        ({"ratio": 0.75}, {"ratio": 0.85}, "2.pdsparse: ratio is 0.75 in the checkpoint and 0.85 in this run"),
+        ({"scope": "erk"}, {}, "2.pdsparse: scope is erk in the checkpoint and missing in this run"),
+        ({}, {"scope": "erk"}, "2.pdsparse: scope is missing in the checkpoint and erk in this run"),
+        (
+            {"plan": {"b": [1]}},
+            {"plan": {"a": [4], "b": [1]}},
+            "2.pdsparse: plan: a is missing in the checkpoint and [4] in this run",
+        ),
+    ],
+)
 def test_the_first_difference_of_two_settings_is_an_error_with_both_values(saved, current, message):
     with pytest.raises(InputError) as error:
         check_same(saved, current, "2.pdsparse")

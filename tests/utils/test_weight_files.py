@@ -66,8 +66,12 @@ def test_an_array_of_objects_is_refused(tmp_path):
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_arrays_of_every_plain_dtype_are_read(dtype, protocol, tmp_path):
     plain = np.arange(6).reshape(2, 3).astype(dtype)
-    arrays = {"plain": plain, "fortran": np.asfortranarray(plain), "empty": np.zeros((0, 3), dtype),
-              "scalar": np.float32(3.5)}
+    arrays = {
+        "plain": plain,
+        "fortran": np.asfortranarray(plain),
+        "empty": np.zeros((0, 3), dtype),
+        "scalar": np.float32(3.5),
+    }
     (tmp_path / "model.pdparams").write_bytes(pickle.dumps(arrays, protocol=protocol))
     for name, array in load_arrays(tmp_path / "model.pdparams").items():
         np.testing.assert_array_equal(array, arrays[name])
@@ -147,10 +151,14 @@ def exported(network, tmp_path):
     return tmp_path / "model"
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    (None, "no structured name for 'conv2d"), ({}, "no structured name for"),
-    ({"structured_name": "depthwise.weight"}, "two variables have the same structured name"),
-])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (None, "no structured name for 'conv2d"),
+        ({}, "no structured name for"),
+        ({"structured_name": "depthwise.weight"}, "two variables have the same structured name"),
+    ],
+)
 def test_damaged_structured_names_are_refused_by_name(exported, name, message):
     file = exported.with_suffix(".pdiparams.info")
     names = pickle.loads(file.read_bytes())

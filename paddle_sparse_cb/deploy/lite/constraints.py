@@ -29,13 +29,22 @@ _WRONG_IN_INT8 = ("hard_swish", "leaky_relu")
 # Options of `paddle_lite_opt` that exclude a sparse model: the one value that is compatible, and why others are not.
 _SPARSE_VALUES = {
     "enable_fp16": ("false", "sparse models are supported in FP32 and INT8 only"),
-    "quant_model": ("false", "the weights of sparse convolutions would stay FP32; export.int8 (QuantizeInt8) "
-                             "quantizes them"),
+    "quant_model": (
+        "false",
+        "the weights of sparse convolutions would stay FP32; export.int8 (QuantizeInt8) quantizes them",
+    ),
     "valid_targets": ("arm", "sparse kernels are chosen for the single target 'arm' only"),
 }
 _OPTIONS = {*_SPARSE_VALUES, "quant_type"}
-_RESERVED_OPTIONS = {"model_dir", "model_file", "param_file", "optimize_out", "optimize_out_type", "sparse_model",
-                     "sparse_threshold"}
+_RESERVED_OPTIONS = {
+    "model_dir",
+    "model_file",
+    "param_file",
+    "optimize_out",
+    "optimize_out_type",
+    "sparse_model",
+    "sparse_threshold",
+}
 
 
 def check_options(options: Mapping[str, str], sparse: bool) -> None:
@@ -72,10 +81,16 @@ def find_dense_layers(plan: PrunePlan, min_sparsity: Mapping[str, float]) -> dic
     Returns:
         The reason for each such layer, by structured name.
     """
-    too_few = {name: f"it may end with as few as {ratio:.2%} zeros, and runs sparse from {THRESHOLD:.0%}"
-               for name, ratio in min_sparsity.items() if ratio < THRESHOLD}
-    return {layer.name: layer.lite_dense_reason or too_few[layer.name] for layer in plan.pruned
-            if layer.lite_dense_reason or layer.name in too_few}
+    too_few = {
+        name: f"it may end with as few as {ratio:.2%} zeros, and runs sparse from {THRESHOLD:.0%}"
+        for name, ratio in min_sparsity.items()
+        if ratio < THRESHOLD
+    }
+    return {
+        layer.name: layer.lite_dense_reason or too_few[layer.name]
+        for layer in plan.pruned
+        if layer.lite_dense_reason or layer.name in too_few
+    }
 
 
 def check_runs_sparse(plan: PrunePlan, min_sparsity: Mapping[str, float]) -> None:
@@ -92,8 +107,9 @@ def check_runs_sparse(plan: PrunePlan, min_sparsity: Mapping[str, float]) -> Non
     if dense:
         name, reason = next(iter(dense.items()))
         more = f" (and {len(dense) - 1} more of {len(plan.pruned)} planned layers)" if len(dense) > 1 else ""
-        raise InputError(f"Paddle-Lite would keep {name} dense: {reason}{more}; skip it, or change ratio, scope or "
-                         "sparse_block")
+        raise InputError(
+            f"Paddle-Lite would keep {name} dense: {reason}{more}; skip it, or change ratio, scope or sparse_block"
+        )
 
 
 def check_sparse(prefix: Path) -> None:
@@ -129,8 +145,10 @@ def check_input_shape(where: str, shape: Sequence[int | None]) -> None:
         InputError: a dimension is dynamic, or the batch size is not 1.
     """
     if any(size is None or size < 1 for size in shape) or (shape and shape[0] != 1):
-        raise InputError(f"{where} has shape {list(shape)}; every dimension must be fixed and the batch size 1, or "
-                         "Paddle-Lite computes wrong results")
+        raise InputError(
+            f"{where} has shape {list(shape)}; every dimension must be fixed and the batch size 1, or "
+            "Paddle-Lite computes wrong results"
+        )
 
 
 def check_int8(where: str, program: Program) -> None:
@@ -145,18 +163,24 @@ def check_int8(where: str, program: Program) -> None:
     """
     wrong = [op_type for op_type in _WRONG_IN_INT8 if program.op_counts[op_type]]
     if wrong:
-        raise InputError(f"{where}: a network with {' and '.join(wrong)} cannot be INT8 and sparse: Paddle-Lite "
-                         "applies the activation's scale twice, with wrong results; use FP32, or ReLU or ReLU6")
+        raise InputError(
+            f"{where}: a network with {' and '.join(wrong)} cannot be INT8 and sparse: Paddle-Lite "
+            "applies the activation's scale twice, with wrong results; use FP32, or ReLU or ReLU6"
+        )
 
 
 def _check_convolution(prefix: Path, convolution: Convolution, weight: np.ndarray) -> None:
     if convolution.calls > 1:
-        raise InputError(f"{prefix}.pdmodel: {convolution.name} is called {convolution.calls} times and is "
-                         f"{_zero_fraction(weight):.0%} zeros: Paddle-Lite's optimizer crashes on a shared sparse "
-                         "convolution; exclude it from pruning (skip)")
+        raise InputError(
+            f"{prefix}.pdmodel: {convolution.name} is called {convolution.calls} times and is "
+            f"{_zero_fraction(weight):.0%} zeros: Paddle-Lite's optimizer crashes on a shared sparse "
+            "convolution; exclude it from pruning (skip)"
+        )
     if not weight.any():
-        raise InputError(f"{prefix}.pdmodel: {convolution.name} is all zeros: Paddle-Lite cannot load a sparse "
-                         "convolution without weights; prune it less or exclude it from pruning (skip)")
+        raise InputError(
+            f"{prefix}.pdmodel: {convolution.name} is all zeros: Paddle-Lite cannot load a sparse "
+            "convolution without weights; prune it less or exclude it from pruning (skip)"
+        )
 
 
 def _zero_fraction(weight: np.ndarray) -> float:

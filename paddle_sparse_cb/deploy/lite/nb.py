@@ -78,8 +78,10 @@ class OptimizedModel:
                 return self._decode_sparse(operator, shape, pixels)
             return self.parameters[operator.inputs["Filter"]].reshape(shape)
         except (ValueError, KeyError, IndexError) as error:
-            raise InputError(f"{self.path}: {operator.weight_variable} is not a weight of shape {list(shape)} on an "
-                             f"input of {pixels} pixels: {error}") from None
+            raise InputError(
+                f"{self.path}: {operator.weight_variable} is not a weight of shape {list(shape)} on an "
+                f"input of {pixels} pixels: {error}"
+            ) from None
 
     def _decode_sparse(self, operator: Operator, shape: tuple[int, ...], pixels: int) -> np.ndarray:
         values = self.parameters[operator.inputs["NonZeroWeights"]]
@@ -93,12 +95,12 @@ class OptimizedModel:
         begin, column = 0, first
         for row, end in zip(range(0, shape[0], rows_per_group), ends):
             if end > begin:
-                columns = column + np.concatenate(([0], np.cumsum(steps[begin:end - 1])))
+                columns = column + np.concatenate(([0], np.cumsum(steps[begin : end - 1])))
                 if remainders[begin:end].any() or columns.min() < 0 or columns.max() >= shape[1]:
                     raise ValueError("the sparse kernel's offsets do not match")
                 rows = min(rows_per_group, shape[0] - row)
-                stored = values[begin * rows_per_group:begin * rows_per_group + rows * (end - begin)]
-                weight[row:row + rows, columns] = stored.reshape(end - begin, rows).T
+                stored = values[begin * rows_per_group : begin * rows_per_group + rows * (end - begin)]
+                weight[row : row + rows, columns] = stored.reshape(end - begin, rows).T
                 # The last step of a group is the sum of all steps so far, from the very first non-zero to that of the
                 # next group.
                 column = first + int(steps[end - 1])
@@ -188,8 +190,10 @@ class _Table:
         return [_Table(self._data, at) for at in self._element_offsets(field)]
 
     def strings(self, field: int) -> list[str]:
-        return [self._data[at + 4:at + 4 + struct.unpack_from("<I", self._data, at)[0]].decode()
-                for at in self._element_offsets(field)]
+        return [
+            self._data[at + 4 : at + 4 + struct.unpack_from("<I", self._data, at)[0]].decode()
+            for at in self._element_offsets(field)
+        ]
 
     def _element_offsets(self, field: int) -> list[int]:
         at = self._target(field)
@@ -206,13 +210,14 @@ def _operators(program: _Table) -> Iterator[Operator]:
         for op in block.tables(3):
             inputs = {slot.string(0): names[0] for slot in op.tables(1) if (names := slot.strings(1))}
             # Only attributes of type INT (0) are needed.
-            integers = {attribute.string(0): attribute.number(2) for attribute in op.tables(3)
-                        if attribute.number(1) == 0}
+            integers = {
+                attribute.string(0): attribute.number(2) for attribute in op.tables(3) if attribute.number(1) == 0
+            }
             yield Operator(op.string(0), inputs, integers)
 
 
 def _parameters(data: bytes, at: int) -> Iterator[tuple[str, np.ndarray]]:
-    meta, = struct.unpack_from("<2xH", data, at)
+    (meta,) = struct.unpack_from("<2xH", data, at)
     at += 4 + meta
     header, count = struct.unpack_from("<HH", data, at)
     at += 2 + header

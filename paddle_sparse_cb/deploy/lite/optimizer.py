@@ -23,8 +23,10 @@ from ...utils.packages import Wheel, fetch_wheel
 from .constraints import THRESHOLD, check_options, check_runs_sparse, check_sparse
 from .pooling import check_pools
 
-_DIGESTS = {"3.10": "b1e6081c4154e50479426df9c7390c0d1d99dd9d832a270d1fe925894768fb62",
-            "3.8": "8a42fe8737d3ade116264fd85b9f24a2bbe42095882e0a44a4ec7f0104fcc196"}
+_DIGESTS = {
+    "3.10": "b1e6081c4154e50479426df9c7390c0d1d99dd9d832a270d1fe925894768fb62",
+    "3.8": "8a42fe8737d3ade116264fd85b9f24a2bbe42095882e0a44a4ec7f0104fcc196",
+}
 WHEELS = {python: Wheel("paddlelite", "2.13rc0", digest, 47, python) for python, digest in _DIGESTS.items()}
 
 
@@ -42,8 +44,13 @@ class Optimizer:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs the optimizer with arguments of its own command line and captures its output."""
-        return subprocess.run([*self.command, *arguments], env={**os.environ, **self.environment},
-                              capture_output=True, text=True, errors="replace")
+        return subprocess.run(
+            [*self.command, *arguments],
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
 
 
 def find_optimizer() -> Optimizer:
@@ -72,9 +79,11 @@ def find_optimizer() -> Optimizer:
         for python in find_interpreters(version):
             folder = fetch_wheel(wheel)
             return Optimizer((python, str(folder / "bin" / "paddle_lite_opt")), {"PYTHONPATH": str(folder)})
-    raise PipelineError("Paddle-Lite's optimizer needs a Python 3.10 or 3.8 on this machine, and none was found; "
-                        "install one (for example: uv python install 3.10) or name an optimizer in PADDLE_LITE_OPT, "
-                        "then run: paddle-sparse optimize RECIPE")
+    raise PipelineError(
+        "Paddle-Lite's optimizer needs a Python 3.10 or 3.8 on this machine, and none was found; "
+        "install one (for example: uv python install 3.10) or name an optimizer in PADDLE_LITE_OPT, "
+        "then run: paddle-sparse optimize RECIPE"
+    )
 
 
 def _runs(optimizer: Optimizer) -> bool:
@@ -97,9 +106,12 @@ def find_interpreters(version: str) -> Iterator[str]:
     name = f"python{version}"
     on_path = [Path(folder) / name for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
     # pyenv's root, folders beside its shims and beside this very Python, and uv's folder.
-    roots = [Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions",
-             *(path.parent.parent / "versions" for path in on_path if path.parent.name == "shims"),
-             Path(sys.base_prefix).parent, Path.home() / ".local/share/uv/python"]
+    roots = [
+        Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions",
+        *(path.parent.parent / "versions" for path in on_path if path.parent.name == "shims"),
+        Path(sys.base_prefix).parent,
+        Path.home() / ".local/share/uv/python",
+    ]
     managed = [python for root in roots for python in sorted(root.glob(f"*{version}*/bin/{name}"), reverse=True)]
     seen = set()
     for python in [*managed, *on_path]:
@@ -119,8 +131,14 @@ def is_python_version(python: str | os.PathLike[str], version: str) -> bool:
     return done.returncode == 0 and done.stdout.strip() == version
 
 
-def optimize(prefix: Path, output: Path, *, sparse: bool, optimizer: Optimizer | None = None,
-             options: Mapping[str, str] | None = None) -> Path:
+def optimize(
+    prefix: Path,
+    output: Path,
+    *,
+    sparse: bool,
+    optimizer: Optimizer | None = None,
+    options: Mapping[str, str] | None = None,
+) -> Path:
     """Optimizes an exported model for ARM.
 
     Args:
@@ -147,17 +165,23 @@ def optimize(prefix: Path, output: Path, *, sparse: bool, optimizer: Optimizer |
     settings = {
         "valid_targets": "arm",  # with any other target beside it, no kernel is sparse
         "sparse_model": str(sparse).lower(),  # compared with 'true': 'True' would be ignored silently
-        "sparse_threshold": str(THRESHOLD), **options}
+        "sparse_threshold": str(THRESHOLD),
+        **options,
+    }
     with atomic_write(output) as scratch:
         done = optimizer.run(
-            f"--model_file={prefix}.pdmodel", f"--param_file={prefix}.pdiparams",
-            f"--optimize_out={scratch.with_suffix('')}", "--optimize_out_type=naive_buffer",
-            *(f"--{name}={value}" for name, value in settings.items()))
+            f"--model_file={prefix}.pdmodel",
+            f"--param_file={prefix}.pdiparams",
+            f"--optimize_out={scratch.with_suffix('')}",
+            "--optimize_out_type=naive_buffer",
+            *(f"--{name}={value}" for name, value in settings.items()),
+        )
         if done.returncode or not scratch.is_file():
             lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
             status = f"exit code {done.returncode}" if done.returncode >= 0 else f"signal {-done.returncode}"
-            raise PipelineError(f"Paddle-Lite's optimizer failed on {prefix}.pdmodel ({status}): "
-                                f"{lines[-1] if lines else 'no output'}")
+            raise PipelineError(
+                f"Paddle-Lite's optimizer failed on {prefix}.pdmodel ({status}): {lines[-1] if lines else 'no output'}"
+            )
     return output
 
 
@@ -194,5 +218,9 @@ class OptimizeLite:
         for exported, prefix in (("inference", ""), ("inference_int8", "int8_")):
             for kind in kinds if exported in context.artefacts else ():
                 context.artefacts[f"nb_{prefix}{kind}"] = optimize(
-                    context.artefacts[exported], context.output / f"model_{prefix}{kind}.nb", sparse=kind == "sparse",
-                    optimizer=optimizer, options=self.options)
+                    context.artefacts[exported],
+                    context.output / f"model_{prefix}{kind}.nb",
+                    sparse=kind == "sparse",
+                    optimizer=optimizer,
+                    options=self.options,
+                )

@@ -41,10 +41,15 @@ class _AdaptivePool:
         output = slot_arguments(self.op.outputs)["Out"][0]
         source = "unknown size" if self.input_size is None else "x".join(map(str, self.input_size))
         size = self.output_size[0]
-        remedy = ("export the network with this package, which replaces it" if self.kernel
-                  else f"height and width of its input must be multiples of {size}, or use another pooling")
-        return InputError(f"{file}: operator pool2d {output!r}, AdaptiveAvgPool2D({size}) on an input of {source}, is "
-                          f"computed wrongly by Paddle-Lite on ARM: {remedy}")
+        remedy = (
+            "export the network with this package, which replaces it"
+            if self.kernel
+            else f"height and width of its input must be multiples of {size}, or use another pooling"
+        )
+        return InputError(
+            f"{file}: operator pool2d {output!r}, AdaptiveAvgPool2D({size}) on an input of {source}, is "
+            f"computed wrongly by Paddle-Lite on ARM: {remedy}"
+        )
 
 
 def replace_adaptive_pools(program: Any, file: str) -> None:

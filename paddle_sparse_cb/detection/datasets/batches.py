@@ -67,8 +67,10 @@ class CollateBatch:
 
     def _collate(self, samples: list[dict[str, Any]]) -> list[np.ndarray]:
         if self.fields == EVAL_FIELDS:  # VOC's samples have their boxes in evaluation too, in varying numbers
-            samples = [{name: value for name, value in sample.items() if not name.startswith(_GROUND_TRUTH)}
-                       for sample in samples]
+            samples = [
+                {name: value for name, value in sample.items() if not name.startswith(_GROUND_TRUTH)}
+                for sample in samples
+            ]
         collated = self.transforms(samples)
         return [np.asarray(collated[name], dtype=_DTYPES.get(name, np.float32)) for name in self.fields]
 

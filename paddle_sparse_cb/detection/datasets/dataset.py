@@ -41,7 +41,7 @@ def build_dataset(registry: Any, split: str) -> Any:
         if not isinstance(getattr(dataset, key), str):
             raise InputError(f"{split}Dataset.{key} must be a string, got {getattr(dataset, key)!r}")
     if dataset.dataset_dir.startswith("sample:"):
-        dataset.dataset_dir = str(samples.resolve(dataset.dataset_dir[len("sample:"):]))
+        dataset.dataset_dir = str(samples.resolve(dataset.dataset_dir[len("sample:") :]))
     _check_paths(dataset, split)
     _parse(dataset, split)
     _check_records(dataset, split)
@@ -86,8 +86,18 @@ def _parse(dataset: Any, split: str) -> None:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints each of its steps
             dataset.parse_dataset()
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, OSError, RecursionError,
-            TypeError, ValueError, ElementTree.ParseError) as error:
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        OSError,
+        RecursionError,
+        TypeError,
+        ValueError,
+        ElementTree.ParseError,
+    ) as error:
         files, reason = _format(dataset).invalid_files(dataset), " ".join(str(error).split())
         raise InputError(f"{split}Dataset: cannot use {files}: {type(error).__name__} {reason}") from None
     _format(dataset).finish(dataset)
@@ -107,7 +117,8 @@ def _check_records(dataset: Any, split: str) -> None:
         if not Path(image).is_file():  # reading from a pipe or a device would not end
             raise InputError(f"{annotations} names the image {image}, which is not a file")
         if record["im_id"].dtype.kind not in "iu":
-            raise InputError(f"{annotations}: the id of {image} must be an integer of at most 64 bits, got "
-                             f"{record['im_id'][0]!r}")
+            raise InputError(
+                f"{annotations}: the id of {image} must be an integer of at most 64 bits, got {record['im_id'][0]!r}"
+            )
         if not np.isfinite(record.get("gt_bbox", 0)).all():
             raise InputError(f"{annotations}: the boxes of {image} must be finite, got {record['gt_bbox'].tolist()}")

@@ -47,8 +47,9 @@ def _read(path: Path, header: int) -> np.ndarray:
     return np.frombuffer(gzip.decompress(path.read_bytes()), dtype=np.uint8, offset=header)
 
 
-def _write(random: np.random.RandomState, garments: np.ndarray, labels: np.ndarray, count: int, images_dir: Path,
-           split: str) -> dict[str, Any]:
+def _write(
+    random: np.random.RandomState, garments: np.ndarray, labels: np.ndarray, count: int, images_dir: Path, split: str
+) -> dict[str, Any]:
     import cv2
 
     images: list[dict[str, Any]] = []
@@ -61,8 +62,16 @@ def _write(random: np.random.RandomState, garments: np.ndarray, labels: np.ndarr
         images.append({"id": image_id, "file_name": file_name, "height": CANVAS, "width": CANVAS})
         for index, box in zip(chosen, boxes):
             if box is not None:
-                annotations.append({"id": len(annotations) + 1, "image_id": image_id, "bbox": box, "iscrowd": 0,
-                                    "category_id": int(labels[index]) + 1, "area": box[2] * box[3]})
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": image_id,
+                        "bbox": box,
+                        "iscrowd": 0,
+                        "category_id": int(labels[index]) + 1,
+                        "area": box[2] * box[3],
+                    }
+                )
     categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES, 1)]
     return {"images": images, "annotations": annotations, "categories": categories}
 
@@ -93,7 +102,7 @@ def draw(random: np.random.RandomState, garments: Sequence[np.ndarray]) -> tuple
         grey = cv2.resize(cropped, (width, height), interpolation=cv2.INTER_LINEAR)[..., None].astype(float)
         opacity = np.clip(grey / _FOREGROUND, 0, 1)
         tinted = grey / 255 * random.uniform(80, 255, 3)
-        part = canvas[box[1]:box[1] + height, box[0]:box[0] + width]
+        part = canvas[box[1] : box[1] + height, box[0] : box[0] + width]
         part[:] = opacity * tinted + (1 - opacity) * part
     return canvas.clip(0, 255).astype(np.uint8), boxes
 
@@ -101,15 +110,17 @@ def draw(random: np.random.RandomState, garments: Sequence[np.ndarray]) -> tuple
 def _crop(garment: np.ndarray) -> np.ndarray:
     """Crops a garment to its foreground."""
     rows, columns = ((garment >= _FOREGROUND).any(axis=axis).nonzero()[0] for axis in (1, 0))
-    return garment[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+    return garment[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def _place(random: np.random.RandomState, width: int, height: int, taken: list[list[int]]) -> list[int] | None:
     """Draws a box that overlaps little with those that are taken; returns None after 20 attempts."""
     for _ in range(20):
         left, top = random.randint(0, CANVAS - width + 1), random.randint(0, CANVAS - height + 1)
-        shared = [max(0, min(left + width, x + w) - max(left, x)) * max(0, min(top + height, y + h) - max(top, y))
-                  for x, y, w, h in taken]
+        shared = [
+            max(0, min(left + width, x + w) - max(left, x)) * max(0, min(top + height, y + h) - max(top, y))
+            for x, y, w, h in taken
+        ]
         if all(area <= _MAX_OVERLAP * min(width * height, w * h) for area, (_, _, w, h) in zip(shared, taken)):
             return [left, top, width, height]
     return None

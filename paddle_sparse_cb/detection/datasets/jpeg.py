@@ -28,4 +28,4 @@ def is_truncated_jpeg(content: bytes) -> bool:
         elif marker == 0xFF:
             position += 1
         else:
-            position += 2 + int.from_bytes(content[position + 2:position + 4], "big")
+            position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")

@@ -44,8 +44,10 @@ def build_loader(registry: Any, split: str) -> SeededLoader:
     training = split == "Train"
     dataset, reader = build_dataset(registry, split), create(f"{split}Reader")
     if training and len(dataset) < reader.batch_size:
-        raise InputError(f"TrainReader: batch_size is {reader.batch_size}, more than the {len(dataset)} images in "
-                         f"{dataset.get_anno()}")
+        raise InputError(
+            f"TrainReader: batch_size is {reader.batch_size}, more than the {len(dataset)} images in "
+            f"{dataset.get_anno()}"
+        )
     dataset.set_transform(TransformSample(reader._sample_transforms))
     dataset.set_kwargs(**reader.kwargs)
     transforms = reader._batch_transforms
@@ -54,11 +56,17 @@ def build_loader(registry: Any, split: str) -> SeededLoader:
         transforms.transforms_cls.append(PadGT())
     seeded = SeededDataset(dataset, int(registry.get("seed", 0)))
     # ppdet's EvalReader drops an incomplete last batch by default, which would leave images unmeasured.
-    sampler = SeededBatchSampler(seeded, reader.batch_size, shuffle=reader.shuffle and training,
-                                 drop_last=reader.drop_last and training)
+    sampler = SeededBatchSampler(
+        seeded, reader.batch_size, shuffle=reader.shuffle and training, drop_last=reader.drop_last and training
+    )
     collate = CollateBatch(transforms, TRAIN_FIELDS if training else EVAL_FIELDS)
-    return SeededLoader(seeded, batch_sampler=sampler, collate_fn=collate,
-                        num_workers=int(registry.get("worker_num", 0)), return_list=True)
+    return SeededLoader(
+        seeded,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=int(registry.get("worker_num", 0)),
+        return_list=True,
+    )
 
 
 class SeededLoader(DataLoader):

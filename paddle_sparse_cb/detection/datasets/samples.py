@@ -24,8 +24,12 @@ MIN_VISIBLE = 0.5  # share of a tree's box that a tile must show more of to cont
 
 WEIGHTS = Wheel("paddlelabel-ml", "1.0.0", "d3590ed527f3130536ec8cf2d1223f8cca18a320c9f98a109f2f93d9afd131bd", 67)
 PHOTOGRAPHS = Wheel("deepforest", "2.1.0", "8c2798d8e9be7f0004b194fe207b76c1d9fff6e711b3db67b9508dcd5d00ae54", 21)
-FASHION = DebianPackage("dataset-fashion-mnist", "0.0~git20200523.55506a9-1",
-                        "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0", 31)
+FASHION = DebianPackage(
+    "dataset-fashion-mnist",
+    "0.0~git20200523.55506a9-1",
+    "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+    31,
+)
 
 # By photograph, so that no tree is in both splits.
 SPLITS = {
@@ -93,8 +97,16 @@ def _tile(photographs: list[Path], images_dir: Path) -> dict[str, Any]:
             images.append({"id": len(images) + 1, "file_name": file_name, "height": height, "width": width})
             for x1, y1, x2, y2 in visible:
                 box = [round(float(v), 2) for v in (x1, y1, x2 - x1, y2 - y1)]
-                annotations.append({"id": len(annotations) + 1, "image_id": len(images), "category_id": 1,
-                                    "bbox": box, "area": box[2] * box[3], "iscrowd": 0})
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": len(images),
+                        "category_id": 1,
+                        "bbox": box,
+                        "area": box[2] * box[3],
+                        "iscrowd": 0,
+                    }
+                )
     return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "tree"}]}
 
 
@@ -103,8 +115,7 @@ def _read_boxes(xml: Path) -> Any:
     import numpy as np
 
     corners = ("xmin", "ymin", "xmax", "ymax")
-    boxes = [[float(box.findtext(corner, "0")) for corner in corners]
-             for box in ElementTree.parse(xml).iter("bndbox")]
+    boxes = [[float(box.findtext(corner, "0")) for corner in corners] for box in ElementTree.parse(xml).iter("bndbox")]
     return np.array(boxes, dtype=np.float32).reshape(-1, 4)
 
 
@@ -115,7 +126,7 @@ def _tiles(pixels: Any) -> Iterator[tuple[int, int, Any]]:
     height, width = pixels.shape[:2]
     for top in range(0, height, TILE):
         for left in range(0, width, TILE):
-            tile = pixels[top:top + TILE, left:left + TILE]
+            tile = pixels[top : top + TILE, left : left + TILE]
             missing = (0, TILE - tile.shape[0], 0, TILE - tile.shape[1])
             yield left, top, cv2.copyMakeBorder(tile, *missing, cv2.BORDER_CONSTANT)
 

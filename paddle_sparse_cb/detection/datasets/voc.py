@@ -70,9 +70,18 @@ def ground_truth(dataset: Any) -> dict[str, Any]:
         image_id = int(record["im_id"][0])
         images.append({"id": image_id, "width": record["w"], "height": record["h"]})
         difficult = record.get("difficult", record["gt_class"] * 0)
-        for (x1, y1, x2, y2), label, crowd in zip(record["gt_bbox"].tolist(), record["gt_class"].ravel().tolist(),
-                                                  difficult.ravel().tolist()):
-            annotations.append({"id": len(annotations) + 1, "image_id": image_id, "category_id": label,
-                                "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": crowd})
+        for (x1, y1, x2, y2), label, crowd in zip(
+            record["gt_bbox"].tolist(), record["gt_class"].ravel().tolist(), difficult.ravel().tolist()
+        ):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": label,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": crowd,
+                }
+            )
     categories = [{"id": number, "name": name} for name, number in dataset.cname2cid.items()]
     return {"images": images, "annotations": annotations, "categories": categories}

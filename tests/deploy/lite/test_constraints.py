@@ -41,14 +41,27 @@ def zero_first(weight, ratio):
     weight.set_value(array.reshape(weight.shape))
 
 
-@pytest.mark.parametrize(("rules", "ratio", "scope", "message"), [
-    ({}, 0.59, "uniform", "expand.weight dense: it may end with as few as 59.08% zeros, and runs sparse from 60% "
-                        r"\(and 1 more of 2 planned layers\)"),
-    ({}, 0.75, "global", "expand.weight dense: it may end with as few as 0.00% zeros"),
-    ({"prune_params_type": None}, 0.75, "uniform", "stem.0.weight dense: 3x3 kernel "
-                                                   r"\(and 2 more of 7 planned layers\)"),
-    ({"skip_params_func": lambda network: set()}, 0.75, "uniform", "stem.0.weight dense: 3x3 kernel"),
-])
+@pytest.mark.parametrize(
+    ("rules", "ratio", "scope", "message"),
+    [
+        (
+            {},
+            0.59,
+            "uniform",
+            "expand.weight dense: it may end with as few as 59.08% zeros, and runs sparse from 60% "
+            r"\(and 1 more of 2 planned layers\)",
+        ),
+        ({}, 0.75, "global", "expand.weight dense: it may end with as few as 0.00% zeros"),
+        (
+            {"prune_params_type": None},
+            0.75,
+            "uniform",
+            "stem.0.weight dense: 3x3 kernel "
+            r"\(and 2 more of 7 planned layers\)",
+        ),
+        ({"skip_params_func": lambda network: set()}, 0.75, "uniform", "stem.0.weight dense: 3x3 kernel"),
+    ],
+)
 def test_a_planned_layer_that_would_run_dense_is_refused_before_training(network, rules, ratio, scope, message):
     plan = make_plan(network, DIGITS, **rules)
     with pytest.raises(InputError, match=f"Paddle-Lite would keep {message}"):
@@ -66,8 +79,13 @@ def test_a_shared_sparse_convolution_is_refused_because_the_optimizer_crashes(tm
     prefix = export(Shared(0.6), tmp_path / "model", SPEC)
     with pytest.raises(InputError, match=r"shared.weight is called 2 times and is 60% zeros: .* crashes"):
         optimize(prefix, tmp_path / "model.nb", sparse=True)
-    done = find_optimizer().run(f"--model_file={prefix}.pdmodel", f"--param_file={prefix}.pdiparams",
-                                f"--optimize_out={tmp_path / 'model'}", "--valid_targets=arm", "--sparse_model=true")
+    done = find_optimizer().run(
+        f"--model_file={prefix}.pdmodel",
+        f"--param_file={prefix}.pdiparams",
+        f"--optimize_out={tmp_path / 'model'}",
+        "--valid_targets=arm",
+        "--sparse_model=true",
+    )
     assert done.returncode < 0
 
 
@@ -97,15 +115,18 @@ def test_the_inputs_of_a_model_exported_elsewhere_are_checked_too(shape, tmp_pat
         check_sparse(tmp_path / "model")
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"enable_fp16": "true"}, "enable_fp16=true is incompatible with a sparse model: .* FP32 and INT8 only"),
-    ({"quant_model": "true"}, "would stay FP32"),
-    ({"valid_targets": "arm,x86"}, "the single target 'arm' only"),
-    ({"valid_targets": "x86"}, "the single target 'arm' only"),
-    ({"valid_targets": "arm,opencl"}, "the single target 'arm' only"),
-    ({"sparse_model": "True"}, "sparse_model is set by this package"),
-    ({"sparse_modle": "true"}, "is unknown; known: enable_fp16, quant_model, quant_type, valid_targets"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"enable_fp16": "true"}, "enable_fp16=true is incompatible with a sparse model: .* FP32 and INT8 only"),
+        ({"quant_model": "true"}, "would stay FP32"),
+        ({"valid_targets": "arm,x86"}, "the single target 'arm' only"),
+        ({"valid_targets": "x86"}, "the single target 'arm' only"),
+        ({"valid_targets": "arm,opencl"}, "the single target 'arm' only"),
+        ({"sparse_model": "True"}, "sparse_model is set by this package"),
+        ({"sparse_modle": "true"}, "is unknown; known: enable_fp16, quant_model, quant_type, valid_targets"),
+    ],
+)
 def test_an_option_that_is_incompatible_with_a_sparse_model_is_refused(options, message, tmp_path):
     with pytest.raises(InputError, match=message):
         optimize(tmp_path / "model", tmp_path / "model.nb", sparse=True, options=options)

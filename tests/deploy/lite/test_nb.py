@@ -24,10 +24,20 @@ def pruned(rows, columns, block, empty=()):
     return network
 
 
-@pytest.mark.parametrize(("rows", "columns", "block", "empty"), [
-    (32, 16, 1, ()), (33, 16, 1, ()), (31, 24, 1, (0, 1)), (40, 16, 1, (5, 6, 7, 38, 39)), (9, 7, 1, ()),
-    (32, 16, 2, ()), (33, 16, 2, ()), (31, 24, 2, (0, 1)), (40, 16, 2, (6, 7, 38, 39)),
-])
+@pytest.mark.parametrize(
+    ("rows", "columns", "block", "empty"),
+    [
+        (32, 16, 1, ()),
+        (33, 16, 1, ()),
+        (31, 24, 1, (0, 1)),
+        (40, 16, 1, (5, 6, 7, 38, 39)),
+        (9, 7, 1, ()),
+        (32, 16, 2, ()),
+        (33, 16, 2, ()),
+        (31, 24, 2, (0, 1)),
+        (40, 16, 2, (6, 7, 38, 39)),
+    ],
+)
 def test_the_weights_decoded_from_the_file_are_the_networks(tmp_path, rows, columns, block, empty):
     network = pruned(rows, columns, block, empty)
     prefix = export(network, tmp_path / "model", SPEC)

@@ -24,8 +24,13 @@ def optimizer():
 def exported(tmp_path_factory):
     """A network at exactly Paddle-Lite's threshold, 60% zeros, exported."""
     network = Pointwise()
-    GMPPruner(network, ratio=0.6, local_sparsity=True, plan=make_plan(network, SPEC),
-              configs={"initial_ratio": 0.6, "pruning_steps": 1}).step()
+    GMPPruner(
+        network,
+        ratio=0.6,
+        local_sparsity=True,
+        plan=make_plan(network, SPEC),
+        configs={"initial_ratio": 0.6, "pruning_steps": 1},
+    ).step()
     return export(network, tmp_path_factory.mktemp("lite") / "inference" / "model", SPEC)
 
 
@@ -41,24 +46,40 @@ def test_nothing_runs_sparse_in_a_dense_file(exported, optimizer, tmp_path):
 
 def test_the_flag_in_paddledetections_readme_is_ignored(exported, optimizer, tmp_path):
     """The README has `--sparse_model=True`; `optimize` passes `true`."""
-    done = optimizer.run(f"--model_file={exported}.pdmodel", f"--param_file={exported}.pdiparams",
-                         f"--optimize_out={tmp_path / 'documented'}", "--valid_targets=arm", "--sparse_model=True")
+    done = optimizer.run(
+        f"--model_file={exported}.pdmodel",
+        f"--param_file={exported}.pdiparams",
+        f"--optimize_out={tmp_path / 'documented'}",
+        "--valid_targets=arm",
+        "--sparse_model=True",
+    )
     assert done.returncode == 0
     assert count_convolutions(tmp_path / "documented.nb").sparse == 0
 
 
 @pytest.mark.parametrize("targets", ["arm,x86", "x86", "arm,opencl"])
 def test_nothing_runs_sparse_with_another_target(targets, exported, optimizer, tmp_path):
-    done = optimizer.run(f"--model_file={exported}.pdmodel", f"--param_file={exported}.pdiparams",
-                         f"--optimize_out={tmp_path / 'other'}", f"--valid_targets={targets}", "--sparse_model=true")
+    done = optimizer.run(
+        f"--model_file={exported}.pdmodel",
+        f"--param_file={exported}.pdiparams",
+        f"--optimize_out={tmp_path / 'other'}",
+        f"--valid_targets={targets}",
+        "--sparse_model=true",
+    )
     assert done.returncode == 0
     assert count_convolutions(tmp_path / "other.nb").sparse == 0
 
 
 def test_quant_model_leaves_sparse_weights_in_fp32(exported, optimizer, tmp_path):
-    done = optimizer.run(f"--model_file={exported}.pdmodel", f"--param_file={exported}.pdiparams",
-                         f"--optimize_out={tmp_path / 'quantized'}", "--valid_targets=arm", "--sparse_model=true",
-                         "--quant_model=true", "--quant_type=QUANT_INT8")
+    done = optimizer.run(
+        f"--model_file={exported}.pdmodel",
+        f"--param_file={exported}.pdiparams",
+        f"--optimize_out={tmp_path / 'quantized'}",
+        "--valid_targets=arm",
+        "--sparse_model=true",
+        "--quant_model=true",
+        "--quant_type=QUANT_INT8",
+    )
     assert done.returncode == 0
     model = read_nb(tmp_path / "quantized.nb")
     dtypes = {str(model.parameters[op.inputs["NonZeroWeights"]].dtype) for op in model.operators if op.sparse}
@@ -110,8 +131,10 @@ def test_without_an_interpreter_the_error_says_what_to_install(monkeypatch):
 def test_a_shim_without_an_interpreter_is_skipped(monkeypatch, tmp_path):
     """pyenv puts a `python3.10` on PATH that answers `command not found`."""
     shims, real = tmp_path / "shims", tmp_path / "versions" / "3.10.99" / "bin"
-    for folder, text in ((shims, "#!/bin/sh\necho 'command not found' >&2\nexit 127\n"),
-                         (real, "#!/bin/sh\necho 3.10\n")):
+    for folder, text in (
+        (shims, "#!/bin/sh\necho 'command not found' >&2\nexit 127\n"),
+        (real, "#!/bin/sh\necho 3.10\n"),
+    ):
         folder.mkdir(parents=True)
         (folder / "python3.10").write_text(text)
         (folder / "python3.10").chmod(0o755)
@@ -130,6 +153,10 @@ def test_an_interpreter_is_known_by_its_answer_and_not_by_its_name():
 
 
 def test_the_optimizer_does_not_need_the_training_environment(optimizer):
-    done = subprocess.run([*optimizer.command, "--version"], env={**optimizer.environment, "PATH": "/usr/bin:/bin"},
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [*optimizer.command, "--version"],
+        env={**optimizer.environment, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0

@@ -17,8 +17,12 @@ from paddle_sparse_cb.utils.legacy_programs import legacy_program_format
 SPEC = [InputSpec([1, 3, 8, 8], "float32", "x")]
 ON_16 = [InputSpec([1, 16, 8, 8], "float32", "x")]
 # Operator -> a layer that Paddle exports to it without something that the optimizer needs.
-OMITTED = {"relu6": nn.ReLU6, "swish": nn.Swish, "instance_norm": lambda: nn.InstanceNorm2D(16),
-           "flatten_contiguous_range": lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(1024, 4))}
+OMITTED = {
+    "relu6": nn.ReLU6,
+    "swish": nn.Swish,
+    "instance_norm": lambda: nn.InstanceNorm2D(16),
+    "flatten_contiguous_range": lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(1024, 4)),
+}
 
 
 def with_layer(layer):
@@ -106,13 +110,27 @@ def test_the_optimizer_merges_them_or_fails_without_the_identity(pair, tmp_path)
             optimize(prefix, tmp_path / "model.nb", sparse=False)
 
 
-@pytest.mark.parametrize(("make", "inserted"), [
-    (Chain, 1), (lambda: Chain(norm=True), 1), (lambda: Chain("added"), 0), (lambda: Chain("chosen", norm=True), 0),
-    (lambda: nn.Sequential(conv(16, 16), nn.ReLU(), conv(16, 72)), 0),
-    (lambda: nn.Sequential(nn.Conv2D(16, 16, 1), conv(16, 72)), 0),
-    (lambda: nn.Sequential(conv(16, 16, 3, groups=16), conv(16, 72)), 0),
-], ids=["adjacent", "a norm between", "first is read twice", "norm is read twice", "an activation between", "a bias",
-        "depthwise"])
+@pytest.mark.parametrize(
+    ("make", "inserted"),
+    [
+        (Chain, 1),
+        (lambda: Chain(norm=True), 1),
+        (lambda: Chain("added"), 0),
+        (lambda: Chain("chosen", norm=True), 0),
+        (lambda: nn.Sequential(conv(16, 16), nn.ReLU(), conv(16, 72)), 0),
+        (lambda: nn.Sequential(nn.Conv2D(16, 16, 1), conv(16, 72)), 0),
+        (lambda: nn.Sequential(conv(16, 16, 3, groups=16), conv(16, 72)), 0),
+    ],
+    ids=[
+        "adjacent",
+        "a norm between",
+        "first is read twice",
+        "norm is read twice",
+        "an activation between",
+        "a bias",
+        "depthwise",
+    ],
+)
 def test_an_identity_is_inserted_only_where_paddle_lite_would_merge(make, inserted, tmp_path):
     network = make()
     network.eval()

@@ -32,13 +32,21 @@ def save_unpatched(network, prefix, input_spec):
 
 def pool_attributes(prefix):
     """`adaptive`, `ksize` and `strides` of the only pooling of a program."""
-    op, = (op for op in parse_program(prefix).blocks[0].ops if op.type == "pool2d")
+    (op,) = (op for op in parse_program(prefix).blocks[0].ops if op.type == "pool2d")
     attributes = {attribute.name: attribute for attribute in op.attrs}
     return attributes["adaptive"].b, list(attributes["ksize"].ints), list(attributes["strides"].ints)
 
 
-REPLACED = [(3, (9, 9), [3, 3]), (3, (6, 6), [2, 2]), (3, (3, 3), [1, 1]), (3, (3, 9), [1, 3]), (3, (12, 30), [4, 10]),
-            ((3, 3), (96, 96), [32, 32]), (7, (7, 7), [1, 1]), (2, (2, 2), [1, 1])]
+REPLACED = [
+    (3, (9, 9), [3, 3]),
+    (3, (6, 6), [2, 2]),
+    (3, (3, 3), [1, 1]),
+    (3, (3, 9), [1, 3]),
+    (3, (12, 30), [4, 10]),
+    ((3, 3), (96, 96), [32, 32]),
+    (7, (7, 7), [1, 1]),
+    (2, (2, 2), [1, 1]),
+]
 
 
 @pytest.mark.parametrize(("output_size", "input_size", "kernel"), REPLACED)
@@ -82,8 +90,10 @@ def test_the_replaced_pooling_passes_the_optimizer(sparse, tmp_path):
     assert optimize(prefix, tmp_path / "model.nb", sparse=sparse).is_file()
 
 
-@pytest.mark.parametrize(("output_size", "input_size"), [(1, (9, 9)), (2, (9, 9)), (4, (9, 9)), (7, (9, 9)),
-                                                         ((3, 1), (9, 9)), ((2, 3), (9, 9)), (1, (1, 1))])
+@pytest.mark.parametrize(
+    ("output_size", "input_size"),
+    [(1, (9, 9)), (2, (9, 9)), (4, (9, 9)), (7, (9, 9)), ((3, 1), (9, 9)), ((2, 3), (9, 9)), (1, (1, 1))],
+)
 def test_pooling_that_is_computed_correctly_is_not_changed(output_size, input_size, tmp_path):
     network = pooling(output_size)
     before = save_unpatched(network, tmp_path / "paddle", spec(*input_size))
@@ -94,9 +104,12 @@ def test_pooling_that_is_computed_correctly_is_not_changed(output_size, input_si
 
 @pytest.mark.parametrize("input_size", [(8, 8), (9, 8), (10, 9), (2, 2)])
 def test_the_export_refuses_it_where_no_ordinary_pooling_is_equivalent(input_size, tmp_path):
-    with pytest.raises(InputError, match=r"^model.pdmodel: operator pool2d 'pool2d_0.tmp_0', AdaptiveAvgPool2D\(3\) on "
-                                         rf"an input of {input_size[0]}x{input_size[1]}, is computed wrongly by "
-                                         "Paddle-Lite on ARM: height and width of its input must be multiples of 3"):
+    with pytest.raises(
+        InputError,
+        match=r"^model.pdmodel: operator pool2d 'pool2d_0.tmp_0', AdaptiveAvgPool2D\(3\) on "
+        rf"an input of {input_size[0]}x{input_size[1]}, is computed wrongly by "
+        "Paddle-Lite on ARM: height and width of its input must be multiples of 3",
+    ):
         export(pooling(3), tmp_path / "model", spec(*input_size))
     assert not list(tmp_path.iterdir())
 
@@ -108,11 +121,14 @@ def test_the_export_refuses_it_in_another_layout(tmp_path):
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-@pytest.mark.parametrize(("input_size", "remedy"), [
-    ((9, 9), "9x9, .*: export the network with this package"),
-    ((8, 8), "8x8, .*: height and width of its input must be multiples of 3"),
-    ((None, None), "unknown size, .*: height and width of its input must be multiples of 3"),
-])
+@pytest.mark.parametrize(
+    ("input_size", "remedy"),
+    [
+        ((9, 9), "9x9, .*: export the network with this package"),
+        ((8, 8), "8x8, .*: height and width of its input must be multiples of 3"),
+        ((None, None), "unknown size, .*: height and width of its input must be multiples of 3"),
+    ],
+)
 def test_a_model_exported_elsewhere_is_refused_before_the_optimizer_runs(sparse, input_size, remedy, tmp_path):
     prefix = save_unpatched(pooling(3), tmp_path / "model", spec(*input_size))
     with pytest.raises(InputError, match=rf"model.pdmodel: operator pool2d .* on an input of {remedy}"):

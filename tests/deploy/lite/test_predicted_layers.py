@@ -25,7 +25,7 @@ def prune_every_convolution(network):
     for layer in network.sublayers(include_self=True):
         if isinstance(layer, nn.Conv2D):
             weight = layer.weight.numpy()
-            weight.reshape(-1)[np.random.RandomState(0).permutation(weight.size)[:weight.size * 3 // 4]] = 0
+            weight.reshape(-1)[np.random.RandomState(0).permutation(weight.size)[: weight.size * 3 // 4]] = 0
             layer.weight.set_value(weight)
 
 
@@ -47,10 +47,18 @@ def test_adjacent_convolutions_both_run_sparse_whatever_else_reads_the_first(out
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [lambda: models.mobilenet_v1(scale=0.25), lambda: models.mobilenet_v2(scale=0.5),
-                                  models.mobilenet_v3_small, models.shufflenet_v2_x0_25, models.squeezenet1_1,
-                                  lambda: models.resnet50(width=8)],
-                         ids=["mobilenet_v1", "mobilenet_v2", "mobilenet_v3", "shufflenet_v2", "squeezenet", "resnet"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: models.mobilenet_v1(scale=0.25),
+        lambda: models.mobilenet_v2(scale=0.5),
+        models.mobilenet_v3_small,
+        models.shufflenet_v2_x0_25,
+        models.squeezenet1_1,
+        lambda: models.resnet50(width=8),
+    ],
+    ids=["mobilenet_v1", "mobilenet_v2", "mobilenet_v3", "shufflenet_v2", "squeezenet", "resnet"],
+)
 def test_as_many_layers_run_sparse_as_the_plan_predicts(make, optimizer, tmp_path):
     network, spec = make(), [InputSpec([1, 3, 64, 64], "float32", "x")]
     prune_every_convolution(network)
@@ -64,7 +72,8 @@ def test_as_many_layers_of_picodet_run_sparse_as_the_plan_predicts(base, optimiz
     content = {**config.read_with_bases(RECIPES / "_base_" / base), "num_classes": 80}
     network = build_network(config.load(content, base))
     prune_every_convolution(network)
-    plan = make_plan(network, [InputSpec([1, 3, 256, 256], "float32"), InputSpec([1, 2], "float32"),
-                               InputSpec([1, 1], "int64")])
+    plan = make_plan(
+        network, [InputSpec([1, 3, 256, 256], "float32"), InputSpec([1, 2], "float32"), InputSpec([1, 1], "int64")]
+    )
     with network.export_mode(256, 256) as (detector, specs):
         assert count_sparse(detector, specs, tmp_path, optimizer) == predict_sparse(plan) > 50

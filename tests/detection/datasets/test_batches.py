@@ -28,8 +28,9 @@ def test_a_file_that_has_been_removed_is_named(tmp_path):
     assert str(error).startswith(f"{tmp_path}/gone.jpg: cannot be used: FileNotFoundError")
 
 
-@pytest.mark.parametrize("samples", [[InputError("cat.jpg: cannot be used")],
-                                     [{"im_id": 3}, InputError("cat.jpg: cannot be used")]])
+@pytest.mark.parametrize(
+    "samples", [[InputError("cat.jpg: cannot be used")], [{"im_id": 3}, InputError("cat.jpg: cannot be used")]]
+)
 def test_the_error_of_a_sample_becomes_the_message_of_its_batch(samples):
     batch = [paddle.to_tensor(array) for array in CollateBatch(lambda samples: {}, EVAL_FIELDS)(samples)]
     assert error_message(batch) == "cat.jpg: cannot be used"
@@ -44,7 +45,8 @@ def test_evaluation_batches_leave_out_the_ground_truth():
     given = []
     fields = dict.fromkeys(EVAL_FIELDS, np.zeros([1, 1]))
     CollateBatch(lambda samples: given.extend(samples) or fields, EVAL_FIELDS)(
-        [{"image": 1, "gt_bbox": 2, "difficult": 3, "is_crowd": 4}])
+        [{"image": 1, "gt_bbox": 2, "difficult": 3, "is_crowd": 4}]
+    )
     assert given == [{"image": 1}]
 
 

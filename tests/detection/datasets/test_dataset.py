@@ -8,11 +8,14 @@ from paddle_sparse_cb.detection.datasets.dataset import build_dataset
 from paddle_sparse_cb.detection.datasets.samples import resolve
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"dataset_dir": "/nowhere"}, "EvalDataset: no annotations at /nowhere/val.json"),
-    ({"image_dir": "pictures"}, "EvalDataset: no image folder at"),
-    ({"anno_path": "none.json"}, "EvalDataset: no annotations at"),
-])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dataset_dir": "/nowhere"}, "EvalDataset: no annotations at /nowhere/val.json"),
+        ({"image_dir": "pictures"}, "EvalDataset: no image folder at"),
+        ({"anno_path": "none.json"}, "EvalDataset: no annotations at"),
+    ],
+)
 def test_a_missing_path_is_named(registry, settings, message):
     registry["EvalDataset"].update(settings)
     with pytest.raises(InputError) as error:
@@ -48,27 +51,38 @@ def changed(registry, folder, change):
     coco = json.loads((trees / "val.json").read_text())
     change(coco)
     (folder / "val.json").write_text(json.dumps(coco))
-    registry["EvalDataset"].update(dataset_dir=str(trees), anno_path=str(folder / "val.json"),
-                                   data_fields=["image", "gt_bbox", "gt_class"])
+    registry["EvalDataset"].update(
+        dataset_dir=str(trees), anno_path=str(folder / "val.json"), data_fields=["image", "gt_bbox", "gt_class"]
+    )
     return registry
 
 
 def renumbered(number):
     def change(coco):
         coco["images"][0]["id"] = coco["annotations"][0]["image_id"] = number
+
     return change
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda coco: coco["images"][0].update(file_name="/dev/zero"), "names the image /dev/zero, which is not a file"),
-    (lambda coco: coco["images"][0].update(file_name=""), "names the image .*, which is not a file"),
-    (lambda coco: coco.pop("annotations"), "has no 'annotations'"),
-    (lambda coco: coco["annotations"][0].update(bbox=[0, 0, 1e39, 1e39]), "the boxes of .* must be finite, got .*inf"),
-    (lambda coco: coco["annotations"][0].update(bbox=[0, 0, 10**400, 5]), "OverflowError"),
-    (lambda coco: coco["images"][0].update(width=10**400), "OverflowError"),
-    (renumbered(10**30), "the id of .* must be an integer of at most 64 bits, got 1000"),
-    (renumbered(0.5), "the id of .* must be an integer of at most 64 bits, got 0.5"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda coco: coco["images"][0].update(file_name="/dev/zero"),
+            "names the image /dev/zero, which is not a file",
+        ),
+        (lambda coco: coco["images"][0].update(file_name=""), "names the image .*, which is not a file"),
+        (lambda coco: coco.pop("annotations"), "has no 'annotations'"),
+        (
+            lambda coco: coco["annotations"][0].update(bbox=[0, 0, 1e39, 1e39]),
+            "the boxes of .* must be finite, got .*inf",
+        ),
+        (lambda coco: coco["annotations"][0].update(bbox=[0, 0, 10**400, 5]), "OverflowError"),
+        (lambda coco: coco["images"][0].update(width=10**400), "OverflowError"),
+        (renumbered(10**30), "the id of .* must be an integer of at most 64 bits, got 1000"),
+        (renumbered(0.5), "the id of .* must be an integer of at most 64 bits, got 0.5"),
+    ],
+)
 @pytest.mark.timeout(60)
 def test_unusable_annotations_are_found_before_the_training(registry, tmp_path, change, message):
     with pytest.raises(InputError, match=f"EvalDataset: .*val.json.*{message}"):

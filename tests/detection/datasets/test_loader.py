@@ -48,8 +48,14 @@ def test_epochs_and_seeds_differ_in_order_and_augmentation(few):
     orders = [[int(image) for batch in epoch for image in batch[2].ravel()] for epoch in made]
     assert all(sorted(order) == sorted(orders[0]) for order in orders)
     assert len({tuple(order) for order in orders}) == 3
-    flips = [{int(image): picture.mean(axis=(0, 1)).argmax() for batch in epoch
-              for image, picture in zip(batch[2].ravel(), batch[0])} for epoch in made]
+    flips = [
+        {
+            int(image): picture.mean(axis=(0, 1)).argmax()
+            for batch in epoch
+            for image, picture in zip(batch[2].ravel(), batch[0])
+        }
+        for epoch in made
+    ]
     assert any(flips[0][image] != flips[1][image] for image in flips[0])
 
 
@@ -142,7 +148,7 @@ def test_a_truncated_jpeg_ends_the_epoch_with_its_name_instead_of_being_trained_
     annotations = Path(registry["TrainDataset"]["dataset_dir"], "train.json")
     whole = cv2.imencode(".jpg", np.random.randint(0, 256, (256, 256, 3), np.uint8))[1].tobytes()
     cut = damaged.with_name("cut.jpg")
-    cut.write_bytes(whole[:len(whole) // 2])
+    cut.write_bytes(whole[: len(whole) // 2])
     assert cv2.imread(str(cut)) is not None  # what OpenCV makes of it
     annotations.write_text(annotations.read_text().replace(damaged.name, cut.name))
     with pytest.raises(InputError, match=r"cut.jpg: cannot be used: ValueError: truncated JPEG"):

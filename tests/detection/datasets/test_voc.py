@@ -13,8 +13,10 @@ from paddle_sparse_cb.detection.datasets.loader import build_loader
 from paddle_sparse_cb.detection.metric import CocoMAP
 
 # file name -> (class, difficult, x1, y1, x2, y2)
-BOXES = {"one": [("cat", 0, 10, 10, 50, 50), ("dog", 0, 60, 60, 90, 90)],
-         "two": [("dog", 0, 5, 5, 55, 55), ("dog", 1, 60, 5, 90, 35)]}
+BOXES = {
+    "one": [("cat", 0, 10, 10, 50, 50), ("dog", 0, 60, 60, 90, 90)],
+    "two": [("dog", 0, 5, 5, 55, 55), ("dog", 1, 60, 5, 90, 35)],
+}
 
 
 @pytest.fixture
@@ -94,15 +96,18 @@ def test_the_ground_truth_equals_that_of_the_same_boxes_in_cocos_format(registry
     assert 0 < figures[0][0] < figures[0][1]
 
 
-@pytest.mark.parametrize(("file", "text", "message"), [
-    ("one.xml", "<annotation>", "/one.xml .line 1 of .*test.txt. with the classes of .*label_list.txt: ParseError"),
-    ("two.xml", "<annotation/>", "/two.xml .line 2 of .*test.txt.*: AttributeError"),
-    ("two.xml", "<annotation><size><width>9</width><height>1e9999999</height>", "/two.xml .line 2 of"),
-    ("test.txt", "", "cannot use .*test.txt with .*: AssertionError not found any voc record"),
-    ("test.txt", "one.png one.xml\none.png\n", "one.png .line 2 of .*test.txt"),
-    ("label_list.txt", "dog\n", "/one.xml .* with the classes of .*label_list.txt: KeyError 'cat'"),
-    ("label_list.txt", "dog\ncat\ncow\n", "num_classes is 2, but .*label_list.txt has 3 categories"),
-])
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("one.xml", "<annotation>", "/one.xml .line 1 of .*test.txt. with the classes of .*label_list.txt: ParseError"),
+        ("two.xml", "<annotation/>", "/two.xml .line 2 of .*test.txt.*: AttributeError"),
+        ("two.xml", "<annotation><size><width>9</width><height>1e9999999</height>", "/two.xml .line 2 of"),
+        ("test.txt", "", "cannot use .*test.txt with .*: AssertionError not found any voc record"),
+        ("test.txt", "one.png one.xml\none.png\n", "one.png .line 2 of .*test.txt"),
+        ("label_list.txt", "dog\n", "/one.xml .* with the classes of .*label_list.txt: KeyError 'cat'"),
+        ("label_list.txt", "dog\ncat\ncow\n", "num_classes is 2, but .*label_list.txt has 3 categories"),
+    ],
+)
 def test_invalid_annotations_are_an_error_of_one_line_that_names_them(registry, voc, file, text, message):
     (voc / file).write_text(text)
     with pytest.raises(InputError, match=message) as error:
@@ -128,7 +133,9 @@ def test_an_annotation_with_an_entity_bomb_is_refused_in_one_line_that_names_it(
 
 def test_an_annotation_cannot_read_another_file(registry, voc):
     annotation = voc / "two.xml"
-    annotation.write_text(f'<!DOCTYPE annotation [<!ENTITY file SYSTEM "file://{voc}/label_list.txt">]>'
-                          + annotation.read_text().replace("<id>7</id>", "<id>7</id><folder>&file;</folder>"))
+    annotation.write_text(
+        f'<!DOCTYPE annotation [<!ENTITY file SYSTEM "file://{voc}/label_list.txt">]>'
+        + annotation.read_text().replace("<id>7</id>", "<id>7</id><folder>&file;</folder>")
+    )
     with pytest.raises(InputError, match=r"/two.xml .line 2 of .*test.txt.*: EntitiesForbidden"):
         build_dataset(registry, "Eval")
