@@ -19,14 +19,16 @@ demo: $(VENV)/ready
 # Results as JUnit XML in output/tests. `make test PYTEST_ARGS="--pdb -n0"` passes further arguments.
 define pytest
 	$(1)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadgroup -m "not serial$(3)" \
-	  --junit-xml=output/tests/$(2).xml $(4) $(PYTEST_ARGS)
+	  --junit-xml=output/tests/$(2).xml $(4) $(if $(COVERAGE),--cov --cov-report=) $(PYTEST_ARGS)
 	$(1)/bin/python -m pytest -m "serial$(3)" --junit-xml=output/tests/$(2)-serial.xml $(4) $(PYTEST_ARGS) || \
 	  [ $$? -eq 5 ]  # no such test was selected
 endef
 WITHOUT_DETECTION := --ignore paddle_sparse_cb/detection
 
+# COVERAGE=1 prints the coverage of the package; programs that tests start are not measured.
 test: $(VENV)/ready $(VENV)/samples
 	$(call pytest,$(VENV),python,,)
+	$(if $(COVERAGE),@echo "coverage: `$(BIN)/coverage report --format=total`%")
 
 test-fast: $(VENV)/ready
 	$(call pytest,$(VENV),fast, and not slow,)
