@@ -23,7 +23,7 @@ define pytest
 	$(1)/bin/python -m pytest -m "serial$(3)" --junit-xml=output/tests/$(2)-serial.xml $(4) $(PYTEST_ARGS) || \
 	  [ $$? -eq 5 ]  # no such test was selected
 endef
-WITHOUT_DETECTION := --ignore paddle_sparse_cb/detection
+WITHOUT_DETECTION := --ignore paddle_sparse_cb/detection --ignore paddle_sparse_cb/recipe
 
 # COVERAGE=1 prints the coverage of the package; programs that tests start are not measured.
 test: $(VENV)/ready $(VENV)/samples

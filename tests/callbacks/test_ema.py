@@ -4,7 +4,7 @@ import warnings
 import numpy as np
 import paddle
 import pytest
-from helpers import CORE_ONLY, PADDLE3, Pointwise, classifier
+from helpers import CORE_ONLY, Pointwise, classifier
 
 from paddle_sparse_cb import EMACallback, InputError, SparsityCallback, measure_sparsity
 from paddle_sparse_cb.callbacks.weight_average import WeightAverage
@@ -214,7 +214,7 @@ def fit_in_order(data, order, folder):
 
 
 # VisualDL is installed with PaddleDetection, which needs Paddle 2.6.
-NAMES = ("sparsity", "ema", "checkpoint", "stopping", "lr", *(() if PADDLE3 else ("visual",)), "plateau", "record")
+NAMES = ("sparsity", "ema", "checkpoint", "stopping", "lr", *(() if CORE_ONLY else ("visual",)), "plateau", "record")
 # All permutations of the first three, before and after the others, and all rotations: each comes first and last once.
 ORDERS = dict.fromkeys(
     [

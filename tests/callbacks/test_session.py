@@ -140,7 +140,7 @@ def test_the_fit_that_the_warning_recommends_keeps_the_zeros(first_digits):
 
 def test_the_first_callback_of_a_process_may_be_created_in_the_call_of_fit(tmp_path):
     code = """
-import paddle
+import zlib, paddle  # as the package does
 from paddle_sparse_cb import SparsityCallback, measure_sparsity
 network = paddle.nn.Linear(8, 4)
 model = paddle.Model(network)
