@@ -45,13 +45,10 @@ class BestCheckpoint(Checkpoints):
         self._best = -math.inf
 
     def begin_training(self) -> None:
-        """Takes over the best value of the training that is resumed; the best model of any other one is removed."""
+        """Takes over the best value of the training that is resumed."""
         super().begin_training()
         best = self._saved_best() if self.session.resume is not None else None
         self._best = -math.inf if best is None else self._sign * best
-        if best is None and is_rank_zero():
-            for file in self.folder.glob(f"{NAME}.pd*"):
-                file.unlink()
 
     def _saved_best(self) -> float | None:
         """The best value up to the position of the checkpoint, at the same target ratio; None if there is none."""
@@ -79,7 +76,10 @@ class BestCheckpoint(Checkpoints):
         self._end_epoch(epoch)
 
     def end_training(self) -> None:
-        """Saves nothing."""
+        """Removes a best model that is not one of this training, such as one of another target ratio."""
+        if self._best == -math.inf and is_rank_zero():
+            for file in self.folder.glob(f"{NAME}.pd*"):
+                file.unlink()
 
     def on_eval_end(self, logs: Any = None) -> None:
         """Saves the network if it is the best so far; a value of NaN never is."""
