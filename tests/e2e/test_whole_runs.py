@@ -78,7 +78,7 @@ def test_a_run_prints_each_step_and_ends_with_the_table(trained):
         "before pruning: mAP",
         "exporting the network",
         "running Paddle-Lite's optimizer",
-        "counting the zeros",
+        "verifying the zeros in the files",
         "40 of 98",
         "output/small75/report.md",
     ):
