@@ -197,6 +197,7 @@ def on_terminal(code, columns=100, term="xterm"):
     environment = {
         **os.environ,
         "TERM": term,
+        "PYTHONWARNINGS": "ignore::UserWarning",  # Paddle 3 warns of a missing ccache at import
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
     for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
