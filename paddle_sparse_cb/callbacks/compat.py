@@ -2,6 +2,9 @@
 
 hapi (2.6.2 and 3.3.1) tells its callbacks nothing when `fit` ends by an exception, Ctrl-C among them. Without this
 patch a pruner would stay attached to the optimizer and prune the next training too.
+
+hapi also keeps one `logs` dict per process, the default argument of `Model._run_one_epoch`. Without this patch a
+callback that monitors a metric of another model would be given its last value.
 """
 
 from __future__ import annotations
@@ -49,6 +52,7 @@ def install_sessions(open_session: Callable[[paddle.Model], Session]) -> None:
     @functools.wraps(original)
     def fit(model: paddle.Model, *args: Any, **kwargs: Any) -> Any:
         _warn_if_zeros_will_be_lost(model, signature.bind_partial(model, *args, **kwargs).arguments.get("callbacks"))
+        _clear_logs()
         outer, session = current_session(model), open_session(model)
         setattr(model, _SESSION, session)
         try:
@@ -61,6 +65,13 @@ def install_sessions(open_session: Callable[[paddle.Model], Session]) -> None:
 
     setattr(fit, _SESSION, True)
     paddle.Model.fit = fit
+
+
+def _clear_logs() -> None:
+    """Removes the metrics of earlier trainings from the dict that hapi gives to all callbacks."""
+    for default in paddle.Model._run_one_epoch.__defaults__ or ():
+        if isinstance(default, dict):
+            default.clear()
 
 
 def _warn_if_zeros_will_be_lost(model: paddle.Model, callbacks: Any) -> None:

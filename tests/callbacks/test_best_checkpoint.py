@@ -12,12 +12,13 @@ from paddle_sparse_cb.utils.weight_files import load_arrays
 class FallingMetric(paddle.metric.Metric):
     """A metric whose best value comes with the first evaluation, when the network is still dense."""
 
-    def __init__(self):
+    def __init__(self, name="falling"):
         super().__init__()
+        self._name = name
         self.evaluations = 0
 
     def name(self):
-        return "falling"
+        return self._name
 
     def compute(self, *_):
         return paddle.zeros([1])
@@ -33,10 +34,10 @@ class FallingMetric(paddle.metric.Metric):
         self.evaluations += 1
 
 
-def train(data, folder, *callbacks, epochs=4, sparsity=None):
+def train(data, folder, *callbacks, epochs=4, sparsity=None, metric="falling"):
     network = Pointwise()
     model = classifier(network)
-    model.prepare(model._optimizer, paddle.nn.CrossEntropyLoss(), FallingMetric())
+    model.prepare(model._optimizer, paddle.nn.CrossEntropyLoss(), FallingMetric(metric))
     model.fit(
         data,
         data,
@@ -123,3 +124,9 @@ def test_an_unknown_metric_or_mode_is_an_input_error(first_digits, tmp_path):
         train(first_digits, tmp_path, BestCheckpoint(tmp_path, "mAP"), epochs=1)
     with pytest.raises(InputError, match="mode must be max or min"):
         BestCheckpoint(tmp_path, mode="best")
+
+
+def test_a_metric_of_an_earlier_training_in_the_process_is_not_monitored(first_digits, tmp_path):
+    train(first_digits, tmp_path, epochs=1, metric="other")
+    with pytest.raises(InputError, match="the evaluation has no metric 'other'"):
+        train(first_digits, tmp_path, BestCheckpoint(tmp_path, "other"), epochs=1)
