@@ -19,6 +19,7 @@ from ..utils.legacy_programs import legacy_program_format
 from .compat import discard_failed_exports
 from .lite.constraints import check_input_shape
 from .lite.patches import patch_for_lite
+from .manifest import exported_files, record
 
 
 def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) -> Path:
@@ -99,7 +100,10 @@ class Export:
     network: paddle.nn.Layer | None = None
 
     def __call__(self, context: HookContext) -> None:
-        """Adds the artefact `inference`, the path without an extension."""
+        """Adds the artefact `inference`, the path without an extension, and its files to the manifest."""
         print("exporting the network ...", flush=True)
         prefix = context.output / "inference" / "model"
         context.artefacts["inference"] = export(self.network or context.network, prefix, self.input_spec)
+        sources = [context.artefacts["pdparams"]] if "pdparams" in context.artefacts else []
+        record(context.output, sources)
+        record(context.output, exported_files(prefix), sources)

@@ -18,6 +18,7 @@ from ..errors import InputError, PipelineError
 from ..hooks import HookContext
 from .lite.constraints import INT8_THRESHOLD, check_int8
 from .lite.patches import patch_for_lite
+from .manifest import exported_files, record
 from .program import read_program
 
 
@@ -123,7 +124,7 @@ class QuantizeInt8:
     samples: Sequence[Mapping[str, np.ndarray]]
 
     def __call__(self, context: HookContext) -> None:
-        """Adds the artefact `inference_int8`, the path without an extension."""
+        """Adds the artefact `inference_int8`, the path without an extension, and its files to the manifest."""
         exported = context.artefacts["inference"]
         if context.plan.pruned:
             check_int8(f"{exported}.pdmodel", read_program(exported))
@@ -134,6 +135,6 @@ class QuantizeInt8:
                     flush=True,
                 )
         print(f"quantizing with {len(self.samples)} samples ...", flush=True)
-        context.artefacts["inference_int8"] = quantize(
-            exported, context.output / "inference_int8" / "model", self.samples
-        )
+        prefix = quantize(exported, context.output / "inference_int8" / "model", self.samples)
+        context.artefacts["inference_int8"] = prefix
+        record(context.output, exported_files(prefix), exported_files(exported))

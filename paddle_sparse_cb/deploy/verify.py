@@ -1,130 +1,71 @@
-"""Verifies that the pruned weights are zero in every file made from the network."""
+"""Verifies every file that was made from a network: its zeros, its other tensors, and what it was made from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paddle
 
 from ..errors import PipelineError
 from ..hooks import HookContext
-from ..utils.layers import named_weights
 from ..utils.tables import render_table
 from ..utils.weight_files import load_arrays, load_inference
-from .lite.nb import OptimizedModel, read_nb
-from .program import Convolution, read_program
+from .lite.check import check_nb
+from .manifest import exported_files, find_problems
 
-# The kernel of a layer that the file does not contain by itself: Paddle-Lite has merged it with its neighbor.
-_MERGED = "merged"
+_WEIGHTS_SCOPE = "all {tensors} tensors compared with the network bit for bit"
+_NB_SCOPE = (
+    "{compared} of {tensors} tensors compared with the exported model, batch norms folded in, all of them between the "
+    "files bit for bit; outputs not compared"
+)
+_INT8_SCOPE = (
+    "zeros compared with the network, all {tensors} tensors between the files bit for bit; outputs not compared"
+)
+_MANIFEST_SCOPE = "digests of all files and of what they were made from"
 
-_WEIGHTS_SCOPE = "pruned weights compared with the network bit for bit; other tensors not checked"
-_NB_SCOPE = "zeros compared with the network, pruned weights with the dense file; other tensors and outputs not checked"
 
-
-def check_arrays(context: HookContext, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Compares the pruned weights in a file with the network's, and counts their zeros.
+def check_arrays(context: HookContext, arrays: Mapping[str, np.ndarray], is_complete: bool = True) -> dict[str, Any]:
+    """Compares the tensors in a file with the network's, and counts the zeros of the pruned weights.
 
     Args:
         context: the network, its plan and the target ratio.
         arrays: the content of the file, by structured name.
+        is_complete: whether the file must hold all tensors of the network; an exported model lacks those that only the
+            training needs.
 
     Returns:
         A dict with `sparsity` (the fraction of zeros over all planned weights), `target`, `zeros` (the number of zeros
-        of each planned weight in the file), `wrong` (names of planned weights that are missing or differ from the
-        network's in any bit) and `ok`.
+        of each planned weight in the file), `tensors` (the number of tensors in the file), `wrong` (names of tensors
+        that are missing, not finite, unknown to the network, or differ from the network's in any bit) and `ok`.
     """
-    own = {name: weight for name, _, weight in named_weights(context.network)}
+    own = context.network.state_dict()
     planned = [layer for layer in context.sparsity.layers if layer.pruned]
-    wrong = [
-        layer.name
-        for layer in planned
-        if not np.array_equal(np.asarray(arrays.get(layer.name)), own[layer.name].numpy())
-    ]
-    zeros = {layer.name: _count_zeros(np.asarray(arrays[layer.name])) for layer in planned if layer.name in arrays}
+    names = [layer.name for layer in planned]
+    required = [*names, *own] if is_complete else names
+    wrong = [name for name in dict.fromkeys([*required, *arrays]) if not _is_same(arrays.get(name), own.get(name))]
+    zeros = {name: _count_zeros(np.asarray(arrays[name])) for name in names if name in arrays}
     numel = sum(layer.numel for layer in planned)
     sparsity = sum(zeros.values()) / numel if numel else 0.0
     return {
         "sparsity": sparsity,
         "target": context.target_ratio,
         "zeros": zeros,
+        "tensors": len(arrays),
         "wrong": wrong,
         "ok": not wrong and sparsity >= context.target_ratio,
     }
 
 
-def check_nb(context: HookContext, dense: Path, sparse: Path) -> dict[str, Any]:
-    """Checks two `.nb` files of the same network, layer by layer, against each other and the network.
-
-    In `sparse` every planned weight must have a sparse kernel and be zero wherever the network's is. Its values must be
-    those in `dense`, bit for bit; they are not the network's, since Paddle-Lite folds batch norms into them. `sparse`
-    must be the smaller file, unless the model is INT8.
-
-    Args:
-        context: the network, its plan, and its exported model as the artefact `inference`.
-        dense: the `.nb` file with dense kernels.
-        sparse: the `.nb` file with sparse kernels.
-
-    Returns:
-        A dict with `planned`, `sparse_convs` and `convs` (numbers of layers), `dense_bytes` and `sparse_bytes`,
-        `layers` (`name`, `kernel` and `zeros` of each convolution in `sparse`; `kernel` is `sparse`, `dense` or
-        `merged`), `dense_layers` (names of planned weights without a sparse kernel), `wrong` (names of planned weights
-        that differ) and `ok`.
-
-    Raises:
-        InputError: a file is missing or damaged, or was made for an input of another size.
-    """
-    program = read_program(context.artefacts["inference"])
-    dense_model, sparse_model = read_nb(dense), read_nb(sparse)
-    own = {name: weight for name, _, weight in named_weights(context.network)}
-    planned = {layer.name for layer in context.plan.pruned}
-    layers, wrong = [], []
-    for name, convolution in program.convolutions.items():
-        _, dense_weight = _find_kernel(dense_model, convolution)
-        kernel, weight = _find_kernel(sparse_model, convolution)
-        layers.append({"name": name, "kernel": kernel, "zeros": None if weight is None else _count_zeros(weight)})
-        if (
-            name in planned
-            and weight is not None
-            and (weight[own[name].numpy() == 0].any() or not np.array_equal(weight, np.asarray(dense_weight)))
-        ):
-            wrong.append(name)
-    run_sparse = {layer["name"] for layer in layers if layer["kernel"] == "sparse"}
-    convolutions = [operator for operator in sparse_model.operators if operator.weight_variable is not None]
-    dense_bytes, sparse_bytes = dense.stat().st_size, sparse.stat().st_size
-    # With few zeros an INT8 file is larger sparse than dense (`INT8_THRESHOLD`), which `QuantizeInt8` warns about.
-    smaller = sparse_bytes < dense_bytes or (sparse_bytes != dense_bytes and _is_int8(sparse_model))
-    return {
-        "planned": len(planned),
-        "sparse_convs": sum(operator.sparse for operator in convolutions),
-        "convs": len(convolutions),
-        "dense_bytes": dense_bytes,
-        "sparse_bytes": sparse_bytes,
-        "layers": layers,
-        "dense_layers": sorted(planned - run_sparse),
-        "wrong": wrong,
-        "ok": planned <= run_sparse and not wrong and smaller,
-    }
-
-
-def _find_kernel(model: OptimizedModel, convolution: Convolution) -> tuple[str, np.ndarray | None]:
-    """Returns the kernel that a convolution has in a file and its weight there, None if it was merged."""
-    operator = model.convolutions.get(convolution.variable)
-    if operator is None:
-        return _MERGED, None
-    if not operator.sparse and model.parameters[operator.inputs["Filter"]].size != np.prod(convolution.shape):
-        return _MERGED, None
-    weight = model.decode_weight(operator, convolution.shape, convolution.pixels)
-    return "sparse" if operator.sparse else "dense", weight
-
-
-def _is_int8(model: OptimizedModel) -> bool:
-    return any(
-        model.parameters[operator.inputs["NonZeroWeights"]].dtype == np.int8
-        for operator in model.operators
-        if operator.sparse
-    )
+def _is_same(stored: Any, own: paddle.Tensor | None) -> bool:
+    """Returns whether a stored tensor has the bits of the network's, and is finite."""
+    if stored is None or own is None:
+        return False
+    stored, expected = np.asarray(stored), own.numpy()
+    is_finite = stored.dtype.kind != "f" or bool(np.isfinite(stored).all())
+    # A scalar, such as a counter of batches, has the shape [] in one version of Paddle and [1] in another.
+    return is_finite and stored.size == expected.size and stored.tobytes() == expected.tobytes()
 
 
 def _count_zeros(array: np.ndarray) -> int:
@@ -134,28 +75,48 @@ def _count_zeros(array: np.ndarray) -> int:
 def verify(context: HookContext) -> None:
     """Post-train hook: verifies every file among the artefacts and adds the results to `context.checks`.
 
-    The keys are `pdparams` and `pdiparams` (see `check_arrays`), `nb` and `nb_int8` (see `check_nb`). A mismatch is
-    recorded, not raised, so that a report can still be written; `fail_on_mismatch` raises it.
+    The keys are `pdparams` and `pdiparams` (see `check_arrays`), `nb` and `nb_int8` (see `check_nb`), and `manifest`
+    (see `check_manifest`). A mismatch is recorded, not raised, so that a report can still be written;
+    `fail_on_mismatch` raises it.
 
     Raises:
         InputError: a file is missing or damaged.
     """
-    print("verifying the zeros in the files ...", flush=True)
+    print("verifying the files ...", flush=True)
     artefacts = context.artefacts
     if "pdparams" in artefacts:
         context.checks["pdparams"] = check_arrays(context, load_arrays(artefacts["pdparams"]))
     if "inference" in artefacts:
-        context.checks["pdiparams"] = check_arrays(context, load_inference(artefacts["inference"]))
+        arrays = load_inference(artefacts["inference"])
+        context.checks["pdiparams"] = check_arrays(context, arrays, is_complete=False)
     for name in ("nb", "nb_int8"):
         if {"inference", f"{name}_dense", f"{name}_sparse"} <= artefacts.keys():
             context.checks[name] = check_nb(context, artefacts[f"{name}_dense"], artefacts[f"{name}_sparse"])
+    if artefacts.keys() - {"pdparams"}:
+        context.checks["manifest"] = check_manifest(context)
+
+
+def check_manifest(context: HookContext) -> dict[str, Any]:
+    """Checks that no artefact was changed, lost, or made from an earlier version of another one.
+
+    Returns:
+        A dict with `problems` (one line each) and `ok`.
+
+    Raises:
+        InputError: `manifest.json` is damaged.
+    """
+    required = []
+    for name, path in context.artefacts.items():
+        required += exported_files(path) if name.startswith("inference") else [path]
+    problems = find_problems(context.output, required)
+    return {"problems": problems, "scope": _MANIFEST_SCOPE, "ok": not problems}
 
 
 def fail_on_mismatch(context: HookContext) -> None:
     """Post-train hook: fails if `verify` found a mismatch.
 
     Raises:
-        PipelineError: a check failed. The message names the file and the layers, and says what was compared.
+        PipelineError: a check failed. The message names the file and the tensors, and says what was compared.
     """
     for name, check in context.checks.items():
         if not check["ok"]:
@@ -169,24 +130,30 @@ def describe(check: Mapping[str, Any]) -> str:
         check: a value of `HookContext.checks`, or of `checks` in `report.json`.
 
     Example:
-        >>> describe({"sparsity": 0.75, "target": 0.75, "wrong": [], "ok": True}).split(" (")[0]
+        >>> describe({"sparsity": 0.75, "target": 0.75, "tensors": 9, "wrong": [], "ok": True}).split(" (")[0]
         'ok: 75.0000% zeros in the pruned weights, target 75.0000%'
     """
     return f"{'ok' if check['ok'] else 'FAILED'}: {_summary(check)}"
 
 
 def _summary(check: Mapping[str, Any]) -> str:
-    differences = f"; weights differ in {_first(check['wrong'])}" if check["wrong"] else ""
+    if "problems" in check:
+        found = "; ".join(check["problems"][:3]) or "no file is missing, changed or stale"
+        more = len(check["problems"]) - 3
+        return f"{found}{f' and {more} more' if more > 0 else ''} ({check['scope']})"
+    differences = f"; tensors differ: {_first(check['wrong'])}" if check["wrong"] else ""
     if "planned" not in check:
         return (
             f"{check['sparsity']:.4%} zeros in the pruned weights, target {check['target']:.4%}{differences} "
-            f"({_WEIGHTS_SCOPE})"
+            f"({_WEIGHTS_SCOPE.format_map(check)})"
         )
     dense = f"; dense: {_first(check['dense_layers'])}" if check["dense_layers"] else ""
+    operators = "" if check["same_operators"] else "; the operators of the two files differ"
+    scope = (_INT8_SCOPE if check["is_int8"] else _NB_SCOPE).format_map(check)
     return (
         f"{check['planned'] - len(check['dense_layers'])} of {check['planned']} planned layers run sparse; "
         f"{check['sparse_convs']} of {check['convs']} convolutions; {check['sparse_bytes']:,} bytes, dense "
-        f"{check['dense_bytes']:,}{dense}{differences} ({_NB_SCOPE})"
+        f"{check['dense_bytes']:,}{dense}{operators}{differences} ({scope})"
     )
 
 

@@ -183,14 +183,25 @@ def load_inference(prefix: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         InputError: a file is missing or damaged, or the files are of different models.
     """
     names = load_structured_names(prefix)
+    return {names[variable]: array for variable, array in load_parameters(prefix).items() if variable in names}
+
+
+def load_parameters(prefix: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Reads the weights of an exported model by their variables in the program, such as `conv2d_0.w_0`.
+
+    Args:
+        prefix: the model's path without `.pdmodel`. `.pdiparams` is read too.
+
+    Raises:
+        InputError: a file is missing or damaged, or the files are of different models.
+    """
     shapes = {
         var.name: tuple(tensor_details(var).dims)
         for block in parse_program(prefix).blocks
         for var in block.vars
         if var.persistable and var.type.type == TENSOR
     }
-    arrays = read_tensors(Path(f"{prefix}.pdiparams"), sorted(shapes.items()))
-    return {names[variable]: array for variable, array in arrays.items() if variable in names}
+    return read_tensors(Path(f"{prefix}.pdiparams"), sorted(shapes.items()))
 
 
 def load_structured_names(prefix: str | os.PathLike[str]) -> dict[str, str]:

@@ -20,6 +20,7 @@ from ...hooks import HookContext
 from ...pruning.plan import PrunePlan
 from ...utils.files import atomic_write
 from ...utils.packages import Wheel, fetch_wheel
+from ..manifest import exported_files, record
 from .constraints import THRESHOLD, check_options, check_runs_sparse, check_sparse
 from .pooling import check_pools
 
@@ -209,7 +210,7 @@ class OptimizeLite:
         check_runs_sparse(plan, min_sparsity)
 
     def __call__(self, context: HookContext) -> None:
-        """Adds the artefacts `nb_dense`, `nb_sparse`, `nb_int8_dense` and `nb_int8_sparse`."""
+        """Adds the artefacts `nb_dense`, `nb_sparse`, `nb_int8_dense` and `nb_int8_sparse`, also to the manifest."""
         kinds = ("dense", "sparse") if context.plan.pruned else ("dense",)
         for kind in kinds:
             check_options(self.options, kind == "sparse")
@@ -217,10 +218,13 @@ class OptimizeLite:
         print("running Paddle-Lite's optimizer for ARM ...", flush=True)
         for exported, prefix in (("inference", ""), ("inference_int8", "int8_")):
             for kind in kinds if exported in context.artefacts else ():
-                context.artefacts[f"nb_{prefix}{kind}"] = optimize(
-                    context.artefacts[exported],
+                source = context.artefacts[exported]
+                made = optimize(
+                    source,
                     context.output / f"model_{prefix}{kind}.nb",
                     sparse=kind == "sparse",
                     optimizer=optimizer,
                     options=self.options,
                 )
+                context.artefacts[f"nb_{prefix}{kind}"] = made
+                record(context.output, [made], exported_files(source))

@@ -1,0 +1,113 @@
+"""`manifest.json`: which files were made, from which files, and by what.
+
+Each file has its SHA-256 digest and the digests of the files that it was made from, so that a file that was changed,
+lost, or made from an earlier version of another one is found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import paddle
+
+from .._version import __version__
+from ..errors import InputError
+from ..utils.files import write_text
+
+NAME = "manifest.json"
+# Of the exported model, beside `.pdmodel`.
+_EXPORTED = (".pdmodel", ".pdiparams", ".pdiparams.info")
+_VERSIONS = {"paddle": paddle.__version__, "paddle_sparse_cb": __version__}
+
+
+def exported_files(prefix: Path) -> list[Path]:
+    """Returns the files of an exported model.
+
+    Args:
+        prefix: the model's path without `.pdmodel`.
+    """
+    return [Path(f"{prefix}{suffix}") for suffix in _EXPORTED]
+
+
+def record(output: Path, files: Iterable[Path], sources: Iterable[Path] = ()) -> None:
+    """Adds files to the manifest of a folder.
+
+    Args:
+        output: the folder of the manifest.
+        files: files that exist; earlier entries are replaced.
+        sources: the files that they were made from.
+    """
+    entries = _read(output) if (output / NAME).is_file() else {}
+    made_from = {_relative(source, output): _digest(source) for source in sources}
+    for file in files:
+        entries[_relative(file, output)] = {"sha256": _digest(file), "made_from": made_from, "versions": _VERSIONS}
+    write_text(output / NAME, json.dumps({"files": dict(sorted(entries.items()))}, indent=1) + "\n")
+
+
+def find_problems(output: Path, required: Iterable[Path] = ()) -> list[str]:
+    """Compares the files of a folder with its manifest.
+
+    Args:
+        output: the folder.
+        required: files that must be in the manifest.
+
+    Returns:
+        One line for each file that is missing, changed, not recorded, or made from another version of its sources.
+
+    Raises:
+        InputError: the manifest is damaged.
+    """
+    if not (output / NAME).is_file():
+        return [f"{output / NAME} is missing, so that nothing says which files belong together"]
+    entries = _read(output)
+    digests = {name: _digest(output / name) for name in entries if (output / name).is_file()}
+    problems = []
+    for name, entry in entries.items():
+        if name not in digests:
+            problems.append(f"{output / name} is missing")
+        elif digests[name] != entry["sha256"]:
+            problems.append(f"{output / name} was changed after it was made")
+        for source, digest in entry["made_from"].items():
+            if _current(output, source, digests) not in (digest, None):
+                problems.append(f"{output / name} is stale: it was made from another {Path(source).name}")
+    for file in required:
+        if _relative(file, output) not in entries:
+            problems.append(f"{file} is {'not in ' + NAME if file.is_file() else 'missing'}")
+    return problems
+
+
+def _current(output: Path, source: str, digests: Mapping[str, str]) -> str | None:
+    """The digest of a source now; None for one that is not in the folder, such as a checkpoint from elsewhere."""
+    if source in digests:
+        return digests[source]
+    return _digest(output / source) if (output / source).is_file() else None
+
+
+def _relative(file: Path, output: Path) -> str:
+    return Path(os.path.relpath(file, output)).as_posix()
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _read(output: Path) -> dict[str, Any]:
+    path = output / NAME
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["files"]
+        if all(_is_valid(name, entry) for name, entry in entries.items()):
+            return dict(entries)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path}: damaged: {type(error).__name__} {error}") from None
+    raise InputError(f"{path}: damaged: a file must have sha256 and made_from, with the digests as texts")
+
+
+def _is_valid(name: str, entry: Any) -> bool:
+    sources = entry["made_from"]
+    digests = [entry["sha256"], *sources.values()]
+    return bool(name) and all(isinstance(digest, str) for digest in digests)
