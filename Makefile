@@ -60,6 +60,7 @@ accuracy: $(VENV)/ready
 soak: $(VENV)/ready
 	$(BIN)/python tools/soak.py $(ARGS)
 	$(BIN)/python tools/fuzz.py
+	$(BIN)/python tools/verify_mutations.py
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import InputError, PipelineError
@@ -25,7 +26,7 @@ _COMMANDS = {
     "eval": "evaluate a trained recipe",
     "export": "export a trained recipe again",
     "optimize": "run Paddle-Lite's optimizer on an exported recipe, verify and report",
-    "verify": "count the zeros in all files of a recipe",
+    "verify": "verify all files of a recipe, a checkpoint or folder of checkpoints, or a .pdiparams or .nb file",
     "report": "print the table of a trained recipe",
 }
 _NO_EXPORT_FLAG = ("plan", "report")
@@ -153,6 +154,12 @@ def _resume_command(options: argparse.Namespace, given: list[str]) -> str:
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.command == "verify":
+        from .recipe.verify_files import is_verifiable, verify_files
+
+        if is_verifiable(options.recipe):
+            verify_files(Path(options.recipe))
+            return
     from .recipe.schema import read_recipe  # imports Paddle and ppdet, which `--help` does not need
     from .recipe.smoke import smoke
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import paddle
 
 from ..checkpoints.store import remove_partial_writes, remove_within_epoch, save_checkpoint
+from ..pruning.pruner import GMPPruner
 from ..utils.distributed import is_rank_zero
 from .session import FitCallback
 
@@ -20,6 +22,9 @@ class Checkpoints(FitCallback):
     `.pdema` if an `EMACallback` takes part, and `.pdsparse`, which is written last and holds the digests of the other
     files, the masks, the step and the position of the training. The checkpoint of an epoch is saved after its last
     batch and before the evaluation that follows.
+
+    Pruned weights are zero in every checkpoint: those that another callback changed after the optimizer step are set to
+    zero before saving, with a warning.
 
     Each file is complete or not there. hapi's own `ModelCheckpoint` writes in place, so that a killed process or a full
     disk leaves half a file.
@@ -114,6 +119,8 @@ class Checkpoints(FitCallback):
         if not is_rank_zero():
             return
         session = self.session
+        if session.pruner is not None:
+            _ensure_zeros(session.pruner, f"{self.folder / name}")
         training = {
             **self.training,
             "epoch": session.position.epoch,
@@ -132,3 +139,20 @@ class Checkpoints(FitCallback):
             session.pruner.state() if session.pruner else None,
             session.average.arrays() if session.average else None,
         )
+
+
+def _ensure_zeros(pruner: GMPPruner, file: str) -> None:
+    """Zeroes pruned weights that something changed after the optimizer step, with a warning.
+
+    Such as a callback that restores earlier weights. The next step would zero them; a checkpoint must not miss it.
+    """
+    alive = pruner.count_alive()
+    if alive:
+        name, count = next(iter(alive.items()))
+        warnings.warn(
+            f"{file}: {sum(alive.values())} pruned weights were not zero before saving, {count} of them in {name}: "
+            "something changed them after the optimizer step. They were set to zero",
+            stacklevel=3,
+        )
+        with paddle.no_grad():
+            pruner.update_params()

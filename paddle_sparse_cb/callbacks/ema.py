@@ -69,6 +69,7 @@ class EMACallback(FitCallback):
         self.decay, self.decay_type, self.cycle_epochs = check_fraction("decay", decay), decay_type, cycle_epochs
         self.black_list, self.resume = tuple(black_list), resume
         self._average: WeightAverage | None = None
+        self._masked_ratio = 0.0  # of the masks that the averages were zeroed with
         # The training's own weights while the network holds the averages, by structured name: the network's tensor,
         # and a copy of its values.
         self._own: dict[str, tuple[paddle.Tensor, paddle.Tensor]] = {}
@@ -91,7 +92,21 @@ class EMACallback(FitCallback):
                 same = session.resume is not None and session.resume.path == Path(resume)
                 resume = session.resume if same and session.resume else ResumeState.open(resume)
             self._restore(resume)
-        OptimizerHook.of(self.model._optimizer).add(self._average.update)
+        self._masked_ratio = 0.0
+        OptimizerHook.of(self.model._optimizer).add(self._update)
+
+    @paddle.no_grad()
+    def _update(self) -> None:
+        """Adds the weights of a step, and zeroes the averages of weights that were pruned in it.
+
+        Their weights stay zero, so that the averages do too until the masks change again, with a higher ratio.
+        """
+        assert self._average is not None
+        self._average.update()
+        pruner = self.session.pruner
+        if pruner is not None and pruner.ratio != self._masked_ratio:
+            self._average.zero_pruned(pruner.masks)
+            self._masked_ratio = pruner.ratio
 
     def settings(self) -> dict[str, Any]:
         """Returns what a resumed run must have in common with this one, and the progress; plain values."""
@@ -178,6 +193,6 @@ class EMACallback(FitCallback):
         if self._average is not None:
             hook = OptimizerHook.attached_to(self.model._optimizer)
             if hook:
-                hook.remove(self._average.update)
+                hook.remove(self._update)
         self._own.clear()
         self._average = None

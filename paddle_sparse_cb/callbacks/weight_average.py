@@ -9,6 +9,7 @@ import numpy as np
 import paddle
 
 from ..errors import InputError
+from ..pruning.zeroing import make_zeroing
 
 DECAY_TYPES = ("threshold", "normal", "exponential")
 
@@ -84,6 +85,17 @@ class WeightAverage:
         for average, live, dtype, same in zip(self._averages, self._live, self._types, self._same):
             lerp_(average, live if same else cast(live, dtype), share[dtype])
         self.step += 1
+
+    @paddle.no_grad()
+    def zero_pruned(self, masks: Mapping[str, paddle.Tensor]) -> None:
+        """Sets the averages of pruned weights to zero.
+
+        Args:
+            masks: `parameter.name` to a bool tensor of the weight's shape, False where a weight is pruned.
+        """
+        for live, average in zip(self._live, self._averages):
+            if live.name in masks:
+                make_zeroing(average, masks[live.name])()
 
     def values(self) -> Iterator[tuple[str, paddle.Tensor, paddle.Tensor]]:
         """Yields the corrected averages; at least one `update` must have come before.

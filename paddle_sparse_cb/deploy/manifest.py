@@ -46,7 +46,7 @@ def record(output: Path, files: Iterable[Path], sources: Iterable[Path] = ()) ->
     made_from = {_relative(source, output): _digest(source) for source in sources}
     for file in files:
         entries[_relative(file, output)] = {"sha256": _digest(file), "made_from": made_from, "versions": _VERSIONS}
-    write_text(output / NAME, json.dumps({"files": dict(sorted(entries.items()))}, indent=1) + "\n")
+    write_text(output / NAME, _render(entries))
 
 
 def find_problems(output: Path, required: Iterable[Path] = ()) -> list[str]:
@@ -96,18 +96,26 @@ def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+def _render(entries: Mapping[str, Any]) -> str:
+    """Returns the text of a manifest, with a digest of the entries, so that a changed manifest is found too."""
+    files = dict(sorted(entries.items()))
+    digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+    return json.dumps({"files": files, "sha256": digest}, indent=1) + "\n"
+
+
 def _read(output: Path) -> dict[str, Any]:
     path = output / NAME
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["files"]
-        if all(_is_valid(name, entry) for name, entry in entries.items()):
-            return dict(entries)
+        text = path.read_text(encoding="utf-8")
+        entries = json.loads(text)["files"]
+        is_valid = all(_is_valid(name, entry) for name, entry in entries.items()) and text == _render(entries)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: damaged: {type(error).__name__} {error}") from None
-    raise InputError(f"{path}: damaged: a file must have sha256 and made_from, with the digests as texts")
+    if not is_valid:
+        raise InputError(f"{path}: damaged: its content does not match its digest")
+    return dict(entries)
 
 
 def _is_valid(name: str, entry: Any) -> bool:
-    sources = entry["made_from"]
-    digests = [entry["sha256"], *sources.values()]
-    return bool(name) and all(isinstance(digest, str) for digest in digests)
+    digests = [entry["sha256"], *entry["made_from"].values()]
+    return bool(name) and "\0" not in name and all(isinstance(digest, str) for digest in digests)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import paddle
 
-from ..errors import PipelineError
+from ..errors import InputError, PipelineError
 from ..hooks import HookContext
 from ..utils.tables import render_table
 from ..utils.weight_files import load_arrays, load_inference
@@ -76,24 +77,31 @@ def verify(context: HookContext) -> None:
     """Post-train hook: verifies every file among the artefacts and adds the results to `context.checks`.
 
     The keys are `pdparams` and `pdiparams` (see `check_arrays`), `nb` and `nb_int8` (see `check_nb`), and `manifest`
-    (see `check_manifest`). A mismatch is recorded, not raised, so that a report can still be written;
-    `fail_on_mismatch` raises it.
-
-    Raises:
-        InputError: a file is missing or damaged.
+    (see `check_manifest`). What is wrong is recorded, a missing or damaged file too, and not raised, so that a report
+    can still be written; `fail_on_mismatch` raises it.
     """
     print("verifying the files ...", flush=True)
-    artefacts = context.artefacts
+    artefacts, checks = context.artefacts, context.checks
     if "pdparams" in artefacts:
-        context.checks["pdparams"] = check_arrays(context, load_arrays(artefacts["pdparams"]))
+        weights = artefacts["pdparams"]
+        checks["pdparams"] = _check(lambda: check_arrays(context, load_arrays(weights)))
     if "inference" in artefacts:
-        arrays = load_inference(artefacts["inference"])
-        context.checks["pdiparams"] = check_arrays(context, arrays, is_complete=False)
+        prefix = artefacts["inference"]
+        checks["pdiparams"] = _check(lambda: check_arrays(context, load_inference(prefix), is_complete=False))
     for name in ("nb", "nb_int8"):
-        if {"inference", f"{name}_dense", f"{name}_sparse"} <= artefacts.keys():
-            context.checks[name] = check_nb(context, artefacts[f"{name}_dense"], artefacts[f"{name}_sparse"])
+        files = [artefacts[key] for key in (f"{name}_dense", f"{name}_sparse") if key in artefacts]
+        if "inference" in artefacts and len(files) == 2:
+            checks[name] = _check(functools.partial(check_nb, context, *files))
     if artefacts.keys() - {"pdparams"}:
-        context.checks["manifest"] = check_manifest(context)
+        checks["manifest"] = _check(lambda: check_manifest(context))
+
+
+def _check(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Returns the result of a check; a file that cannot be read is a result too."""
+    try:
+        return check()
+    except InputError as error:
+        return {"problems": [str(error)], "scope": "not readable, so nothing was compared", "ok": False}
 
 
 def check_manifest(context: HookContext) -> dict[str, Any]:
@@ -138,7 +146,7 @@ def describe(check: Mapping[str, Any]) -> str:
 
 def _summary(check: Mapping[str, Any]) -> str:
     if "problems" in check:
-        found = "; ".join(check["problems"][:3]) or "no file is missing, changed or stale"
+        found = "; ".join(check["problems"][:3]) or check.get("found", "no file is missing, changed or stale")
         more = len(check["problems"]) - 3
         return f"{found}{f' and {more} more' if more > 0 else ''} ({check['scope']})"
     differences = f"; tensors differ: {_first(check['wrong'])}" if check["wrong"] else ""

@@ -23,7 +23,7 @@ from .planner import PrunePlan, make_plan
 from .schedule import GMPSchedule
 from .state import PrunerState, restore_masks
 from .statistics import SparsityReport, count_zeros, measure_sparsity
-from .zeroing import make_zeroing
+from .zeroing import count_alive, make_zeroing
 
 _SCHEDULE_KEYS = [field.name for field in fields(GMPSchedule) if field.name != "ratio"]
 
@@ -270,6 +270,15 @@ class GMPPruner(PaddleSlimInterface):
         """Returns zeros over elements of the weights to prune, as they are now."""
         return sum(count_zeros(self.weights)) / sum(weight.size for weight in self.weights)
 
+    def count_alive(self) -> dict[str, int]:
+        """Counts the weights that are not zero though the masks prune them, by layer; empty if all are zero."""
+        counts = {
+            layer.name: count_alive(weight, self.masks[weight.name])
+            for layer, weight in zip(self.plan.pruned, self.weights)
+            if weight.name in self.masks
+        }
+        return {name: count for name, count in counts.items() if count}
+
     def finalize(self) -> SparsityReport:
         """Zeroes the pruned weights once more and counts the zeros in the network.
 
@@ -280,10 +289,6 @@ class GMPPruner(PaddleSlimInterface):
         self.update_params()
         report = measure_sparsity(self.model, self.plan)
         self._check_finite(f"after {self.cur_iteration} steps")
-        zeros = {layer.name: layer.zeros for layer in report.layers}
-        for layer, weight in zip(self.plan.pruned, self.weights):
-            mask = self.masks.get(weight.name)
-            pruned = 0 if mask is None else int(paddle.logical_not(mask).astype("int64").sum())
-            if zeros[layer.name] < pruned:
-                raise RuntimeError(f"{layer.name}: {pruned} weights are pruned, but only {zeros[layer.name]} are zero")
+        for name, count in self.count_alive().items():
+            raise RuntimeError(f"{name}: {count} weights are not zero though the masks prune them")
         return report

@@ -10,8 +10,8 @@ import numpy as np
 import paddle
 
 from ..errors import InputError
-from ..utils.float_bits import magnitude_bits
 from .plan import PrunePlan
+from .zeroing import count_alive
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def restore_masks(
             raise InputError(
                 f"{where}: the mask of {layer.name} has shape {mask.shape}, the weight has shape {list(layer.shape)}"
             )
-        alive = int(paddle.logical_and(magnitude_bits(weight) != 0, paddle.logical_not(mask)).astype("int64").sum())
+        alive = count_alive(weight, mask)
         if alive:
             raise InputError(
                 f"{where}: the weights are not those of this checkpoint: {alive} weights of {layer.name} "

@@ -1,4 +1,4 @@
-"""Sets pruned weights to zero in place, after every optimizer step."""
+"""Sets pruned weights to zero in place, after every optimizer step, and counts those that are not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import paddle
 
-from ..utils.float_bits import host_bits, is_on_host
+from ..utils.float_bits import host_bits, is_on_host, magnitude_bits, magnitudes
 
 
 def make_zeroing(tensor: paddle.Tensor, mask: paddle.Tensor) -> Callable[[], None]:
@@ -55,3 +55,21 @@ def make_zeroing_on_device(tensor: paddle.Tensor, mask: paddle.Tensor) -> Callab
         multiply_(tensor, cast(mask, tensor.dtype))
 
     return zero
+
+
+def count_alive(tensor: paddle.Tensor, mask: paddle.Tensor) -> int:
+    """Counts the values that are not zero though a mask prunes them.
+
+    Args:
+        tensor: any shape, of a floating-point type.
+        mask: bool of the same shape, False where a value is pruned.
+
+    Example:
+        >>> count_alive(paddle.to_tensor([0.0, 1e-45, 3.0]), paddle.to_tensor([False, False, True]))
+        1
+    """
+    if is_on_host(tensor) and is_on_host(mask):
+        alive = magnitudes(host_bits(tensor)) != 0
+        return int(np.count_nonzero(alive & (host_bits(mask) == 0)))
+    alive = paddle.logical_and(magnitude_bits(tensor) != 0, paddle.logical_not(mask))
+    return int(alive.astype("int64").sum())

@@ -61,6 +61,15 @@ class Run:
         result = self.model.evaluate(self.eval_loader, verbose=0, callbacks=[SyncBuffers()])
         return {name: float(result[name]) for name in ("mAP", "AP50")}
 
+    @property
+    def expected_artefacts(self) -> dict[str, Path]:
+        """What a sparse recipe makes of its checkpoint, by the names of `HookContext.artefacts`."""
+        return {
+            "inference": self.recipe.exported,
+            "nb_dense": self.recipe.output / "model_dense.nb",
+            "nb_sparse": self.recipe.output / "model_sparse.nb",
+        }
+
     def context(self, weights: Path) -> HookContext:
         """Returns the context of the hooks, with the artefacts that the output folder already holds.
 
@@ -69,13 +78,11 @@ class Run:
         """
         recipe = self.recipe
         artefacts = {
-            "pdparams": weights,
-            "nb_dense": recipe.output / "model_dense.nb",
-            "nb_sparse": recipe.output / "model_sparse.nb",
+            name: path
+            for name, path in self.expected_artefacts.items()
+            if (path.with_suffix(".pdmodel") if name == "inference" else path).is_file()
         }
-        artefacts = {name: file for name, file in artefacts.items() if file.is_file()}
-        if recipe.exported.with_suffix(".pdmodel").is_file():
-            artefacts["inference"] = recipe.exported
+        artefacts["pdparams"] = weights
         sparsity = measure_sparsity(self.network, self.plan)
         return HookContext(self.network, recipe.output, self.plan, sparsity, recipe.target_ratio, artefacts=artefacts)
 

@@ -11,7 +11,7 @@ from ..hooks import call_hooks
 from ..report.schema import read_report
 from ..utils.distributed import rank_zero_info
 from .build import Run, build, build_plan, load_weights, naming_recipe
-from .post_train import VERIFY_HOOKS, ExportDetector, hooks_after_export
+from .post_train import ExportDetector, hooks_after_export, verify_hooks
 from .preflight import check_plan
 from .schema import Recipe
 
@@ -73,14 +73,17 @@ def optimize(recipe: Recipe, export: str | None = None) -> None:
 
 
 def verify(recipe: Recipe, export: str | None = None) -> None:
-    """Counts the zeros in everything that a recipe made.
+    """Verifies everything that a recipe made: all checkpoints, the exported model and the `.nb` files.
 
     Raises:
         InputError: the recipe has not been trained.
         PipelineError: the verification failed.
     """
     run, weights = load_trained(recipe, export)
-    call_hooks(VERIFY_HOOKS, run.context(weights))
+    context = run.context(weights)
+    if recipe.sparsity is not None:  # a file that is missing is a mismatch
+        context.artefacts.update(run.expected_artefacts)
+    call_hooks(verify_hooks(run), context)
 
 
 def load_trained(recipe: Recipe, export: str | None) -> tuple[Run, Path]:

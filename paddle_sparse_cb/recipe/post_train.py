@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import paddle
 
 from ..callbacks.best_checkpoint import NAME as BEST
+from ..checkpoints.verify import verify_checkpoints
 from ..deploy.export import Export
 from ..deploy.lite.optimizer import OptimizeLite
 from ..deploy.verify import fail_on_mismatch, print_verification, verify
@@ -81,9 +82,33 @@ def print_results(context: HookContext) -> None:
             print(f"  {context.output / name}")
 
 
+@dataclass
+class VerifyCheckpoints:
+    """Verifies all checkpoints of the recipe."""
+
+    run: Run
+
+    def __call__(self, context: HookContext) -> None:
+        """Adds `checkpoints` to the checks: a dict with `problems` (one line each) and `ok`."""
+        count, problems = verify_checkpoints(self.run.recipe.checkpoints)
+        context.checks["checkpoints"] = {
+            "problems": problems,
+            "found": f"{count} checkpoints",
+            "scope": "digests of all files, zeros of the masks in the network and in the average, finite values",
+            "ok": not problems,
+        }
+
+
 def hooks_after_export(run: Run) -> list[Hook]:
     """Returns the hooks from Paddle-Lite's optimizer to the verification."""
-    return [OptimizeLite(run.recipe.lite_options), verify, run.report, print_results, fail_on_mismatch]
+    return [
+        OptimizeLite(run.recipe.lite_options),
+        VerifyCheckpoints(run),
+        verify,
+        run.report,
+        print_results,
+        fail_on_mismatch,
+    ]
 
 
 def hooks_after_training(run: Run, export: str) -> list[Hook]:
@@ -97,4 +122,6 @@ def hooks_after_training(run: Run, export: str) -> list[Hook]:
     ]
 
 
-VERIFY_HOOKS: list[Hook] = [verify, print_verification, fail_on_mismatch]
+def verify_hooks(run: Run) -> list[Hook]:
+    """Returns the hooks of `paddle-sparse verify`."""
+    return [VerifyCheckpoints(run), verify, print_verification, fail_on_mismatch]

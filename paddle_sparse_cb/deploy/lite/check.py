@@ -22,8 +22,8 @@ _MERGED = "merged"
 def check_nb(context: HookContext, dense: Path, sparse: Path) -> dict[str, Any]:
     """Checks two `.nb` files of the same network, tensor by tensor.
 
-    Both files must have operators of the same types, except for the sparse kernels, and the same tensors, bit for bit. Unless
-    they are INT8, each tensor must be that of the exported model, with the batch norms folded in (see
+    Both files must have operators of the same types, except for the sparse kernels, and the same tensors, bit for bit.
+    Unless they are INT8, each tensor must be that of the exported model, with the batch norms folded in (see
     `fold_parameters`). In `sparse` every planned weight must have a sparse kernel and be zero wherever the network's
     is. `sparse` must be the smaller file, unless the model is INT8.
 
@@ -36,8 +36,9 @@ def check_nb(context: HookContext, dense: Path, sparse: Path) -> dict[str, Any]:
         A dict with `planned`, `sparse_convs` and `convs` (numbers of layers), `dense_bytes` and `sparse_bytes`,
         `layers` (`name`, `kernel` and `zeros` of each convolution in `sparse`; `kernel` is `sparse`, `dense` or
         `merged`), `dense_layers` (names of planned weights without a sparse kernel), `tensors` (the number of tensors
-        in `dense`), `compared` (how many of them were compared with the exported model), `wrong` (names of tensors that differ between the files, from the exported model or from the
-        network's zeros), `same_operators` and `ok`.
+        in `dense`), `compared` (how many of them were compared with the exported model), `is_int8`, `wrong` (names of
+        tensors that differ between the files, from the exported model or from the network's zeros), `same_operators`
+        and `ok`.
 
     Raises:
         InputError: a file is missing or damaged, or was made for an input of another size.
