@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import paddle
 
-from ..utils.float_bits import host_bits, is_on_host, magnitude_bits, magnitudes
+from ..utils.float_bits import host_bits, is_on_host, magnitude_bits, magnitudes, split_chunks
 
 
 def make_zeroing(tensor: paddle.Tensor, mask: paddle.Tensor) -> Callable[[], None]:
@@ -69,7 +69,7 @@ def count_alive(tensor: paddle.Tensor, mask: paddle.Tensor) -> int:
         1
     """
     if is_on_host(tensor) and is_on_host(mask):
-        alive = magnitudes(host_bits(tensor)) != 0
-        return int(np.count_nonzero(alive & (host_bits(mask) == 0)))
+        chunks = zip(split_chunks(host_bits(tensor)), split_chunks(host_bits(mask)))
+        return sum(int(np.count_nonzero((magnitudes(bits) != 0) & (keep == 0))) for bits, keep in chunks)
     alive = paddle.logical_and(magnitude_bits(tensor) != 0, paddle.logical_not(mask))
     return int(alive.astype("int64").sum())

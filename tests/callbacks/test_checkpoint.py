@@ -13,6 +13,7 @@ from helpers import Pointwise, classifier
 from paddle_sparse_cb import (
     Checkpoints,
     DivergenceError,
+    EMACallback,
     GMPPruner,
     InputError,
     ResumeState,
@@ -22,6 +23,8 @@ from paddle_sparse_cb import (
     last_checkpoint,
 )
 from paddle_sparse_cb.checkpoints.state import file_digest, load_state, save_state
+from paddle_sparse_cb.checkpoints.verify import verify_checkpoints
+from paddle_sparse_cb.utils.weight_files import load_arrays
 
 
 def load_checkpoint(model, path, batches=None, **keywords):
@@ -36,6 +39,45 @@ def test_epoch_and_final_checkpoints_have_all_their_files(first_digits, tmp_path
     }
     saved = paddle.load(str(tmp_path / "final.pdparams"))
     assert (saved["expand.weight"].numpy() == model.network.expand.weight.numpy()).all()
+
+
+class RestoreWeights(paddle.callbacks.Callback):
+    """Puts the first weights back after each epoch, as some averaging callbacks do."""
+
+    def on_train_begin(self, logs=None):
+        self.first = self.model.network.expand.weight.clone()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.network.expand.weight.set_value(self.first)
+
+
+@pytest.mark.filterwarnings("default::UserWarning")
+@pytest.mark.parametrize("ema", [(), (EMACallback(),)])
+def test_pruned_weights_that_another_callback_restores_are_zero_in_every_checkpoint(first_digits, tmp_path, ema):
+    model = classifier(Pointwise())
+    sparsity = SparsityCallback(ratio=0.75, pruning_epochs=2, tunning_epochs=1)
+    with pytest.warns(UserWarning, match=r"pruned weights were not zero before saving, \d+ of them in expand.weight"):
+        model.fit(
+            first_digits,
+            epochs=3,
+            batch_size=16,
+            verbose=0,
+            callbacks=[RestoreWeights(), sparsity, Checkpoints(tmp_path), *ema],
+        )
+    count, problems = verify_checkpoints(tmp_path)
+    assert (count, problems) == (4, [])
+
+
+def test_the_averages_of_pruned_weights_are_zero_in_every_checkpoint(first_digits, tmp_path):
+    sparsity = SparsityCallback(ratio=0.75, pruning_epochs=2, tunning_epochs=1, pruning_steps=4)
+    callbacks = [sparsity, EMACallback(), Checkpoints(tmp_path, every_batches=3)]
+    classifier(Pointwise()).fit(first_digits, epochs=3, batch_size=16, verbose=0, callbacks=callbacks)
+    for name in ("0", "1", "2"):
+        state, arrays = load_state(tmp_path / f"{name}.pdsparse"), load_arrays(tmp_path / f"{name}.pdema")
+        assert state.masks
+        for weight, mask in state.masks.items():
+            assert not arrays[f"average.{weight}"][~mask].any()
+            assert arrays[f"average.{weight}"][mask].any()
 
 
 def test_a_failed_save_keeps_the_previous_checkpoint(first_digits, tmp_path, monkeypatch):

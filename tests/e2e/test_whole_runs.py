@@ -78,7 +78,7 @@ def test_a_run_prints_each_step_and_ends_with_the_table(trained):
         "before pruning: mAP",
         "exporting the network",
         "running Paddle-Lite's optimizer",
-        "verifying the zeros in the files",
+        "verifying the files",
         "40 of 98",
         "output/small75/report.md",
     ):
@@ -91,6 +91,7 @@ def test_all_files_are_in_the_output_folder(trained, output):
         "checkpoints",
         "evaluations.json",
         "inference",
+        "manifest.json",
         "model_dense.nb",
         "model_sparse.nb",
         "report.json",
@@ -109,7 +110,7 @@ def test_the_report_holds(output):
     assert dense["convs"] == sparse["convs"] == 98
     assert all(0 <= row["map"] <= row["ap50"] <= 1 for row in report["rows"])
     assert all(check["ok"] for check in report["checks"].values())
-    assert report["checks"].keys() == {"pdparams", "pdiparams", "nb"}
+    assert report["checks"].keys() == {"checkpoints", "pdparams", "pdiparams", "nb", "manifest"}
 
 
 def test_a_pruned_weight_is_zero_in_every_file(output):
@@ -172,7 +173,28 @@ def test_verify_fails_on_a_dense_checkpoint(trained, output):
     finally:
         final.write_bytes(content)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("paddle-sparse: pdparams: 0.0000% zeros in the pruned weights")
+    assert done.stderr.splitlines()[-1].startswith("paddle-sparse: checkpoints: ")
+    assert "best_model.pdparams does not belong to this checkpoint" in done.stderr
+    assert "pdparams: FAILED: 0.0000% zeros in the pruned weights" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["model_sparse.nb", "model_dense.nb", "inference/model.pdiparams"])
+def test_verify_fails_on_a_missing_file_and_names_it(trained, output, monkeypatch, capsys, name):
+    monkeypatch.chdir(trained[0])
+    (output / name).rename(output / "moved")
+    try:
+        assert main(["verify", "small75.yml"]) == 1
+    finally:
+        (output / "moved").rename(output / name)
+    assert f"{name}: no such file" in capsys.readouterr().err
+
+
+def test_verify_takes_files_and_folders(output, capsys):
+    for path in ("checkpoints", "checkpoints/final.pdparams", "checkpoints/0.pdopt", "inference/model.pdiparams"):
+        assert main(["verify", str(output / path)]) == 0
+    assert main(["verify", str(output / "model_sparse.nb")]) == 0
+    assert "40 of 98 convolutions have sparse kernels" in capsys.readouterr().out
+    assert main(["verify", str(output / "none.nb")]) == 2
 
 
 # Runs the command line where no interpreter can run Paddle-Lite's optimizer.

@@ -2,7 +2,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_sparse_cb.pruning.zeroing import make_zeroing, make_zeroing_on_device, make_zeroing_on_host
+from paddle_sparse_cb.pruning.zeroing import count_alive, make_zeroing, make_zeroing_on_device, make_zeroing_on_host
 
 
 @pytest.fixture
@@ -45,3 +45,15 @@ def test_zeroing_follows_a_tensor_whose_memory_is_replaced(mask):
     assert tensor.data_ptr() == other.data_ptr()
     zero()
     np.testing.assert_array_equal(other.numpy() == 0, ~mask.numpy())
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+def test_values_that_a_mask_prunes_and_that_are_not_zero_are_counted(mask, dtype):
+    tensor = paddle.to_tensor([[1.5, -0.0, -3.0], [4.0, 5e-3, 0.0]]).astype(dtype)
+    assert count_alive(tensor, mask) == 1
+
+
+def test_in_a_large_tensor_each_value_is_counted():
+    tensor, mask = paddle.zeros([1200, 1100]), paddle.zeros([1200, 1100], "bool")
+    tensor[1199, 1099], tensor[0, 0] = 1e-45, np.nan
+    assert count_alive(tensor, mask) == 2
