@@ -22,9 +22,9 @@ for name in ("ppdet", "pycocotools"):
 import zlib, paddle
 from sklearn.datasets import load_digits
 images, labels = load_digits(return_X_y=True)
-images = paddle.to_tensor(images[:256].reshape(-1, 1, 8, 8).astype("float32") / 16)
+images = paddle.to_tensor(images[:128].reshape(-1, 1, 8, 8).astype("float32") / 16)
 images = paddle.nn.functional.interpolate(images, [{size}, {size}]).expand([-1, {channels}, -1, -1])
-train_data = paddle.io.TensorDataset([images, paddle.to_tensor(labels[:256].reshape(-1, 1))])
+train_data = paddle.io.TensorDataset([images, paddle.to_tensor(labels[:128].reshape(-1, 1))])
 """
 
 

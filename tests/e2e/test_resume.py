@@ -44,11 +44,11 @@ def check(tally, kills):
 
 @shares_reference
 def test_killed_trainings_resume_and_end_with_the_same_bytes(reference, tmp_path):
-    check(soak.soak(tmp_path, 1, kills=4, seed=11, reference=reference), kills=4)
+    check(soak.soak(tmp_path, 1, kills=3, seed=11, reference=reference), kills=3)
 
 
 def test_killed_trainings_of_two_ranks_resume_and_end_with_the_same_bytes(tmp_path):
-    check(soak.soak(tmp_path, 2, kills=2, seed=11), kills=2)
+    check(soak.soak(tmp_path, 2, kills=1, seed=11), kills=1)
 
 
 def test_ending_a_training_kills_every_rank(tmp_path):
