@@ -124,13 +124,12 @@ def test_a_damaged_exported_model_is_refused_by_name(network, tmp_path):
     assert paddle.in_dynamic_mode()
 
 
-def test_a_small_file_cannot_allocate_much_memory(tmp_path):
+def test_a_memo_index_takes_no_memory_up_to_it(tmp_path):
     """Python's unpickler allocates its memo up to the largest index in the file."""
     path = tmp_path / "bomb.pdparams"
     path.write_bytes(b"\x80\x02}r" + (1 << 26).to_bytes(4, "little") + b".")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(InputError, match=r"bomb.pdparams: not a weight file: it uses the memo index 67108864"):
-        load_arrays(path)
+    assert load_arrays(path) == {}
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
 
 
@@ -138,7 +137,7 @@ def test_a_dict_that_contains_itself_is_refused(tmp_path):
     endless = {}
     endless["again"] = endless
     (tmp_path / "a.pdparams").write_bytes(pickle.dumps(endless))
-    with pytest.raises(InputError, match=r"a.pdparams: not a weight file: maximum recursion"):
+    with pytest.raises(InputError, match=r"a.pdparams: not a weight file: it is nested deeper than 32 levels"):
         load_arrays(tmp_path / "a.pdparams")
 
 
