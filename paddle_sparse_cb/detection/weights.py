@@ -68,12 +68,17 @@ def read_weights(source: str) -> dict[str, np.ndarray]:
     """
     if source.startswith("sample:"):
         return load_inference(samples.resolve(source[len("sample:") :]))
-    path = fetch_url(source) if "://" in source else Path(source)
+    is_url = "://" in source
+    path = fetch_url(source, check=load_arrays) if is_url else Path(source)
     if path.suffix != ".pdparams":
         path = path.with_name(path.name + ".pdparams")
     if not path.is_file():
         raise InputError(f"no weights at {path}")
-    arrays = {name: value for name, value in load_arrays(path).items() if isinstance(value, np.ndarray)}
+    try:
+        content = load_arrays(path)
+    except InputError as error:  # the disk changed it: a bad file does not enter the cache
+        raise InputError(f"{error}; delete {path.parent} to download it again" if is_url else str(error)) from None
+    arrays = {name: value for name, value in content.items() if isinstance(value, np.ndarray)}
     if not arrays:
         raise InputError(f"{path}: has no arrays")
     return arrays

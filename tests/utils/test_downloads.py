@@ -1,4 +1,5 @@
 import base64
+import gzip
 import hashlib
 import http.server
 import socket
@@ -229,6 +230,27 @@ def test_an_endless_body_is_stopped_at_the_maximum_size(stream, cache):
     assert not cached_files(cache)
 
 
+@pytest.mark.timeout(30)
+def test_a_compressed_body_is_stopped_at_the_maximum_size_too(stream, cache):
+    body = gzip.compress(bytes(100_000_000))
+    assert len(body) < 100_000
+    with pytest.raises(InputError, match="larger than 1,000,000 bytes"):
+        fetch_url(stream(lambda: [body], Content_Encoding="gzip"), Limits(max_bytes=1_000_000))
+    assert not cached_files(cache)
+
+
+def test_a_file_that_fails_the_callers_check_does_not_enter_the_cache(host, cache):
+    def check(file):
+        raise InputError(f"{file}: not a weight file: truncated")
+
+    for attempt in range(2):
+        with pytest.raises(InputError, match=r"^cannot use what http://.*/model.pdparams sent: not a weight file: tr"):
+            fetch_url(f"{host}/model.pdparams", QUICK, check)
+        assert Host.requests == attempt + 1
+    assert not cached_files(cache)
+    assert fetch_url(f"{host}/model.pdparams", QUICK, Path.read_bytes).read_bytes() == CONTENT
+
+
 @pytest.mark.timeout(60)
 def test_progress_is_shown_on_a_terminal_only(host, monkeypatch, capfd):
     fetch_url(f"{host}/model.pdparams")
@@ -246,6 +268,9 @@ def test_progress_is_shown_on_a_terminal_only(host, monkeypatch, capfd):
         "file:///etc/model.pdparams",
         "https://host/",
         "https://[host/model.pdparams",
+        "http://[::1/x.pdparams",
+        "https://host/a model.pdparams",
+        "https://host/model.pdparams ",
         "https://host/..",
         "https://host/model.pdparams#md5=1",
         "https://host/model.pdparams#sha256=12",
@@ -255,6 +280,20 @@ def test_a_malformed_url_is_an_error_that_names_it(url):
     with pytest.raises(InputError, match="a URL must be https|must be sha256= and 64") as error:
         fetch_url(url)
     assert str(error.value).startswith(url)
+
+
+@pytest.mark.parametrize("url", ["http://host/a\nb.pdparams", "http://ho\0st/b.pdparams"])
+def test_a_url_with_a_control_character_is_shown_in_one_line(url):
+    with pytest.raises(InputError, match=r"^'http://.*: a URL must be https://") as error:
+        fetch_url(url)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("host", ["[::1]x", "h:port", "h:99999999", "a..b", "x" * 70, "user:word@", ".", "[v1.a]"])
+def test_a_host_that_cannot_be_one_is_an_error_of_one_line(host, cache):
+    with pytest.raises(InputError, match="^cannot download http://") as error:
+        fetch_url(f"http://{host}/model.pdparams", QUICK)
+    assert "\n" not in str(error.value)
 
 
 def test_a_url_cannot_redirect_to_a_local_file(cache, tmp_path):
