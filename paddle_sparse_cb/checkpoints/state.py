@@ -31,6 +31,7 @@ from ..utils.files import atomic_write
 _VERSIONS = {"paddle": paddle.__version__, "paddle_sparse_cb": __version__}
 MAGIC = b"paddle_sparse_cb pruning state 1\n"
 DIGEST_SIZE = hashlib.sha256().digest_size
+_MAX_DIMENSIONS = 32  # numpy's limit; the product of a million sizes would take minutes
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,9 @@ def _parsed(body: bytes) -> TrainingState:
         raise ValueError("settings, training, files and versions must be mappings")
     masks, start = {}, 8 + length
     for name, shape in header["masks"]:
-        if not isinstance(name, str) or not all(type(size) is int and size >= 0 for size in shape):
-            raise ValueError(f"a mask must have a name and a shape, got {name!r} and {shape!r}")
+        is_shape = len(shape) <= _MAX_DIMENSIONS and all(type(size) is int and size >= 0 for size in shape)
+        if not isinstance(name, str) or not is_shape:
+            raise ValueError(f"a mask must have a name and a shape, got {name!r} and {shape[:8]!r}")
         size = math.prod(shape)
         end = start + -(-size // 8)
         if end > len(body):

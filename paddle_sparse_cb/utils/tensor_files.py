@@ -20,6 +20,8 @@ from ..errors import InputError
 # Paddle's dtypes by number. numpy has no bfloat16, which is read as its bits.
 _DTYPES = {0: "?", 1: "<i2", 2: "<i4", 3: "<i8", 4: "<f2", 5: "<f4", 6: "<f8", 20: "u1", 21: "i1", 22: "<u2"}
 
+_MAX_DIMENSIONS = 32  # numpy's limit; the product of a million sizes would take hours
+
 # Version and number of the levels of detail, version of the tensor, size of the description that follows.
 _HEADER = "<IQIi"
 
@@ -72,7 +74,7 @@ def _read_tensor(content: bytes, offset: int) -> tuple[np.ndarray, int]:
     details = framework_pb2.VarType.TensorDesc()
     details.ParseFromString(content[offset : offset + size])
     dtype, shape = np.dtype(_DTYPES[details.data_type]), tuple(details.dims)
-    if min(shape, default=0) < 0:
-        raise ValueError(f"its shape is {list(shape)}")
+    if len(shape) > _MAX_DIMENSIONS or min(shape, default=0) < 0:
+        raise ValueError(f"its shape of {len(shape)} dimensions begins with {list(shape[:4])}")
     array = np.frombuffer(content, dtype, math.prod(shape), offset + size).reshape(shape).copy()
     return array, offset + size + array.nbytes

@@ -21,6 +21,7 @@ from .tensor_files import read_tensors
 # The type number of a tensor variable. The field with its dtype and dims is called `lod_tensor` in Paddle 2 and
 # `dense_tensor` in Paddle 3.
 TENSOR = 7
+_MAX_PROGRAM = 64 << 20  # bytes of a .pdmodel; parsed it takes 20 times that, and large networks have 10 MB
 _TENSOR_FIELD = framework_pb2.VarType.DESCRIPTOR.fields_by_number[3].name
 
 
@@ -123,11 +124,13 @@ def parse_program(prefix: str | os.PathLike[str]) -> Any:
         The `ProgramDesc` message, with at least one block.
 
     Raises:
-        InputError: `.pdmodel` is missing or damaged.
+        InputError: `.pdmodel` is missing, damaged or larger than 64 MiB.
     """
     path = Path(f"{prefix}.pdmodel")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    if path.stat().st_size > _MAX_PROGRAM:
+        raise InputError(f"{path}: a program must have at most {_MAX_PROGRAM:,} bytes, got {path.stat().st_size:,}")
     program = framework_pb2.ProgramDesc()
     try:
         program.ParseFromString(path.read_bytes())

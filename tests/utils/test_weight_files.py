@@ -2,14 +2,17 @@ import contextlib
 import os
 import pickle
 import resource
+import struct
 
 import numpy as np
 import paddle
 import pytest
+from paddle.base.proto import framework_pb2
 
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.utils.legacy_programs import legacy_program_format
-from paddle_sparse_cb.utils.weight_files import load_arrays, load_inference
+from paddle_sparse_cb.utils.tensor_files import read_tensors
+from paddle_sparse_cb.utils.weight_files import load_arrays, load_inference, parse_program
 
 
 def test_a_checkpoint_of_paddle_is_read(network, tmp_path):
@@ -148,6 +151,23 @@ def exported(network, tmp_path):
     with legacy_program_format():
         paddle.jit.save(network, str(tmp_path / "model"), [paddle.static.InputSpec([1, 1, 8, 8])])
     return tmp_path / "model"
+
+
+@pytest.mark.timeout(60)
+def test_a_tensor_of_a_million_dimensions_is_refused_at_once(tmp_path):
+    details = framework_pb2.VarType.TensorDesc(data_type=5, dims=[2**62] * 1_000_000).SerializeToString()
+    (tmp_path / "model.pdiparams").write_bytes(struct.pack("<IQIi", 0, 0, 0, len(details)) + details)
+    with pytest.raises(
+        InputError, match=r"model.pdiparams: damaged: cannot read w: .* its shape of 1000000 dimensions"
+    ):
+        read_tensors(tmp_path / "model.pdiparams", [("w", (3, 4))])
+
+
+def test_a_program_of_more_bytes_than_any_network_is_refused_unread(tmp_path):
+    with open(tmp_path / "model.pdmodel", "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InputError, match=r"model.pdmodel: a program must have at most 67,108,864 bytes, got 1,099,"):
+        parse_program(tmp_path / "model")
 
 
 @pytest.mark.parametrize(
