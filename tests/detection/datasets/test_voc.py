@@ -105,6 +105,8 @@ def test_the_ground_truth_equals_that_of_the_same_boxes_in_cocos_format(registry
         ("test.txt", "", "cannot use .*test.txt with .*: AssertionError not found any voc record"),
         ("test.txt", "one.png one.xml\none.png\n", "one.png .line 2 of .*test.txt"),
         ("label_list.txt", "dog\n", "/one.xml .* with the classes of .*label_list.txt: KeyError 'cat'"),
+        ("one.xml", "<a>" * 200_000, "/one.xml .line 1 of .*test.txt.*: ParseError"),
+        ("label_list.txt", "dog\ncat\ndog\n", "EvalDataset: .*label_list.txt: entry 1 is listed again"),
         ("label_list.txt", "dog\ncat\ncow\n", "num_classes is 2, but .*label_list.txt has 3 categories"),
     ],
 )
