@@ -52,6 +52,9 @@ class TrainingState(PrunerState):
 def save_state(state: TrainingState, path: str | os.PathLike[str]) -> None:
     """Writes a state; the file is complete or not there.
 
+    Raises:
+        InputError: it contains a value that JSON cannot represent, such as NaN.
+
     Example:
         >>> import numpy as np, tempfile
         >>> from pathlib import Path
@@ -69,11 +72,23 @@ def save_state(state: TrainingState, path: str | os.PathLike[str]) -> None:
         "versions": state.versions,
         "masks": [[name, list(mask.shape)] for name, mask in state.masks.items()],
     }
-    text = json.dumps(header, allow_nan=False).encode()
+    try:
+        text = json.dumps(header, allow_nan=False, default=_to_python).encode()
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: cannot be saved: the state of a training must be plain finite values: {error}"
+        ) from None
     packed = [np.packbits(mask.reshape(-1)).tobytes() for mask in state.masks.values()]
     body = b"".join([len(text).to_bytes(8, "little"), text, *packed])
     with atomic_write(path) as scratch:
         scratch.write_bytes(MAGIC + hashlib.sha256(body).digest() + body)
+
+
+def _to_python(value: Any) -> Any:
+    """Converts NumPy's numbers, which JSON does not know."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not one")
 
 
 def load_state(path: str | os.PathLike[str]) -> TrainingState:

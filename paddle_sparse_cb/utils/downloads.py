@@ -29,10 +29,21 @@ _CHUNK = 1 << 16  # bytes
 
 
 def cache_dir() -> Path:
-    """Returns the cache folder: `$PADDLE_SPARSE_CACHE`, else a folder in the user's cache (`$XDG_CACHE_HOME`)."""
+    """Returns the cache folder: `$PADDLE_SPARSE_CACHE`, else a folder in the user's cache (`$XDG_CACHE_HOME`).
+
+    Raises:
+        InputError: the folder is below the home folder of a user who has none, as in a container that runs under the
+            number of an unknown user.
+    """
     explicit = os.environ.get("PADDLE_SPARSE_CACHE")
-    default = platformdirs.user_cache_path("paddle_sparse_cb", appauthor=False)
-    return Path(explicit).expanduser() if explicit else default
+    try:
+        default = platformdirs.user_cache_dir("paddle_sparse_cb", appauthor=False)
+    except RuntimeError:  # platformdirs from 4.5 on; earlier ones return a path that begins with ~
+        default = "~/.cache/paddle_sparse_cb"
+    folder = os.path.expanduser(explicit or default)
+    if folder.startswith("~"):
+        raise InputError(f"there is no home folder for the download cache {folder}: set HOME or PADDLE_SPARSE_CACHE")
+    return Path(folder)
 
 
 def cached_folder(name: str, build: Callable[[Path], None]) -> Path:

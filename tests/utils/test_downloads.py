@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from paddle_sparse_cb import InputError
+from paddle_sparse_cb.deploy.lite.optimizer import find_interpreters
 from paddle_sparse_cb.utils.downloads import Limits, cache_dir, cached_folder, fetch_url
 
 CONTENT = b"weights" * 1000
@@ -319,6 +320,28 @@ def test_the_cache_folder_is_chosen_by_the_users_environment(monkeypatch):
     assert cache_dir() == Path("/somewhere/paddle_sparse_cb")
     monkeypatch.setenv("PADDLE_SPARSE_CACHE", "/elsewhere")
     assert cache_dir() == Path("/elsewhere")
+
+
+@pytest.mark.parametrize("explicit", [None, "~/cache", "~nobody_of_this_name/cache"])
+def test_a_user_without_a_home_folder_is_told_what_to_set(explicit, monkeypatch, tmp_path):
+    """As in a container that runs under an unknown uid: a folder named ~ in the current one would be no cache."""
+
+    def unknown(*_):
+        raise KeyError("uid not found")
+
+    for variable in ("HOME", "XDG_CACHE_HOME", "PADDLE_SPARSE_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.setattr("pwd.getpwnam", unknown)
+    if explicit:
+        monkeypatch.setenv("PADDLE_SPARSE_CACHE", explicit)
+    with pytest.raises(
+        InputError, match=r"no home folder for the download cache ~.*: set HOME or PADDLE_SPARSE_CACHE$"
+    ):
+        cache_dir()
+    monkeypatch.setenv("PADDLE_SPARSE_CACHE", str(tmp_path))
+    assert cache_dir() == tmp_path
+    assert list(find_interpreters("9.9")) == []
 
 
 def test_a_cached_folder_is_built_once_and_never_changed(cache):

@@ -105,12 +105,13 @@ def find_interpreters(version: str) -> Iterator[str]:
     """
     name = f"python{version}"
     on_path = [Path(folder) / name for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
+    home = Path(os.path.expanduser("~"))  # stays ~ for a user without a home folder
     # pyenv's root, folders beside its shims and beside this very Python, and uv's folder.
     roots = [
-        Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions",
+        Path(os.environ.get("PYENV_ROOT", home / ".pyenv")) / "versions",
         *(path.parent.parent / "versions" for path in on_path if path.parent.name == "shims"),
         Path(sys.base_prefix).parent,
-        Path.home() / ".local/share/uv/python",
+        home / ".local/share/uv/python",
     ]
     managed = [python for root in roots for python in sorted(root.glob(f"*{version}*/bin/{name}"), reverse=True)]
     seen = set()

@@ -76,6 +76,14 @@ def test_perfect_boxes_score_100_percent_even_without_the_difficult_objects(regi
     assert metric.accumulate() == [pytest.approx(1.0), pytest.approx(1.0)]
 
 
+def test_a_data_set_of_difficult_objects_only_cannot_be_evaluated(registry, voc):
+    for name in BOXES:
+        file = voc / f"{name}.xml"
+        file.write_text(file.read_text().replace("<difficult>0<", "<difficult>1<"))
+    with pytest.raises(InputError, match="EvalDataset: no object counts in an evaluation: .* in the 2 images"):
+        CocoMAP(ground_truth(build_dataset(registry, "Eval")), [0, 1])
+
+
 def test_a_missed_object_that_is_not_difficult_lowers_the_score(registry):
     metric = CocoMAP(ground_truth(build_dataset(registry, "Eval")), [0, 1])
     metric.update(as_found(BOXES["one"]), np.array([[0]]))
