@@ -22,6 +22,7 @@ from .tensor_files import read_tensors
 # `dense_tensor` in Paddle 3.
 TENSOR = 7
 _MAX_PROGRAM = 64 << 20  # bytes of a .pdmodel; parsed it takes 20 times that, and large networks have 10 MB
+_MAX_FILE = 8 << 30  # bytes of a pickled file; 100 million weights, the limit of a network, have 400 MB
 _TENSOR_FIELD = framework_pb2.VarType.DESCRIPTOR.fields_by_number[3].name
 
 
@@ -41,6 +42,8 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    if path.stat().st_size > _MAX_FILE:  # a file of holes takes no space on the disk
+        raise InputError(f"{path}: a weight file must have at most {_MAX_FILE:,} bytes, got {path.stat().st_size:,}")
     return parse_arrays(path.read_bytes(), path)
 
 

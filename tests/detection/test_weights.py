@@ -113,6 +113,13 @@ def test_a_file_without_arrays_is_an_error(tmp_path):
         read_weights(str(tmp_path / "other"))
 
 
+def test_a_file_of_more_arrays_than_any_network_is_refused(tmp_path):
+    """Each would be compared with each array of the network: a megabyte would take minutes."""
+    paddle.save({f"{number}": np.zeros(1, np.float32) for number in range(10_001)}, str(tmp_path / "many.pdparams"))
+    with pytest.raises(InputError, match=r"many.pdparams: must have at most 10,000 arrays, got 10,001"):
+        read_weights(str(tmp_path / "many"))
+
+
 def test_an_unreachable_host_is_an_error_of_one_short_line():
     with pytest.raises(InputError) as error:
         read_weights("https://127.0.0.1:9/model.pdparams")

@@ -163,6 +163,13 @@ def test_a_tensor_of_a_million_dimensions_is_refused_at_once(tmp_path):
         read_tensors(tmp_path / "model.pdiparams", [("w", (3, 4))])
 
 
+def test_a_weight_file_of_holes_is_refused_unread(tmp_path):
+    with open(tmp_path / "model.pdparams", "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InputError, match=r"model.pdparams: a weight file must have at most 8,589,934,592 bytes"):
+        load_arrays(tmp_path / "model.pdparams")
+
+
 def test_a_program_of_more_bytes_than_any_network_is_refused_unread(tmp_path):
     with open(tmp_path / "model.pdmodel", "wb") as file:
         file.truncate(1 << 40)
