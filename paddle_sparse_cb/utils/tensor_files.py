@@ -46,7 +46,10 @@ def read_tensors(path: Path, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> d
         try:
             tensors[name], offset = _read_tensor(content, offset)
         except (struct.error, ValueError, KeyError, OverflowError, DecodeError) as error:
-            raise InputError(f"{path}: damaged: cannot read {name}: {type(error).__name__} {error}") from None
+            raise InputError(
+                f"{path}: damaged, or of another model than {path.stem}.pdmodel: cannot read {name}: "
+                f"{type(error).__name__} {error}"
+            ) from None
         # The scales of an INT8 model have the shape [n] in the file and [1, n] in the program.
         if _without_ones(tensors[name].shape) != _without_ones(shape):
             raise InputError(
