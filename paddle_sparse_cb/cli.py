@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import shlex
 import signal
 import sys
@@ -110,11 +111,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _run(options)
+        sys.stdout.flush()
     except InputError as error:
         return _fail(str(error), 2)
     except PipelineError as error:
         return _fail(str(error), 1)
     except OSError as error:  # disk full, permission denied, missing folder
+        if isinstance(error, BrokenPipeError) and _discard_output():
+            hint = _resume_command(options, given)
+            return _fail("stopped: nobody reads its output any more", 1, hint) if hint else 1
         return _fail(f"{error.filename or ''}: {error.strerror or error}", 1, _resume_command(options, given))
     except KeyboardInterrupt as error:
         return _fail(
@@ -128,6 +133,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(f"recipes need {missing}: pip install 'paddle_sparse_cb[detection]'", 1)
     return 0
+
+
+def _discard_output() -> bool:
+    """Whether standard output is a closed pipe, as after `| head -1`; what is still written to it is then discarded."""
+    if not hasattr(select, "poll"):  # Windows
+        return False
+    output = select.poll()
+    output.register(sys.stdout, 0)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in output.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at its end
+    return True
 
 
 def _fail(message: str, code: int, hint: str = "") -> int:

@@ -136,6 +136,17 @@ def test_an_error_of_the_program_has_no_traceback(folder):
 
 
 @pytest.mark.slow
+def test_a_command_whose_output_nobody_reads_ends_quietly(folder):
+    """As in `paddle-sparse plan RECIPE | head -1`."""
+    command = [sys.executable, "-m", "paddle_sparse_cb", "plan", SPARSE]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running.stdout.close()
+    assert running.stderr.read() == ""
+    assert running.wait() == 1
+    running.stderr.close()
+
+
+@pytest.mark.slow
 def test_without_ppdet_the_error_names_the_extra_to_install(folder):
     code = (
         "import sys; sys.modules['ppdet'] = None; from paddle_sparse_cb.cli import main; "

@@ -10,6 +10,8 @@ failed are kept. Exit code 1 if there were failures.
 
 import argparse
 import contextlib
+import functools
+import http.server
 import io
 import multiprocessing
 import os
@@ -30,6 +32,8 @@ import mutations
 import numpy as np
 import whole_files
 
+from paddle_sparse_cb.errors import InputError, PipelineError
+
 REJECTED, READ, CRASH, HANG, UNNAMED = "rejected, named", "still valid", "crashes", "hangs", "not named"
 TIMEOUT = 60  # seconds after which a reader counts as hanging
 MEMORY = 2 << 30  # bytes that a reader may use
@@ -41,6 +45,27 @@ def _read_weights(folder: Path) -> None:
 
     source = str(folder / "0.pdparams")
     print(load_matching(whole_files.network(), apply_paddleslim_masks(read_weights(source))[0], source))
+
+
+def _download_weights(folder: Path) -> None:
+    """Downloads a file from a host on this machine; what cannot be used must not be in the cache afterwards."""
+    from paddle_sparse_cb.detection.weights import read_weights
+
+    cache = folder / "cache"
+    os.environ["PADDLE_SPARSE_CACHE"] = str(cache)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        read_weights(f"http://127.0.0.1:{server.server_port}/0.pdparams")
+    except InputError as error:
+        if "has no arrays" not in str(error):
+            assert not list(cache.rglob("*.pdparams")), "a bad file is in the cache"
+        raise
+    finally:
+        server.shutdown()
+        server.server_close()
+        del os.environ["PADDLE_SPARSE_CACHE"]
 
 
 def _read_optimizer(folder: Path) -> None:
@@ -120,6 +145,12 @@ def _read_data(folder: Path) -> None:
         metric.update(np.tile(np.array([0, 0.9, *whole_files.BOX], np.float32), (len(numbers), 1, 1)), numbers.numpy())
 
 
+def _read_evaluations(folder: Path) -> None:
+    from paddle_sparse_cb.callbacks.evaluation_log import best_by_sparsity, read_evaluations
+
+    best_by_sparsity(read_evaluations(folder / "evaluations.json"), "mAP")
+
+
 def _read_report(folder: Path) -> None:
     from paddle_sparse_cb.report.schema import read_report
     from paddle_sparse_cb.report.table import report_table
@@ -145,24 +176,26 @@ class Kind:
 
 
 KINDS = {
-    "weights": Kind("checkpoint", "0.pdparams", mutations.BINARY, _read_weights),
-    "optimizer": Kind("checkpoint", "0.pdopt", mutations.BINARY, _read_optimizer),
-    "resumed weights": Kind("checkpoint", "0.pdparams", mutations.BINARY, _resume),
-    "resumed optimizer": Kind("checkpoint", "0.pdopt", mutations.BINARY, _resume),
+    "weights": Kind("checkpoint", "0.pdparams", mutations.PICKLE, _read_weights),
+    "downloaded weights": Kind("checkpoint", "0.pdparams", mutations.DOWNLOAD, _download_weights),
+    "optimizer": Kind("checkpoint", "0.pdopt", mutations.PICKLE, _read_optimizer),
+    "resumed weights": Kind("checkpoint", "0.pdparams", mutations.PICKLE, _resume),
+    "resumed optimizer": Kind("checkpoint", "0.pdopt", mutations.PICKLE, _resume),
     "pruning state": Kind("checkpoint", "0.pdsparse", mutations.BINARY, _read_state),
     "exported program": Kind("exported", "model.pdmodel", mutations.BINARY, _read_exported),
     "exported weights": Kind("exported", "model.pdiparams", mutations.BINARY, _read_exported),
-    "exported names": Kind("exported", "model.pdiparams.info", mutations.BINARY, _read_exported),
+    "exported names": Kind("exported", "model.pdiparams.info", mutations.PICKLE, _read_exported),
     "optimized": Kind("exported", "model.nb", mutations.BINARY, _read_nb),
     "recipe": Kind("coco", "recipe.yml", mutations.YAML, _read_recipe),
     "slim file": Kind("slim", "slim.yml", mutations.YAML, _read_slim),
-    "JPEG": Kind("coco", "images/0.jpg", mutations.BINARY, _read_data),
-    "PNG": Kind("coco", "images/1.png", mutations.BINARY, _read_data),
+    "JPEG": Kind("coco", "images/0.jpg", mutations.IMAGE, _read_data),
+    "PNG": Kind("coco", "images/1.png", mutations.IMAGE, _read_data),
     "COCO": Kind("coco", "coco.json", mutations.JSON, _read_data),
-    "VOC": Kind("voc", "images/0.xml", mutations.TEXT, _read_data),
+    "VOC": Kind("voc", "images/0.xml", mutations.XML, _read_data),
     "VOC's list": Kind("voc", "list.txt", mutations.TEXT, _read_data),
     "VOC's classes": Kind("voc", "label_list.txt", mutations.TEXT, _read_data),
     "report": Kind("report", "report.json", mutations.JSON, _read_report),
+    "evaluations": Kind("report", "evaluations.json", mutations.JSON, _read_evaluations),
 }
 
 
@@ -196,8 +229,6 @@ class Result:
 
 def outcome_of(kind: Kind, folder: Path) -> "tuple[str, str]":
     """Reads the damaged file of a kind in a folder; returns the outcome and the error message."""
-    from paddle_sparse_cb.errors import InputError, PipelineError
-
     file = Path(kind.file).name
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

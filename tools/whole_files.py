@@ -123,7 +123,9 @@ def voc(folder: Path) -> None:
 
 
 def report(folder: Path) -> None:
-    """Writes `report.json`."""
+    """Writes `report.json` and `evaluations.json`."""
+    evaluations = [{"epoch": epoch, "sparsity": 0.25 * epoch, "mAP": 0.3, "AP50": None} for epoch in range(4)]
+    (folder / "evaluations.json").write_text(json.dumps(evaluations))
     row = {
         "name": "dense",
         "model": "PicoDet LCNet x0.75",

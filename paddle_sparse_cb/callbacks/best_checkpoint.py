@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from numbers import Real
 from typing import Any
 
 from ..checkpoints.position import ResumeState
@@ -82,14 +83,15 @@ class BestCheckpoint(Checkpoints):
                 file.unlink()
 
     def on_eval_end(self, logs: Any = None) -> None:
-        """Saves the network if it is the best so far; a value of NaN never is."""
+        """Saves the network if it is the best so far; a value that is not finite never is."""
         value = (logs or {}).get(self.monitor)
         if isinstance(value, (list, tuple)):  # as hapi logs a loss
             value = value[0]
-        if not isinstance(value, (int, float)):
+        if not isinstance(value, Real):
             raise InputError(
                 f"monitor: the evaluation has no metric {self.monitor!r}; it has {', '.join(map(str, logs or {}))}"
             )
-        if self._sign * value > self._best and self.session.target_reached:
-            self._best = self._sign * value
+        signed = self._sign * float(value)
+        if math.isfinite(signed) and signed > self._best and self.session.target_reached:
+            self._best = signed
             self.save(NAME, best={self.monitor: float(value)})

@@ -12,6 +12,7 @@ import paddle
 from ..checkpoints.store import remove_partial_writes, remove_within_epoch, save_checkpoint
 from ..pruning.pruner import GMPPruner
 from ..utils.distributed import is_rank_zero
+from ..utils.validation import check_path
 from .session import FitCallback
 
 
@@ -36,6 +37,9 @@ class Checkpoints(FitCallback):
             Within a gradient accumulation the checkpoint is saved after the optimizer step.
         training: plain values to keep in the state.
 
+    Raises:
+        InputError: when created, if the folder is no path.
+
     Example:
         >>> import paddle, tempfile
         >>> from paddle_sparse_cb import Checkpoints, last_checkpoint
@@ -59,7 +63,7 @@ class Checkpoints(FitCallback):
         training: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.folder = Path(folder)
+        self.folder = check_path("folder", folder)
         self.every, self.every_batches = every, every_batches
         self.training = training or {}
         self._is_due = False

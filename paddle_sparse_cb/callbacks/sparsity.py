@@ -20,7 +20,7 @@ from ..pruning.planner import PrunePlan
 from ..pruning.statistics import SparsityReport
 from ..utils.distributed import is_rank_zero
 from ..utils.finite import check_finite_loss
-from ..utils.validation import check_count, check_keys
+from ..utils.validation import check_count, check_keys, check_path
 from .session import FitCallback
 
 if TYPE_CHECKING:
@@ -137,6 +137,9 @@ class SparsityCallback(FitCallback):
             skip,
             prune_squeeze_excite,
         )
+        for name, folder in {"log_dir": log_dir, "save_dir": save_dir}.items():
+            if folder is not None:
+                check_path(name, folder)
         if plan is not None and not isinstance(plan, PrunePlan):
             raise InputError(f"plan must come from make_plan, got {plan!r}")
         for name, value in {"per_layer": per_layer, "allow_config_change": allow_config_change}.items():

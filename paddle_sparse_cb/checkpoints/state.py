@@ -31,6 +31,7 @@ from ..utils.files import atomic_write
 _VERSIONS = {"paddle": paddle.__version__, "paddle_sparse_cb": __version__}
 MAGIC = b"paddle_sparse_cb pruning state 1\n"
 DIGEST_SIZE = hashlib.sha256().digest_size
+_MAX_DIMENSIONS = 32  # numpy's limit; the product of a million sizes would take minutes
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ class TrainingState(PrunerState):
 def save_state(state: TrainingState, path: str | os.PathLike[str]) -> None:
     """Writes a state; the file is complete or not there.
 
+    Raises:
+        InputError: it contains a value that JSON cannot represent, such as NaN.
+
     Example:
         >>> import numpy as np, tempfile
         >>> from pathlib import Path
@@ -68,11 +72,23 @@ def save_state(state: TrainingState, path: str | os.PathLike[str]) -> None:
         "versions": state.versions,
         "masks": [[name, list(mask.shape)] for name, mask in state.masks.items()],
     }
-    text = json.dumps(header, allow_nan=False).encode()
+    try:
+        text = json.dumps(header, allow_nan=False, default=_to_python).encode()
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: cannot be saved: the state of a training must be plain finite values: {error}"
+        ) from None
     packed = [np.packbits(mask.reshape(-1)).tobytes() for mask in state.masks.values()]
     body = b"".join([len(text).to_bytes(8, "little"), text, *packed])
     with atomic_write(path) as scratch:
         scratch.write_bytes(MAGIC + hashlib.sha256(body).digest() + body)
+
+
+def _to_python(value: Any) -> Any:
+    """Converts NumPy's numbers, which JSON does not know."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not one")
 
 
 def load_state(path: str | os.PathLike[str]) -> TrainingState:
@@ -108,8 +124,9 @@ def _parsed(body: bytes) -> TrainingState:
         raise ValueError("settings, training, files and versions must be mappings")
     masks, start = {}, 8 + length
     for name, shape in header["masks"]:
-        if not isinstance(name, str) or not all(type(size) is int and size >= 0 for size in shape):
-            raise ValueError(f"a mask must have a name and a shape, got {name!r} and {shape!r}")
+        is_shape = len(shape) <= _MAX_DIMENSIONS and all(type(size) is int and size >= 0 for size in shape)
+        if not isinstance(name, str) or not is_shape:
+            raise ValueError(f"a mask must have a name and a shape, got {name!r} and {shape[:8]!r}")
         size = math.prod(shape)
         end = start + -(-size // 8)
         if end > len(body):

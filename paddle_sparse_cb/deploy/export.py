@@ -20,6 +20,7 @@ from .compat import discard_failed_exports
 from .lite.constraints import check_input_shape
 from .lite.patches import patch_for_lite
 from .manifest import exported_files, record
+from .variable_names import numbered_from_zero, sort_structured_names
 
 
 def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) -> Path:
@@ -55,6 +56,7 @@ def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) ->
     with eval_mode(network), tempfile.TemporaryDirectory(prefix=".", dir=prefix.parent) as scratch:
         _save(network, Path(scratch, prefix.name), list(input_spec))
         patch_for_lite(Path(scratch, f"{prefix.name}.pdmodel"))
+        sort_structured_names(Path(scratch, f"{prefix.name}.pdiparams.info"))
         for file in sorted(Path(scratch).iterdir()):
             os.replace(file, prefix.parent / file.name)
     return prefix
@@ -63,8 +65,8 @@ def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) ->
 def _save(network: paddle.nn.Layer, prefix: Path, input_spec: list[Any]) -> None:
     discard_failed_exports()
     try:
-        # The guard makes variable names independent of earlier work in this process: equal weights give equal files.
-        with legacy_program_format(), paddle.utils.unique_name.guard():
+        # Names are independent of earlier work in this process: equal weights give equal files.
+        with legacy_program_format(), paddle.utils.unique_name.guard(), numbered_from_zero(network):
             paddle.jit.save(network, str(prefix), input_spec=input_spec)
     except (TypeError, ValueError) as error:
         # Raised at the end of a translated traceback for functions that `legacy_program_format` does not supply.

@@ -33,7 +33,11 @@ PLAIN_KEYS = frozenset({
 })
 # fmt: on
 
-_MAX_VALUES = 100_000  # of a recipe, aliases expanded; PaddleDetection's have some hundreds
+# Limits on a recipe. Those of PaddleDetection have some hundreds of values in up to 10 files of together 10 kB.
+_MAX_VALUES = 100_000  # of a file, aliases expanded
+_MAX_FILES = 64  # a file that is included twice counts twice
+_MAX_BYTES = 128 << 10  # of all files; the parser reads some 30 kB in a second
+_MAX_BITS = 4096  # of an integer; Python refuses to print longer ones
 
 
 @functools.lru_cache(maxsize=1)
@@ -75,11 +79,14 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads a YAML mapping; tags other than those of PaddleDetection's files are refused.
 
     Raises:
-        InputError: the file does not exist, is not valid YAML, has a tag that would run code, or is not a mapping.
+        InputError: the file does not exist, is too large, is not valid YAML, has a tag that would run code, or is not a
+            mapping.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such recipe")
+    if path.stat().st_size > _MAX_BYTES:
+        raise InputError(f"{path}: a recipe must have at most {_MAX_BYTES:,} bytes, got {path.stat().st_size:,}")
     try:
         content = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, InputError) as error:
@@ -100,7 +107,7 @@ def parse_yaml(text: str) -> Any:
         node = loader.get_single_node()
         _count_values(node, {})
         content = None if node is None else loader.construct_document(node)
-        _check_keys(content)
+        _check_values(content)
     # ValueError: an impossible date; AttributeError: a tag on a plain value
     except (yaml.YAMLError, ValueError, RecursionError, AttributeError, OverflowError) as error:
         raise InputError(f"not valid YAML: {' '.join(str(error).split())}") from None
@@ -123,15 +130,20 @@ def _count_values(node: yaml.Node | None, counts: dict[int, int]) -> int:
     return count
 
 
-def _check_keys(content: Any) -> None:
+def _check_values(content: Any) -> None:
+    if isinstance(content, int) and content.bit_length() > _MAX_BITS:
+        raise ValueError(f"an integer must have at most {_MAX_BITS} bits, got one of {content.bit_length()}")
+    if isinstance(content, str) and ("\0" in content or content != content.encode(errors="ignore").decode()):
+        raise ValueError(f"text must not contain NUL or half of a surrogate pair, got {content[:200]!a}")
     if isinstance(content, dict):
         for key, value in content.items():
+            _check_values(key)
             if not isinstance(key, str):
                 raise ValueError(f"keys must be strings, got {key!r}")
-            _check_keys(value)
+            _check_values(value)
     elif isinstance(content, list):
         for value in content:
-            _check_keys(value)
+            _check_values(value)
 
 
 def merge(over: dict[str, Any], under: dict[str, Any]) -> dict[str, Any]:
@@ -140,22 +152,38 @@ def merge(over: dict[str, Any], under: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def read_with_bases(path: str | os.PathLike[str], _including: tuple[Path, ...] = ()) -> dict[str, Any]:
+def read_with_bases(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads a file and the files that its `_BASE_` names, relative to it, and merges them as ppdet does.
 
     Raises:
-        InputError: a file cannot be read (`read_yaml`), or `_BASE_` is not a list of file names or includes itself.
+        InputError: a file cannot be read (`read_yaml`), `_BASE_` is not a list of file names or includes itself, or the
+            files are too many or too large: two files that name each other's successor twice would never be read.
     """
-    path = Path(path)
-    if path.resolve() in _including:
+    return _read_with_bases(Path(path), (), [])
+
+
+def _read_with_bases(path: Path, including: tuple[Path, ...], sizes: list[int]) -> dict[str, Any]:
+    """Does the same for a file that others include; `sizes` collects the size of each file that is read."""
+    if path.resolve() in including:
         raise InputError(f"{path}: _BASE_ includes the file itself")
     content = read_yaml(path)
+    sizes.append(path.stat().st_size)
+    if len(sizes) > _MAX_FILES or sum(sizes) > _MAX_BYTES:
+        top = including[0] if including else path
+        raise InputError(
+            f"{top}: _BASE_ must include at most {_MAX_FILES} files of {_MAX_BYTES:,} bytes in all, each counted as "
+            f"often as it is named; {path} exceeds that"
+        )
     bases = content.pop("_BASE_", None) or []
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise InputError(f"{path}: _BASE_ must be a list of file names, got {bases!r}")
     merged: dict[str, Any] = {}
     for base in bases:
-        merge(read_with_bases(path.parent / Path(base).expanduser(), (*_including, path.resolve())), merged)
+        try:
+            file = path.parent / Path(base).expanduser()
+        except RuntimeError as error:  # no such user, or a user without a home folder
+            raise InputError(f"{path}: _BASE_: {base}: {error}") from None
+        merge(_read_with_bases(file, (*including, path.resolve()), sizes), merged)
     return merge(content, merged)
 
 

@@ -11,6 +11,7 @@ import paddle
 
 from ..errors import InputError
 
+_MAX_AREA = 1e10  # square pixels; pycocotools ignores larger objects
 _MAX_NUMBER = 1e30  # in an annotation; excludes NaN too
 
 
@@ -26,7 +27,8 @@ class CocoMAP(paddle.metric.Metric):
         image_ids: ids of the images that an evaluation consists of.
 
     Raises:
-        InputError: an annotation would make pycocotools fail in the first evaluation.
+        InputError: an annotation would make pycocotools fail in the first evaluation, or no object counts, so that
+            there is no mAP.
     """
 
     def __init__(self, truth: str | dict[str, Any], image_ids: list[int]) -> None:
@@ -47,6 +49,19 @@ class CocoMAP(paddle.metric.Metric):
                 )
         self._category_ids = self._truth.getCatIds()
         self._image_ids = sorted(image_ids)
+        images, categories = set(image_ids), set(self._category_ids)
+        if not any(
+            annotation.get("image_id") in images
+            and annotation.get("category_id") in categories
+            and not annotation["iscrowd"]
+            and 0 <= annotation["area"] <= _MAX_AREA
+            for annotation in self._truth.anns.values()
+        ):
+            source = truth if isinstance(truth, str) else "EvalDataset"
+            raise InputError(
+                f"{source}: no object counts in an evaluation: mAP needs at least one in the {len(images)} images that "
+                "is neither a crowd nor marked as difficult"
+            )
         self._found: dict[int, list[dict[str, Any]]] = {}
         self._measured = [float("nan"), float("nan")]
 

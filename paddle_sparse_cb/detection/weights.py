@@ -16,6 +16,8 @@ from ..utils.weight_files import load_arrays, load_inference
 from . import compat
 from .datasets import samples
 
+_MAX_ARRAYS = 2 * compat.MAX_ARRAYS  # of a file of weights; PaddleSlim adds a mask to each
+
 
 @dataclass(frozen=True)
 class LoadedWeights:
@@ -64,18 +66,25 @@ def read_weights(source: str) -> dict[str, np.ndarray]:
         Structured name to array. PaddleSlim's masks, if the file has them, are among the arrays.
 
     Raises:
-        InputError: the source does not exist, cannot be read, or has no arrays.
+        InputError: the source does not exist, cannot be read, or has no arrays or too many.
     """
     if source.startswith("sample:"):
         return load_inference(samples.resolve(source[len("sample:") :]))
-    path = fetch_url(source) if "://" in source else Path(source)
+    is_url = "://" in source
+    path = fetch_url(source, check=load_arrays) if is_url else Path(source)
     if path.suffix != ".pdparams":
         path = path.with_name(path.name + ".pdparams")
     if not path.is_file():
         raise InputError(f"no weights at {path}")
-    arrays = {name: value for name, value in load_arrays(path).items() if isinstance(value, np.ndarray)}
+    try:
+        content = load_arrays(path)
+    except InputError as error:  # the disk changed it: a bad file does not enter the cache
+        raise InputError(f"{error}; delete {path.parent} to download it again" if is_url else str(error)) from None
+    arrays = {name: value for name, value in content.items() if isinstance(value, np.ndarray)}
     if not arrays:
         raise InputError(f"{path}: has no arrays")
+    if len(arrays) > _MAX_ARRAYS:  # each is compared with each array of the network
+        raise InputError(f"{path}: must have at most {_MAX_ARRAYS:,} arrays, got {len(arrays):,}")
     return arrays
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import paddle
 
 from ..errors import InputError
@@ -88,9 +89,9 @@ class PruningConfig:
             ratio=self.ratio, initial_ratio=self.initial_ratio, pruning_steps=self.pruning_steps, curve=self.curve
         )
         for phase in _PHASES:
-            check_count(f"{phase}_epochs", getattr(self, f"{phase}_epochs"))
-            if getattr(self, f"{phase}_iterations") is not None:
-                check_count(f"{phase}_iterations", getattr(self, f"{phase}_iterations"))
+            for name in (f"{phase}_epochs", f"{phase}_iterations"):
+                if name.endswith("_epochs") or getattr(self, name) is not None:
+                    self._set(**{name: check_count(name, getattr(self, name))})  # NumPy's integers overflow
         if self.prune_params_type not in PRUNE_PARAMS_TYPES:
             raise InputError(f"prune_params_type must be 'conv1x1_only' or None, got {self.prune_params_type!r}")
         if self.skip_params_func is not None and not callable(self.skip_params_func):
@@ -98,8 +99,9 @@ class PruningConfig:
         if not isinstance(self.skip, (list, tuple)) or not all(isinstance(pattern, str) for pattern in self.skip):
             raise InputError(f"skip must be a list of patterns such as ['head.*'], got {self.skip!r}")
         for name in ("local_sparsity", "regrow", "prune_squeeze_excite"):
-            if not isinstance(getattr(self, name), bool):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise InputError(f"{name} must be True or False, got {getattr(self, name)!r}")
+            self._set(**{name: bool(getattr(self, name))})
         scope = check_scope(self.scope) or ("uniform" if self.local_sparsity else "global")
         self._set(scope=scope, sparse_block=check_block(self.sparse_block), skip=tuple(self.skip))
 

@@ -40,6 +40,7 @@ _REQUIRED = (
     "OptimizerBuilder",
 )
 _MAX_SIZE = 4096  # pixels of a side of the exported network's input
+_MAX_CHAIN = 8  # recipes that start from one another
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,11 @@ def _read(
     above: tuple[Recipe, ...],
     save_dir: str | None,
 ) -> Recipe:
+    if len(above) >= _MAX_CHAIN:
+        raise InputError(
+            f"{above[0].path}: pretrain_weights must lead through at most {_MAX_CHAIN - 1} further recipes, "
+            f"and {path} would be one more"
+        )
     content = config.read_with_bases(path)
     slim, files = None, str(path)
     if slim_config:

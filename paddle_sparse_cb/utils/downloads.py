@@ -29,10 +29,21 @@ _CHUNK = 1 << 16  # bytes
 
 
 def cache_dir() -> Path:
-    """Returns the cache folder: `$PADDLE_SPARSE_CACHE`, else a folder in the user's cache (`$XDG_CACHE_HOME`)."""
+    """Returns the cache folder: `$PADDLE_SPARSE_CACHE`, else a folder in the user's cache (`$XDG_CACHE_HOME`).
+
+    Raises:
+        InputError: the folder is below the home folder of a user who has none, as in a container that runs under the
+            number of an unknown user.
+    """
     explicit = os.environ.get("PADDLE_SPARSE_CACHE")
-    default = platformdirs.user_cache_path("paddle_sparse_cb", appauthor=False)
-    return Path(explicit).expanduser() if explicit else default
+    try:
+        default = platformdirs.user_cache_dir("paddle_sparse_cb", appauthor=False)
+    except RuntimeError:  # platformdirs from 4.5 on; earlier ones return a path that begins with ~
+        default = "~/.cache/paddle_sparse_cb"
+    folder = os.path.expanduser(explicit or default)
+    if folder.startswith("~"):
+        raise InputError(f"there is no home folder for the download cache {folder}: set HOME or PADDLE_SPARSE_CACHE")
+    return Path(folder)
 
 
 def cached_folder(name: str, build: Callable[[Path], None]) -> Path:
@@ -77,7 +88,7 @@ class Limits:
     pause: float = 0.5
 
 
-def fetch_url(url: str, limits: Limits = Limits()) -> Path:
+def fetch_url(url: str, limits: Limits = Limits(), check: Callable[[Path], object] | None = None) -> Path:
     """Downloads a file unless the cache already has it.
 
     The body has to have the announced length, and the MD5 digest of the `Content-MD5` header if the host sends one.
@@ -87,6 +98,8 @@ def fetch_url(url: str, limits: Limits = Limits()) -> Path:
         url: `https://`, `http://` or `ppdet://` (PaddleDetection's model zoo), optionally followed by `#sha256=` and
             the digest that the file must have.
         limits: bounds in time and size.
+        check: is given the file before it enters the cache, and raises InputError if it cannot be used: hosts send
+            error messages in many formats.
 
     Returns:
         The path of the file, which keeps its own name.
@@ -101,10 +114,21 @@ def fetch_url(url: str, limits: Limits = Limits()) -> Path:
     if address.startswith("ppdet://"):
         address = _HUB + address[len("ppdet://") :]
     name = _file_name(address)
-    if not address.startswith(("https://", "http://")) or name in ("", ".."):
-        raise InputError(f"{url}: a URL must be https://, http:// or ppdet:// and name a file")
+    if not address.startswith(("https://", "http://")) or name in ("", "..") or not url.isprintable() or " " in url:
+        shown = url if url.isprintable() else ascii(url)
+        raise InputError(f"{shown}: a URL must be https://, http:// or ppdet://, name a file and contain no spaces")
     key = hashlib.sha256(f"{address}#{fragment}".encode()).hexdigest()[:16]
-    build = functools.partial(_retrieve, address, name, f"sha256:{digest[1]}" if digest else None, limits)
+
+    def build(folder: Path) -> None:
+        _retrieve(address, name, f"sha256:{digest[1]}" if digest else None, limits, folder)
+        if check is None:
+            return
+        try:
+            check(folder / name)
+        except InputError as error:
+            reason = str(error).replace(f"{folder / name}: ", "")
+            raise InputError(f"cannot use what {address} sent: {reason}") from None
+
     return cached_folder(f"weights/{key}", build) / name
 
 

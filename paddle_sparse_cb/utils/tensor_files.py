@@ -20,6 +20,8 @@ from ..errors import InputError
 # Paddle's dtypes by number. numpy has no bfloat16, which is read as its bits.
 _DTYPES = {0: "?", 1: "<i2", 2: "<i4", 3: "<i8", 4: "<f2", 5: "<f4", 6: "<f8", 20: "u1", 21: "i1", 22: "<u2"}
 
+_MAX_DIMENSIONS = 32  # numpy's limit; the product of a million sizes would take hours
+
 # Version and number of the levels of detail, version of the tensor, size of the description that follows.
 _HEADER = "<IQIi"
 
@@ -44,7 +46,10 @@ def read_tensors(path: Path, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> d
         try:
             tensors[name], offset = _read_tensor(content, offset)
         except (struct.error, ValueError, KeyError, OverflowError, DecodeError) as error:
-            raise InputError(f"{path}: damaged: cannot read {name}: {type(error).__name__} {error}") from None
+            raise InputError(
+                f"{path}: damaged, or of another model than {path.stem}.pdmodel: cannot read {name}: "
+                f"{type(error).__name__} {error}"
+            ) from None
         # The scales of an INT8 model have the shape [n] in the file and [1, n] in the program.
         if _without_ones(tensors[name].shape) != _without_ones(shape):
             raise InputError(
@@ -72,7 +77,7 @@ def _read_tensor(content: bytes, offset: int) -> tuple[np.ndarray, int]:
     details = framework_pb2.VarType.TensorDesc()
     details.ParseFromString(content[offset : offset + size])
     dtype, shape = np.dtype(_DTYPES[details.data_type]), tuple(details.dims)
-    if min(shape, default=0) < 0:
-        raise ValueError(f"its shape is {list(shape)}")
+    if len(shape) > _MAX_DIMENSIONS or min(shape, default=0) < 0:
+        raise ValueError(f"its shape of {len(shape)} dimensions begins with {list(shape[:4])}")
     array = np.frombuffer(content, dtype, math.prod(shape), offset + size).reshape(shape).copy()
     return array, offset + size + array.nbytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
@@ -39,7 +40,7 @@ def check_fraction(name: str, value: object, least: float = 0.0) -> float:
     if least <= number < 1:
         return float(number)
     hint = f" (did you mean {number / 100:g}?)" if 1 < number < 100 else ""
-    raise InputError(f"{name} must be a fraction from {least} to below 1, got {value!r}{hint}")
+    raise InputError(f"{name} must be a fraction from {least} to below 1, got {_in_one_line(value)}{hint}")
 
 
 def check_count(name: str, value: object, least: int = 0) -> int:
@@ -55,7 +56,29 @@ def check_count(name: str, value: object, least: int = 0) -> int:
     """
     if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least:
         return int(value)
-    raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    raise InputError(f"{name} must be a whole number of at least {least}, got {_in_one_line(value)}")
+
+
+def _in_one_line(value: object) -> str:
+    return " ".join(repr(value).split())
+
+
+def check_path(name: str, value: str | os.PathLike[str]) -> Path:
+    """Returns a path, or raises InputError if no file can have it.
+
+    Args:
+        name: the argument's name, for the message.
+        value: the path.
+
+    Raises:
+        InputError: it is no path, or contains NUL.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise InputError(f"{name} must be a path, got {_in_one_line(value)}")
+    path = Path(value)
+    if "\0" in str(path):
+        raise InputError(f"{name} must be a path without NUL, got {str(path)!r}")
+    return path
 
 
 def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:

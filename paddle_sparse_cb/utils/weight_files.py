@@ -6,101 +6,24 @@ containers, so `load_arrays` accepts nothing else.
 
 from __future__ import annotations
 
-import codecs
-import io
 import os
-import pickle
-import pickletools
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
 from paddle.base.proto import framework_pb2
 
 from ..errors import InputError
+from .array_pickles import load_pickle
 from .tensor_files import read_tensors
 
 # The type number of a tensor variable. The field with its dtype and dims is called `lod_tensor` in Paddle 2 and
 # `dense_tensor` in Paddle 3.
 TENSOR = 7
+_MAX_PROGRAM = 64 << 20  # bytes of a .pdmodel; parsed it takes 20 times that, and large networks have 10 MB
+_MAX_FILE = 8 << 30  # bytes of a pickled file; 100 million weights, the limit of a network, have 400 MB
 _TENSOR_FIELD = framework_pb2.VarType.DESCRIPTOR.fields_by_number[3].name
-
-# The dtypes of weights. Any other is refused, since numpy's own `dtype.__setstate__` and `ndarray.__setstate__` trust
-# their arguments and crash on those of a damaged file.
-_DTYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"})
-
-
-class _DType:
-    """Stands for a pickled `numpy.dtype` and accepts plain dtypes only."""
-
-    def __init__(self, code: str, *_: Any) -> None:
-        if code not in _DTYPES:
-            raise pickle.UnpicklingError(f"it contains an array of dtype {code!r}")
-        self.numpy = np.dtype(code)
-
-    def __setstate__(self, state: Any) -> None:
-        if state[1] == ">":
-            self.numpy = self.numpy.newbyteorder(">")
-
-
-class _Array:
-    """Stands for a pickled array until its content has been checked."""
-
-    def __init__(self, *_: Any) -> None:
-        self.numpy = np.zeros(0, dtype=np.float32)
-
-    def __setstate__(self, state: Any) -> None:
-        _, shape, dtype, fortran, content = state
-        order: Literal["F", "C"] = "F" if fortran else "C"
-        self.numpy = np.frombuffer(content, dtype=dtype.numpy).reshape(shape, order=order).copy()
-
-
-def _from_buffer(content: Any, dtype: _DType, shape: Any, order: str) -> _Array:
-    array = _Array()
-    array.__setstate__((1, shape, dtype, order == "F", content))
-    return array
-
-
-def _scalar(dtype: _DType, content: Any) -> Any:
-    return np.frombuffer(content, dtype=dtype.numpy)[0]
-
-
-def _empty_bytes() -> bytes:
-    return b""
-
-
-# The names in a pickle that numpy 1 or numpy 2 wrote for an array, and those of Paddle's containers.
-_ALLOWED = {
-    ("multiarray", "_reconstruct"): _Array,
-    ("multiarray", "scalar"): _scalar,
-    ("numeric", "_frombuffer"): _from_buffer,
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _DType,
-    ("collections", "OrderedDict"): dict,  # older checkpoints of Paddle
-    ("_codecs", "encode"): codecs.encode,  # protocol 2 stores bytes as text, and empty bytes as a call of bytes()
-    ("__builtin__", "bytes"): _empty_bytes,
-    ("builtins", "bytes"): _empty_bytes,
-    ("builtins", "tuple"): tuple,  # Paddle stores a tensor in a nested dict, such as a master weight, as (name, array)
-    ("__builtin__", "tuple"): tuple,
-}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        for core in ("numpy.core.", "numpy._core."):
-            if module.startswith(core):
-                module = module[len(core) :]
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which is not allowed in a weight file")
-        return _ALLOWED[module, name]
-
-
-def _check_memo_indices(stored: bytes) -> None:
-    """Refuses memo indices above the number of opcodes: the unpickler would allocate memory up to the index."""
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(stored)):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > count:
-            raise pickle.UnpicklingError(f"it uses the memo index {argument} at opcode {count}")
 
 
 def load_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -119,6 +42,8 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    if path.stat().st_size > _MAX_FILE:  # a file of holes takes no space on the disk
+        raise InputError(f"{path}: a weight file must have at most {_MAX_FILE:,} bytes, got {path.stat().st_size:,}")
     return parse_arrays(path.read_bytes(), path)
 
 
@@ -136,38 +61,13 @@ def parse_arrays(stored: bytes, path: Path) -> dict[str, Any]:
         InputError: see `load_arrays`.
     """
     try:
-        _check_memo_indices(stored)
-        content = _to_numpy(_ArrayUnpickler(io.BytesIO(stored), encoding="latin1").load())
-    # A damaged pickle raises nearly anything. These are the types that the opcodes and numpy raise.
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        ImportError,
-        MemoryError,
-        OverflowError,
-        RecursionError,
-        UnicodeDecodeError,
-    ) as error:
+        content = load_pickle(stored)
+    except (EOFError, MemoryError, ValueError) as error:
         raise InputError(f"{path}: not a weight file: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a weight file: it contains a {type(content).__name__}, not a dict")
     content.pop("StructuredToParameterName@@", None)
     return content
-
-
-def _to_numpy(value: Any) -> Any:
-    if isinstance(value, _Array):
-        return value.numpy
-    if isinstance(value, dict):
-        return {name: _to_numpy(inner) for name, inner in value.items()}
-    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], _Array):
-        return value[1].numpy
-    return value
 
 
 def load_inference(prefix: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -238,11 +138,13 @@ def parse_program(prefix: str | os.PathLike[str]) -> Any:
         The `ProgramDesc` message, with at least one block.
 
     Raises:
-        InputError: `.pdmodel` is missing or damaged.
+        InputError: `.pdmodel` is missing, damaged or larger than 64 MiB.
     """
     path = Path(f"{prefix}.pdmodel")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    if path.stat().st_size > _MAX_PROGRAM:
+        raise InputError(f"{path}: a program must have at most {_MAX_PROGRAM:,} bytes, got {path.stat().st_size:,}")
     program = framework_pb2.ProgramDesc()
     try:
         program.ParseFromString(path.read_bytes())

@@ -80,6 +80,31 @@ def test_the_averages_of_pruned_weights_are_zero_in_every_checkpoint(first_digit
             assert arrays[f"average.{weight}"][mask].any()
 
 
+def test_numpy_numbers_of_a_state_are_saved_and_other_values_are_an_error_of_one_line(first_digits, tmp_path):
+    model = classifier(Pointwise())
+    model.fit(first_digits, batch_size=80, verbose=0)
+    for value, saved in ((np.float32(0.5), 0.5), (np.int64(3), 3), (np.bool_(True), True)):
+        checkpoints = Checkpoints(tmp_path, training={"value": value})
+        checkpoints.set_model(model)
+        checkpoints.save("a")
+        assert load_state(tmp_path / "a.pdsparse").training["value"] == saved
+    for other in (float("nan"), np.float32("inf"), np.zeros(2), {1, 2}):
+        checkpoints = Checkpoints(tmp_path, training={"value": other})
+        checkpoints.set_model(model)
+        with pytest.raises(InputError, match=r"b.pdsparse: cannot be saved: .* plain finite values: ") as error:
+            checkpoints.save("b")
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "b.pdsparse").exists()
+
+
+@pytest.mark.parametrize(
+    "make", [Checkpoints, lambda path: SparsityCallback(save_dir=path), lambda path: SparsityCallback(log_dir=path)]
+)
+def test_a_folder_with_nul_in_its_name_is_an_error_before_the_training(make):
+    with pytest.raises(InputError, match=r"(folder|save_dir|log_dir) must be a path without NUL, got 'a.x00b'"):
+        make("a\0b")
+
+
 def test_a_failed_save_keeps_the_previous_checkpoint(first_digits, tmp_path, monkeypatch):
     model = classifier(Pointwise())
     model.fit(first_digits, batch_size=80, verbose=0)  # before its first step an optimizer has no state to save

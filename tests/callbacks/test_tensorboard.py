@@ -33,12 +33,13 @@ def test_a_resumed_training_replaces_the_events_from_its_first_step(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_names_of_event_files_reveal_neither_host_nor_process(tmp_path):
+def test_event_files_reveal_neither_host_nor_process(tmp_path):
     SparsityWriter(tmp_path).close()
     [file] = tmp_path.iterdir()
     assert file.name.startswith("events.out.tfevents.")
     assert socket.gethostname() not in file.name
     assert str(os.getpid()) not in file.name.split(".")
+    assert socket.gethostname().encode() not in file.read_bytes()
 
 
 def test_a_killed_training_loses_no_event(tmp_path):

@@ -48,7 +48,7 @@ def test_a_mask_takes_one_bit_per_weight(tmp_path):
 def test_a_failed_write_keeps_the_previous_state(written, tmp_path):
     path = tmp_path / "2.pdsparse"
     path.write_bytes(written.read_bytes())
-    with pytest.raises(TypeError):
+    with pytest.raises(InputError):
         save_state(TrainingState(13, {"ratio": object()}, {}), path)
     assert load_state(path).step == 12
     assert list(tmp_path.iterdir()) == [path]

@@ -25,8 +25,28 @@ def test_equal_weights_give_equal_files_whatever_ran_before(network, tmp_path):
     first = export(network, tmp_path / "first", SPEC)
     nn.Conv2D(1, 1, 1)(nn.Linear(8, 8)(paddle.rand([1, 1, 8, 8])))  # advances Paddle's name counters
     second = export(network, tmp_path / "second", SPEC)
-    for extension in (".pdmodel", ".pdiparams"):
+    others = [type(network)() for _ in range(2)]  # with names of two digits, which are sorted in another order
+    others[1].set_state_dict(network.state_dict())
+    third = export(others[1], tmp_path / "third", SPEC)
+    for extension in (".pdmodel", ".pdiparams", ".pdiparams.info"):
         assert first.with_suffix(extension).read_bytes() == second.with_suffix(extension).read_bytes()
+        assert first.with_suffix(extension).read_bytes() == third.with_suffix(extension).read_bytes()
+
+
+def test_an_export_leaves_the_names_of_the_parameters_as_they_are(network, tmp_path):
+    other = type(network)()
+    names = [parameter.name for parameter in other.parameters()]
+    export(other, tmp_path / "model", SPEC)
+    assert [parameter.name for parameter in other.parameters()] == names
+    assert names[0] not in [parameter.name for parameter in network.parameters()]
+
+
+def test_a_network_that_was_traced_before_is_exported_with_its_own_names(network, tmp_path):
+    traced = paddle.jit.to_static(type(network)(), full_graph=True)
+    traced.eval()
+    expected = traced(paddle.ones([1, 1, 8, 8]))
+    (output,) = run_exported(export(traced, tmp_path / "model", SPEC), np.ones([1, 1, 8, 8], np.float32))
+    np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_program_contains_no_paths_of_this_machine(network, tmp_path):

@@ -56,6 +56,14 @@ def test_an_untrusted_recipe_runs_no_code(tag, tmp_path, monkeypatch):
         ("_BASE_: [none.yml]\n", "none.yml: no such recipe"),
         ("a: !CosineDecay {max_epoch: 3}\n", "max_epoch"),
         ("", "a recipe must be a mapping"),
+        ("_BASE_: [~nobody_of_this_name/a.yml]\n", "_BASE_: ~nobody_of_this_name/a.yml: "),
+        ("a: 0x" + "f" * 5000, "an integer must have at most 4096 bits, got one of 20000"),
+        ("? 0x" + "f" * 5000 + "\n: 1", "an integer must have at most 4096 bits"),
+        ("a: " + "9" * 5000, "not valid YAML: "),
+        ('save_dir: "a\\0b"', r"text must not contain NUL or half of a surrogate pair, got 'a\x00b'"),
+        ('_BASE_: ["a\\0b"]', "text must not contain NUL"),
+        ('weights: "\\ud800"', r"text must not contain NUL or half of a surrogate pair, got '\ud800'"),
+        ("a: " + "[" * 5000, "not valid YAML: maximum recursion depth exceeded"),
         ("\0\1", "not valid YAML"),
     ],
 )
@@ -122,6 +130,26 @@ def test_aliases_that_expand_to_billions_of_values_are_refused():
     for text in ("\n".join(lines), "\n".join(merged), "a: &a [*a]"):
         with pytest.raises(InputError, match="not valid YAML: more than 100,000 values with all aliases expanded"):
             config.parse_yaml(text)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("bases", ["[{next}, {next}]", "[{next}]"])
+def test_files_that_include_each_other_exponentially_or_without_end_are_refused(bases, tmp_path):
+    for number in range(70):
+        write(tmp_path / f"{number}.yml", f"_BASE_: {bases.format(next=f'{number + 1}.yml')}\n")
+    write(tmp_path / "70.yml", "epoch: 1\n")
+    with pytest.raises(InputError, match=r"0.yml: _BASE_ must include at most 64 files .*\d.yml exceeds that$"):
+        config.read_with_bases(tmp_path / "0.yml")
+
+
+@pytest.mark.timeout(60)
+def test_the_size_of_a_recipe_and_of_its_bases_is_limited(tmp_path):
+    write(tmp_path / "large.yml", "a: [" + "x, " * 50_000 + "x]\n")
+    with pytest.raises(InputError, match=r"large.yml: a recipe must have at most 131,072 bytes, got 150,007"):
+        config.read_with_bases(tmp_path / "large.yml")
+    write(tmp_path / "half.yml", f"a: {'x' * 70_000}\n")
+    with pytest.raises(InputError, match=r"top.yml: _BASE_ must include .* 131,072 bytes in all.*half.yml exceeds"):
+        config.read_with_bases(write(tmp_path / "top.yml", "_BASE_: [half.yml, half.yml]\n"))
 
 
 def test_aliases_as_in_paddledetections_files_are_read():

@@ -60,16 +60,20 @@ def test_loose_boxes_lower_map_but_not_ap50(annotations):
     assert overall < 0.5
 
 
-def test_a_data_set_without_objects_scores_nan(tmp_path):
-    coco = {
-        "images": [{"id": 1, "file_name": "1.png", "height": 9, "width": 9}],
-        "annotations": [],
-        "categories": [{"id": 1, "name": "a"}],
-    }
-    (tmp_path / "val.json").write_text(json.dumps(coco))
-    metric = CocoMAP(str(tmp_path / "val.json"), [1])
-    metric.update(np.array([[[0, 0.9, 1, 1, 5, 5]]], "float32"), np.array([[1]]))
-    assert all(math.isnan(value) for value in metric.accumulate())
+@pytest.mark.parametrize("change", [{"iscrowd": 1}, {"area": 2e10}, {"image_id": 9}, {"category_id": 9}])
+def test_a_data_set_in_which_no_object_counts_is_refused_and_one_that_counts_is_enough(annotations, change):
+    """Its mAP would be NaN, which no checkpoint can hold."""
+    content = json.loads(Path(annotations).read_text())
+    for annotation in content["annotations"][1:]:
+        annotation.update(change)
+    Path(annotations).write_text(json.dumps(content))
+    CocoMAP(annotations, [1, 2])
+    content["annotations"][0].update(change)
+    Path(annotations).write_text(json.dumps(content))
+    with pytest.raises(
+        InputError, match=r"val.json: no object counts in an evaluation: mAP needs at least one in the 2 "
+    ):
+        CocoMAP(annotations, [1, 2])
 
 
 def test_detecting_nothing_scores_zero(annotations):

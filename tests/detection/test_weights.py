@@ -1,3 +1,7 @@
+import functools
+import http.server
+import threading
+
 import numpy as np
 import paddle
 import pytest
@@ -109,6 +113,13 @@ def test_a_file_without_arrays_is_an_error(tmp_path):
         read_weights(str(tmp_path / "other"))
 
 
+def test_a_file_of_more_arrays_than_any_network_is_refused(tmp_path):
+    """Each would be compared with each array of the network: a megabyte would take minutes."""
+    paddle.save({f"{number}": np.zeros(1, np.float32) for number in range(10_001)}, str(tmp_path / "many.pdparams"))
+    with pytest.raises(InputError, match=r"many.pdparams: must have at most 10,000 arrays, got 10,001"):
+        read_weights(str(tmp_path / "many"))
+
+
 def test_an_unreachable_host_is_an_error_of_one_short_line():
     with pytest.raises(InputError) as error:
         read_weights("https://127.0.0.1:9/model.pdparams")
@@ -116,6 +127,31 @@ def test_an_unreachable_host_is_an_error_of_one_short_line():
         "cannot download https://127.0.0.1:9/model.pdparams: [Errno 111] Connection refused; "
         "if the host cannot be reached, give the path of a local copy"
     )
+
+
+def test_what_is_no_weight_file_does_not_enter_the_cache_and_a_file_damaged_there_is_named(
+    network, tmp_path, monkeypatch
+):
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("PADDLE_SPARSE_CACHE", str(cache))
+    served = tmp_path / "served" / "model.pdparams"
+    served.parent.mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(served.parent))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/model.pdparams"
+    served.write_text('{"error": "the link has expired"}')
+    with pytest.raises(InputError, match=f"^cannot use what {url} sent: not a weight file: "):
+        read_weights(url)
+    assert not list(cache.rglob("*.pdparams"))
+    paddle.save(network.state_dict(), str(served))
+    assert read_weights(url).keys() == network.state_dict().keys()
+    server.shutdown()
+    server.server_close()
+    (cached,) = cache.rglob("*.pdparams")
+    cached.write_bytes(cached.read_bytes()[:-9])
+    with pytest.raises(InputError, match=f"{cached}: not a weight file: .*; delete {cached.parent} to download it aga"):
+        read_weights(url)
 
 
 @pytest.mark.parametrize("source", ["/nowhere/model", "sample:none"])

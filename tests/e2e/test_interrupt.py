@@ -70,3 +70,21 @@ def test_without_a_checkpoint_no_resume_is_recommended(tmp_path):
         training.kill()
     assert training.returncode in (143, -signal.SIGTERM)
     assert not any("resume" in line for line in lines)
+
+
+def test_a_training_whose_output_nobody_reads_ends_without_a_traceback_and_can_be_resumed(tmp_path):
+    """As in `paddle-sparse train RECIPE | head -1`."""
+    training = start(tmp_path)
+    try:
+        wait_for(lambda: list(tmp_path.glob("output/soak/checkpoints/*.pdsparse")), training)
+        training.stdout.close()
+        stderr = training.stderr.read()
+        assert training.wait(120) == 1
+    finally:
+        training.kill()
+        training.stderr.close()
+    assert "Traceback" not in stderr
+    stopped, hint = [line for line in stderr.splitlines() if line.startswith(("paddle-sparse", "resume"))]
+    assert stopped == "paddle-sparse: stopped: nobody reads its output any more"
+    assert hint == "resume with: paddle-sparse train soak.yml -o worker_num=2 --resume"
+    assert list(tmp_path.glob("output/soak/checkpoints/*.pdsparse"))

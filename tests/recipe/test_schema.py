@@ -91,6 +91,7 @@ def test_weights_can_be_a_url_with_a_digest(url):
         (["worker_num=100000"], "worker_num must be at most 1024"),
         ([f"Sparsity.initial_ratio=1{'0' * 400}"], "initial_ratio must be a fraction"),
         (["PicoDet={5: x}"], "keys must be strings, got 5"),
+        (['save_dir="a\\0b"'], "text must not contain NUL"),
     ],
 )
 def test_an_invalid_option_is_a_one_line_input_error(options, message):
@@ -110,6 +111,15 @@ def test_a_recipe_that_starts_from_itself_is_an_input_error(tmp_path):
     for name in "ac":
         with pytest.raises(InputError, match="which is the same recipe or has the same output folder"):
             read_recipe(tmp_path / f"{name}.yml")
+
+
+@pytest.mark.timeout(60)
+def test_a_long_chain_of_recipes_is_refused(tmp_path):
+    for number in range(600):
+        (tmp_path / f"r{number}.yml").write_text(f"_BASE_: [{SPARSE}]\npretrain_weights: recipe:r{number + 1}.yml\n")
+    with pytest.raises(InputError, match=r"r0.yml: .* at most 7 further recipes .*r8.yml would be one more$"):
+        read_recipe(tmp_path / "r0.yml")
+    assert read_recipe(tmp_path / "r0.yml", options=["pretrain_weights=null"]).dense is None
 
 
 def test_the_digest_depends_on_the_recipe_of_the_start_weights(tmp_path):

@@ -1,4 +1,5 @@
 import base64
+import gzip
 import hashlib
 import http.server
 import socket
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from paddle_sparse_cb import InputError
+from paddle_sparse_cb.deploy.lite.optimizer import find_interpreters
 from paddle_sparse_cb.utils.downloads import Limits, cache_dir, cached_folder, fetch_url
 
 CONTENT = b"weights" * 1000
@@ -229,6 +231,27 @@ def test_an_endless_body_is_stopped_at_the_maximum_size(stream, cache):
     assert not cached_files(cache)
 
 
+@pytest.mark.timeout(30)
+def test_a_compressed_body_is_stopped_at_the_maximum_size_too(stream, cache):
+    body = gzip.compress(bytes(100_000_000))
+    assert len(body) < 100_000
+    with pytest.raises(InputError, match="larger than 1,000,000 bytes"):
+        fetch_url(stream(lambda: [body], Content_Encoding="gzip"), Limits(max_bytes=1_000_000))
+    assert not cached_files(cache)
+
+
+def test_a_file_that_fails_the_callers_check_does_not_enter_the_cache(host, cache):
+    def check(file):
+        raise InputError(f"{file}: not a weight file: truncated")
+
+    for attempt in range(2):
+        with pytest.raises(InputError, match=r"^cannot use what http://.*/model.pdparams sent: not a weight file: tr"):
+            fetch_url(f"{host}/model.pdparams", QUICK, check)
+        assert Host.requests == attempt + 1
+    assert not cached_files(cache)
+    assert fetch_url(f"{host}/model.pdparams", QUICK, Path.read_bytes).read_bytes() == CONTENT
+
+
 @pytest.mark.timeout(60)
 def test_progress_is_shown_on_a_terminal_only(host, monkeypatch, capfd):
     fetch_url(f"{host}/model.pdparams")
@@ -246,6 +269,9 @@ def test_progress_is_shown_on_a_terminal_only(host, monkeypatch, capfd):
         "file:///etc/model.pdparams",
         "https://host/",
         "https://[host/model.pdparams",
+        "http://[::1/x.pdparams",
+        "https://host/a model.pdparams",
+        "https://host/model.pdparams ",
         "https://host/..",
         "https://host/model.pdparams#md5=1",
         "https://host/model.pdparams#sha256=12",
@@ -255,6 +281,20 @@ def test_a_malformed_url_is_an_error_that_names_it(url):
     with pytest.raises(InputError, match="a URL must be https|must be sha256= and 64") as error:
         fetch_url(url)
     assert str(error.value).startswith(url)
+
+
+@pytest.mark.parametrize("url", ["http://host/a\nb.pdparams", "http://ho\0st/b.pdparams"])
+def test_a_url_with_a_control_character_is_shown_in_one_line(url):
+    with pytest.raises(InputError, match=r"^'http://.*: a URL must be https://") as error:
+        fetch_url(url)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("host", ["[::1]x", "h:port", "h:99999999", "a..b", "x" * 70, "user:word@", ".", "[v1.a]"])
+def test_a_host_that_cannot_be_one_is_an_error_of_one_line(host, cache):
+    with pytest.raises(InputError, match="^cannot download http://") as error:
+        fetch_url(f"http://{host}/model.pdparams", QUICK)
+    assert "\n" not in str(error.value)
 
 
 def test_a_url_cannot_redirect_to_a_local_file(cache, tmp_path):
@@ -280,6 +320,28 @@ def test_the_cache_folder_is_chosen_by_the_users_environment(monkeypatch):
     assert cache_dir() == Path("/somewhere/paddle_sparse_cb")
     monkeypatch.setenv("PADDLE_SPARSE_CACHE", "/elsewhere")
     assert cache_dir() == Path("/elsewhere")
+
+
+@pytest.mark.parametrize("explicit", [None, "~/cache", "~nobody_of_this_name/cache"])
+def test_a_user_without_a_home_folder_is_told_what_to_set(explicit, monkeypatch, tmp_path):
+    """As in a container that runs under an unknown uid: a folder named ~ in the current one would be no cache."""
+
+    def unknown(*_):
+        raise KeyError("uid not found")
+
+    for variable in ("HOME", "XDG_CACHE_HOME", "PADDLE_SPARSE_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.setattr("pwd.getpwnam", unknown)
+    if explicit:
+        monkeypatch.setenv("PADDLE_SPARSE_CACHE", explicit)
+    with pytest.raises(
+        InputError, match=r"no home folder for the download cache ~.*: set HOME or PADDLE_SPARSE_CACHE$"
+    ):
+        cache_dir()
+    monkeypatch.setenv("PADDLE_SPARSE_CACHE", str(tmp_path))
+    assert cache_dir() == tmp_path
+    assert list(find_interpreters("9.9")) == []
 
 
 def test_a_cached_folder_is_built_once_and_never_changed(cache):

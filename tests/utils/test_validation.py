@@ -1,5 +1,6 @@
 import math
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from paddle_sparse_cb import GMPSchedule, InputError
 from paddle_sparse_cb.pruning.masks import prune_count
-from paddle_sparse_cb.utils.validation import check_count, check_fraction, check_keys, check_same
+from paddle_sparse_cb.utils.validation import check_count, check_fraction, check_keys, check_path, check_same
 
 NUMPY_FLOATS = [np.float16, np.float32, np.float64]
 
@@ -51,13 +52,15 @@ def test_a_numpy_ratio_prunes_exactly_as_many_weights_as_the_decimal_it_is_writt
         (None, "got None"),
         (math.nan, "got nan"),
         (np.float32("inf"), "inf"),
+        (np.full((2, 2), 0.5), "got array([[0.5, 0.5], [0.5, 0.5]])"),
     ],
 )
 def test_a_value_that_is_no_fraction_is_an_error(value, message):
     with pytest.raises(InputError) as error:
         check_fraction("ratio", value)
     assert message in str(error.value)
-    assert ("did you mean" in str(error.value)) == (value == 75)
+    assert "\n" not in str(error.value)
+    assert ("did you mean" in str(error.value)) == (str(value) == "75")
 
 
 def test_the_smallest_fraction_allowed_may_be_larger_than_zero():
@@ -115,3 +118,11 @@ def test_long_values_are_shortened_in_the_message():
     with pytest.raises(InputError) as error:
         check_same({"layers": "x" * 1000}, {"layers": "y"}, "2.pdsparse")
     assert str(error.value) == f"2.pdsparse: layers is {'x' * 200} ... in the checkpoint and y in this run"
+
+
+def test_a_path_is_text_without_nul(tmp_path):
+    assert check_path("folder", str(tmp_path)) == check_path("folder", tmp_path) == tmp_path
+    for value in ("a\0b", Path("a\0b"), 5, None, b"folder"):
+        with pytest.raises(InputError, match="folder must be a path") as error:
+            check_path("folder", value)
+        assert str(error.value).isprintable()

@@ -7,6 +7,7 @@ non-zeros and the byte distances between them in the input (lite/core/optimizer/
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from ...errors import InputError
 # Paddle-Lite's VarType: the types of weights and offsets.
 _DTYPES = {2: "<i4", 3: "<i8", 4: "<f2", 5: "<f4", 21: "i1"}
 _LAYOUT_VERSION = 2  # the first number in the file
+_MAX_VTABLE = 256  # bytes of the list of a table's fields; the largest one in the schema has some 20 fields
+_TABLE_SIZE = 8  # bytes that a table takes at least, with the offset that leads to it
+_MAX_WEIGHTS = 1 << 26  # of a convolution; the zeros that a sparse kernel leaves out take memory too
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,9 @@ class OptimizedModel:
         # Output channels are stored in pairs (a last odd one by itself) or one by one. In the latter case the values of
         # each FP32 channel are padded to a multiple of four.
         rows_per_group, alignment = (2, 1) if paired else (1, 4 if values.dtype == np.float32 else 1)
+        ends = ends[: -(-shape[0] // rows_per_group)]  # what follows was never set
+        if np.any(np.diff(ends) < 0) or math.prod(shape) > _MAX_WEIGHTS:
+            raise ValueError(f"the kernel's rows are not in order, or there are more than {_MAX_WEIGHTS:,} weights")
         weight = np.zeros(shape[:2], dtype=values.dtype)
         begin, column = 0, first
         for row, end in zip(range(0, shape[0], rows_per_group), ends):
@@ -140,24 +147,45 @@ def read_nb(path: Path) -> OptimizedModel:
         if version != _LAYOUT_VERSION:
             raise InputError(f"{path}: not a .nb file with layout {_LAYOUT_VERSION}, which Paddle-Lite 2.13 writes")
         begin = struct.calcsize("<H16xQ")
-        operators = tuple(_operators(_root(data, begin)))
+        source = _Source(data)
+        operators = tuple(_operators(_root(source, begin)))
         for operator in operators:
             operator.weight_variable  # noqa: B018  raises KeyError for a convolution without a weight
-        return OptimizedModel(path, operators, dict(_parameters(data, begin + size)))
+        return OptimizedModel(path, operators, dict(_parameters(source, begin + size)))
     except InputError:
         raise
     except (struct.error, IndexError, KeyError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: damaged: {error}") from None
 
 
+class _Source:
+    """The bytes of a file, and how many of them may still be used.
+
+    Offsets may lead to the same place from everywhere: a megabyte could stand for 10**10 tables. Paddle-Lite stores
+    every table and every vector once, so what a file contains is never more than its size.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self._left = data, 2 * len(data)
+
+    def use(self, size: int) -> None:
+        """Counts a part that is used."""
+        self._left -= size
+        if self._left < 0:
+            raise ValueError("its offsets lead to the same places again and again")
+
+
 class _Table:
     """A flatbuffer table; fields are addressed by their number in the schema (flatbuffers.dev, internals)."""
 
-    def __init__(self, data: bytes, at: int) -> None:
-        self._data, self._at = data, at
-        table = at - struct.unpack_from("<i", data, at)[0]
-        size = struct.unpack_from("<H", data, table)[0]
-        self._fields = struct.unpack_from(f"<{(size - 4) // 2}H", data, table + 4)
+    def __init__(self, source: _Source, at: int) -> None:
+        source.use(_TABLE_SIZE)
+        self._source, self._data, self._at = source, source.data, at
+        table = at - struct.unpack_from("<i", self._data, at)[0]
+        size = struct.unpack_from("<H", self._data, table)[0]
+        if size > _MAX_VTABLE:
+            raise ValueError(f"a table has {size // 2} fields")
+        self._fields = struct.unpack_from(f"<{(size - 4) // 2}H", self._data, table + 4)
 
     def _find(self, field: int) -> int | None:
         offset = self._fields[field] if field < len(self._fields) else 0
@@ -175,25 +203,29 @@ class _Table:
         at = self._target(field)
         if at is None:
             raise IndexError(f"a table lacks its field {field}")
-        return _Table(self._data, at)
+        return _Table(self._source, at)
 
     def vector(self, field: int, dtype: str) -> np.ndarray:
         at = self._target(field)
         if at is None:
             return np.zeros(0, dtype)
-        return np.frombuffer(self._data, dtype, struct.unpack_from("<I", self._data, at)[0], at + 4)
+        vector = np.frombuffer(self._data, dtype, struct.unpack_from("<I", self._data, at)[0], at + 4)
+        self._source.use(vector.nbytes)
+        return vector
 
     def string(self, field: int) -> str:
         return self.vector(field, "u1").tobytes().decode()
 
     def tables(self, field: int) -> list[_Table]:
-        return [_Table(self._data, at) for at in self._element_offsets(field)]
+        return [_Table(self._source, at) for at in self._element_offsets(field)]
 
     def strings(self, field: int) -> list[str]:
-        return [
-            self._data[at + 4 : at + 4 + struct.unpack_from("<I", self._data, at)[0]].decode()
-            for at in self._element_offsets(field)
-        ]
+        return [self._string(at) for at in self._element_offsets(field)]
+
+    def _string(self, at: int) -> str:
+        text = self._data[at + 4 : at + 4 + struct.unpack_from("<I", self._data, at)[0]]
+        self._source.use(len(text))
+        return text.decode()
 
     def _element_offsets(self, field: int) -> list[int]:
         at = self._target(field)
@@ -201,8 +233,8 @@ class _Table:
         return [] if at is None else [at + 4 + 4 * index + offset for index, offset in enumerate(offsets)]
 
 
-def _root(data: bytes, begin: int) -> _Table:
-    return _Table(data, begin + struct.unpack_from("<I", data, begin)[0])
+def _root(source: _Source, begin: int) -> _Table:
+    return _Table(source, begin + struct.unpack_from("<I", source.data, begin)[0])
 
 
 def _operators(program: _Table) -> Iterator[Operator]:
@@ -216,14 +248,15 @@ def _operators(program: _Table) -> Iterator[Operator]:
             yield Operator(op.string(0), inputs, integers)
 
 
-def _parameters(data: bytes, at: int) -> Iterator[tuple[str, np.ndarray]]:
+def _parameters(source: _Source, at: int) -> Iterator[tuple[str, np.ndarray]]:
+    data = source.data
     (meta,) = struct.unpack_from("<2xH", data, at)
     at += 4 + meta
     header, count = struct.unpack_from("<HH", data, at)
     at += 2 + header
     for _ in range(count):
         size, offset = struct.unpack_from("<II", data, at)
-        param = _root(data, at + 4 + offset)
+        param = _root(source, at + 4 + offset)
         tensor = param.table(3)
         dtype = _DTYPES.get(tensor.number(3))
         if dtype is not None:

@@ -62,7 +62,8 @@ def find_optimizer() -> Optimizer:
 
     Raises:
         InputError: `$PADDLE_LITE_OPT` names a program that does not run, or that is not the optimizer.
-        PipelineError: there is no optimizer, and no Python 3.10 or 3.8 to run the wheel.
+        PipelineError: there is no optimizer, no Python 3.10 or 3.8 to run the wheel, or the wheel in the cache is
+            damaged.
     """
     explicit = os.environ.get("PADDLE_LITE_OPT")
     if explicit:
@@ -79,7 +80,14 @@ def find_optimizer() -> Optimizer:
     for version, wheel in WHEELS.items():
         for python in find_interpreters(version):
             folder = fetch_wheel(wheel)
-            return Optimizer((python, str(folder / "bin" / "paddle_lite_opt")), {"PYTHONPATH": str(folder)})
+            optimizer = Optimizer((python, str(folder / "bin" / "paddle_lite_opt")), {"PYTHONPATH": str(folder)})
+            failure = _failure(optimizer)
+            if not failure:
+                return optimizer
+            raise PipelineError(
+                f"Paddle-Lite's optimizer in the download cache does not run with {python} ({failure}); if damaged, "
+                f"delete {folder} to download it again, then run: paddle-sparse optimize RECIPE"
+            )
     raise PipelineError(
         "Paddle-Lite's optimizer needs a Python 3.10 or 3.8 on this machine, and none was found; "
         "install one (for example: uv python install 3.10) or name an optimizer in PADDLE_LITE_OPT, "
@@ -88,11 +96,23 @@ def find_optimizer() -> Optimizer:
 
 
 def _runs(optimizer: Optimizer) -> bool:
+    return not _failure(optimizer)
+
+
+def _failure(optimizer: Optimizer) -> str:
+    """Says why an optimizer does not print its options; empty if it does."""
     try:
         done = optimizer.run("--help")
-        return done.returncode == 0 and "sparse_model" in done.stdout + done.stderr
-    except OSError:
-        return False
+    except OSError as error:
+        return str(error)
+    works = done.returncode == 0 and "sparse_model" in done.stdout + done.stderr
+    return "" if works else _describe_failure(done)
+
+
+def _describe_failure(done: subprocess.CompletedProcess[str]) -> str:
+    status = f"exit code {done.returncode}" if done.returncode >= 0 else f"signal {-done.returncode}"
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    return f"{status}: {lines[-1].strip() if lines else 'no output'}"
 
 
 def find_interpreters(version: str) -> Iterator[str]:
@@ -106,12 +126,13 @@ def find_interpreters(version: str) -> Iterator[str]:
     """
     name = f"python{version}"
     on_path = [Path(folder) / name for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
+    home = Path(os.path.expanduser("~"))  # stays ~ for a user without a home folder
     # pyenv's root, folders beside its shims and beside this very Python, and uv's folder.
     roots = [
-        Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions",
+        Path(os.environ.get("PYENV_ROOT", home / ".pyenv")) / "versions",
         *(path.parent.parent / "versions" for path in on_path if path.parent.name == "shims"),
         Path(sys.base_prefix).parent,
-        Path.home() / ".local/share/uv/python",
+        home / ".local/share/uv/python",
     ]
     managed = [python for root in roots for python in sorted(root.glob(f"*{version}*/bin/{name}"), reverse=True)]
     seen = set()
@@ -178,11 +199,7 @@ def optimize(
             *(f"--{name}={value}" for name, value in settings.items()),
         )
         if done.returncode or not scratch.is_file():
-            lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-            status = f"exit code {done.returncode}" if done.returncode >= 0 else f"signal {-done.returncode}"
-            raise PipelineError(
-                f"Paddle-Lite's optimizer failed on {prefix}.pdmodel ({status}): {lines[-1] if lines else 'no output'}"
-            )
+            raise PipelineError(f"Paddle-Lite's optimizer failed on {prefix}.pdmodel: {_describe_failure(done)}")
     return output
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import InputError
 from ..network import EVAL_FIELDS
-from .jpeg import is_truncated_jpeg
+from .images import check_image
 
 _GROUND_TRUTH = ("gt_", "difficult", "is_crowd")
 _DTYPES = {"gt_class": np.int64, "im_id": np.int64}  # Paddle 3 does not promote int32 + int64
@@ -31,12 +31,12 @@ class TransformSample:
         self.transforms = transforms
 
     def __call__(self, sample: Any) -> dict[str, Any] | InputError:
-        """Transforms a sample; images in the JPEG format have to be complete."""
+        """Transforms a sample whose images pass `check_image`."""
         files = [part.get("im_file") for part in (sample if isinstance(sample, list) else [sample])]
         try:
             for file in files:
-                if file and is_truncated_jpeg(Path(file).read_bytes()):
-                    raise ValueError("truncated JPEG")
+                if file:
+                    check_image(Path(file).read_bytes())
             return self.transforms(sample)
         except Exception as error:  # OpenCV and ppdet raise errors of many types; each ends the training
             return _unusable(", ".join(file or "a record without image" for file in files), error)

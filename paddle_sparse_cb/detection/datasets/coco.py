@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -10,8 +10,8 @@ def finish(dataset: Any) -> None:
     """Completes the records of a parsed data set; nothing to do for COCO."""
 
 
-def classes(dataset: Any) -> tuple[str, Collection[Any]]:
-    """Returns the file that defines the classes of a parsed data set, and these classes."""
+def classes(dataset: Any) -> tuple[str, Mapping[Any, int]]:
+    """Returns the file that defines the classes of a parsed data set, and the number of each of these classes."""
     return str(dataset.get_anno()), dataset.catid2clsid
 
 

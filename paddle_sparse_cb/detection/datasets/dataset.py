@@ -31,7 +31,7 @@ def build_dataset(registry: Any, split: str) -> Any:
 
     Raises:
         InputError: annotations or images do not exist or cannot be used, no image has a box, or the number of classes
-            is not `num_classes`.
+            is not `num_classes`, or a class is listed twice.
     """
     with convert_errors(f"{split}Dataset"):
         dataset = create(f"{split}Dataset")()
@@ -46,6 +46,9 @@ def build_dataset(registry: Any, split: str) -> Any:
     _parse(dataset, split)
     _check_records(dataset, split)
     source, classes = _format(dataset).classes(dataset)
+    for number in range(len(classes)):  # ppdet numbers the entries of the file; of two equal ones the last remains
+        if number not in classes.values():
+            raise InputError(f"{split}Dataset: {source}: entry {number + 1} is listed again; classes must be unique")
     if len(classes) != registry["num_classes"]:
         raise InputError(f"num_classes is {registry['num_classes']}, but {source} has {len(classes)} categories")
     return dataset

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ def finish(dataset: Any) -> None:
             record["im_id"][0] = number
 
 
-def classes(dataset: Any) -> tuple[str, Collection[Any]]:
-    """Returns the file that defines the classes of a parsed data set, and these classes."""
+def classes(dataset: Any) -> tuple[str, Mapping[Any, int]]:
+    """Returns the file that defines the classes of a parsed data set, and the number of each of these classes."""
     source = dataset.get_label_list() if dataset.label_list else dataset.get_anno()
     return str(source), dataset.cname2cid
 

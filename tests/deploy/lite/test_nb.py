@@ -1,4 +1,5 @@
 import contextlib
+import struct
 
 import numpy as np
 import paddle
@@ -8,7 +9,7 @@ from paddle.static import InputSpec
 
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.deploy.export import export
-from paddle_sparse_cb.deploy.lite.nb import read_nb
+from paddle_sparse_cb.deploy.lite.nb import Operator, OptimizedModel, read_nb
 from paddle_sparse_cb.deploy.lite.optimizer import find_optimizer, optimize
 from paddle_sparse_cb.deploy.program import read_program
 
@@ -112,3 +113,51 @@ def test_a_convolution_without_a_weight_is_refused_as_damage(tmp_path):
         with pytest.raises(InputError, match=r"model.nb: damaged"):
             read_nb(path)
         path.write_bytes(content)
+
+
+def shared_tables(count):
+    """A `.nb` file whose blocks are all the same one, and its operators too: `count` squared in a few bytes each."""
+    one_field, fourth_field, no_field = struct.pack("<3H", 6, 8, 4), struct.pack("<6H", 12, 8, 0, 0, 0, 4), b"\4\0\4\0"
+    vector = 4 + 4 * count
+    root = 4 + len(one_field + fourth_field + no_field)
+    blocks, block = root + 8, root + 8 + vector
+    operators, operator = block + 8, block + 8 + vector
+
+    def offsets(start, target):
+        return struct.pack(f"<{count + 1}I", count, *(target - (start + 4 + 4 * index) for index in range(count)))
+
+    program = struct.pack("<I", root) + one_field + fourth_field + no_field
+    program += struct.pack("<iI", root - 4, blocks - root - 4) + offsets(blocks, block)
+    program += struct.pack("<iI", block - 4 - len(one_field), operators - block - 4) + offsets(operators, operator)
+    program += struct.pack("<i", operator - 4 - len(one_field + fourth_field))
+    return struct.pack("<H16xQ", 2, len(program)) + program
+
+
+@pytest.mark.timeout(60)
+def test_tables_that_are_used_again_and_again_are_refused(tmp_path):
+    (tmp_path / "few.nb").write_bytes(shared_tables(1))
+    with pytest.raises(InputError, match=r"few.nb: damaged: .*buffer"):  # no parameters; the operators are read
+        read_nb(tmp_path / "few.nb")
+    (tmp_path / "bomb.nb").write_bytes(shared_tables(30_000))
+    with pytest.raises(InputError, match=r"bomb.nb: damaged: its offsets lead to the same places again and again"):
+        read_nb(tmp_path / "bomb.nb")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("shape", "ends"),
+    [
+        ((400_000, 16, 1, 1), [400_000, 0] * 200_000),  # all values again for every second row
+        ((1 << 20, 1 << 20, 1, 1), [1]),
+    ],
+)
+def test_a_sparse_kernel_that_takes_hours_or_terabytes_is_refused(shape, ends, tmp_path):
+    names = ("NonZeroWeights", "OcNonZeros", "Diffs")
+    arrays = (np.ones(400_000, np.float32), np.array(ends, np.int32), np.zeros(400_000, np.int32))
+    inputs = {name: f"w_{name}" for name in names}
+    operator = Operator("sparse_conv2d", inputs, {"first_ic": 0, "flag_semi": 0})
+    model = OptimizedModel(tmp_path / "model.nb", (operator,), dict(zip(inputs.values(), arrays)))
+    with pytest.raises(
+        InputError, match=r"model.nb: .* is not a weight of shape .*: the kernel's rows are not in order"
+    ):
+        model.decode_weight(operator, shape, 60)

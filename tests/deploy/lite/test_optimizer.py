@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 
@@ -126,6 +127,25 @@ def test_without_an_interpreter_the_error_says_what_to_install(monkeypatch):
     monkeypatch.delenv("PADDLE_LITE_OPT", raising=False)
     with pytest.raises(PipelineError, match=r"needs a Python 3.10 or 3.8 .* uv python install 3.10"):
         lite.find_optimizer()
+
+
+@pytest.mark.parametrize("length", [0, 0.5])
+def test_a_damaged_optimizer_in_the_cache_is_named_with_what_to_delete(length, monkeypatch, tmp_path):
+    """A truncated library ends the interpreter with signal 7 when its missing part is read."""
+    monkeypatch.delenv("PADDLE_LITE_OPT", raising=False)
+    monkeypatch.setattr(lite, "find_spec", lambda name: None)
+    monkeypatch.setattr(lite.shutil, "which", lambda name: None)
+    if not any(any(lite.find_interpreters(version)) for version in lite.WHEELS):
+        pytest.skip("no Python for the optimizer")
+    wheel = next(wheel for version, wheel in lite.WHEELS.items() if any(lite.find_interpreters(version)))
+    damaged = tmp_path / "paddlelite"
+    shutil.copytree(lite.fetch_wheel(wheel), damaged)
+    library = damaged / "paddlelite" / "lite.so"
+    os.truncate(library, int(library.stat().st_size * length))
+    monkeypatch.setattr(lite, "fetch_wheel", lambda wheel: damaged)
+    with pytest.raises(PipelineError, match=f"does not run with .*; if damaged, delete {damaged} to down") as error:
+        lite.find_optimizer()
+    assert "\n" not in str(error.value)
 
 
 def test_a_shim_without_an_interpreter_is_skipped(monkeypatch, tmp_path):

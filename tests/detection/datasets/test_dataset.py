@@ -23,7 +23,19 @@ def test_a_missing_path_is_named(registry, settings, message):
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"images": 3}', '{"images": [{"id": 1}], "annotations": []}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        '{"images": 3}',
+        '{"images": [{"id": 1}], "annotations": []}',
+    ],
+)
 def test_invalid_annotations_are_an_error_of_one_line_that_names_them(registry, text, tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "val.json").write_text(text)
@@ -80,6 +92,10 @@ def renumbered(number):
         (lambda coco: coco["annotations"][0].update(bbox=[0, 0, 10**400, 5]), "OverflowError"),
         (lambda coco: coco["images"][0].update(width=10**400), "OverflowError"),
         (renumbered(10**30), "the id of .* must be an integer of at most 64 bits, got 1000"),
+        (
+            lambda coco: coco.update(categories=coco["categories"] * 2),
+            "entry 1 is listed again; classes must be unique",
+        ),
         (renumbered(0.5), "the id of .* must be an integer of at most 64 bits, got 0.5"),
     ],
 )

@@ -76,6 +76,14 @@ def test_perfect_boxes_score_100_percent_even_without_the_difficult_objects(regi
     assert metric.accumulate() == [pytest.approx(1.0), pytest.approx(1.0)]
 
 
+def test_a_data_set_of_difficult_objects_only_cannot_be_evaluated(registry, voc):
+    for name in BOXES:
+        file = voc / f"{name}.xml"
+        file.write_text(file.read_text().replace("<difficult>0<", "<difficult>1<"))
+    with pytest.raises(InputError, match="EvalDataset: no object counts in an evaluation: .* in the 2 images"):
+        CocoMAP(ground_truth(build_dataset(registry, "Eval")), [0, 1])
+
+
 def test_a_missed_object_that_is_not_difficult_lowers_the_score(registry):
     metric = CocoMAP(ground_truth(build_dataset(registry, "Eval")), [0, 1])
     metric.update(as_found(BOXES["one"]), np.array([[0]]))
@@ -105,6 +113,8 @@ def test_the_ground_truth_equals_that_of_the_same_boxes_in_cocos_format(registry
         ("test.txt", "", "cannot use .*test.txt with .*: AssertionError not found any voc record"),
         ("test.txt", "one.png one.xml\none.png\n", "one.png .line 2 of .*test.txt"),
         ("label_list.txt", "dog\n", "/one.xml .* with the classes of .*label_list.txt: KeyError 'cat'"),
+        ("one.xml", "<a>" * 200_000, "/one.xml .line 1 of .*test.txt.*: ParseError"),
+        ("label_list.txt", "dog\ncat\ndog\n", "EvalDataset: .*label_list.txt: entry 1 is listed again"),
         ("label_list.txt", "dog\ncat\ncow\n", "num_classes is 2, but .*label_list.txt has 3 categories"),
     ],
 )
