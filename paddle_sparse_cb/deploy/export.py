@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import paddle
 
 from ..errors import PipelineError
 from ..hooks import HookContext
+from ..utils.files import scratch_folder
 from ..utils.layers import eval_mode
 from ..utils.legacy_programs import legacy_program_format
 from .compat import discard_failed_exports
@@ -42,6 +42,7 @@ def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) ->
         PipelineError: Paddle 3 cannot export a function of this network for Paddle-Lite.
 
     Example:
+        >>> import tempfile
         >>> network = paddle.nn.Conv2D(3, 8, 1)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     prefix = export(network, Path(folder, "model"), [paddle.static.InputSpec([1, 3, 32, 32])])
@@ -51,10 +52,10 @@ def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) ->
     for spec in _flatten(input_spec):
         check_input_shape(f"export: input {spec.name!r}", list(spec.shape))
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    with eval_mode(network), tempfile.TemporaryDirectory(prefix=".", dir=prefix.parent) as scratch:
-        _save(network, Path(scratch, prefix.name), list(input_spec))
-        patch_for_lite(Path(scratch, f"{prefix.name}.pdmodel"))
-        for file in sorted(Path(scratch).iterdir()):
+    with eval_mode(network), scratch_folder(prefix.parent, prefix.name) as scratch:
+        _save(network, scratch / prefix.name, list(input_spec))
+        patch_for_lite(scratch / f"{prefix.name}.pdmodel")
+        for file in sorted(scratch.iterdir()):
             os.replace(file, prefix.parent / file.name)
     return prefix
 
