@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
 
 import paddle
 
+from ..checkpoints.archive import archive_other_trainings
 from ..checkpoints.store import remove_partial_writes, remove_within_epoch, save_checkpoint
-from ..utils.distributed import is_rank_zero
+from ..utils.distributed import is_rank_zero, rank_zero_info
+from ..utils.locks import lock_folder
 from .session import FitCallback
 
 
@@ -20,6 +23,9 @@ class Checkpoints(FitCallback):
     `.pdema` if an `EMACallback` takes part, and `.pdsparse`, which is written last and holds the digests of the other
     files, the masks, the step and the position of the training. The checkpoint of an epoch is saved after its last
     batch and before the evaluation that follows.
+
+    While it trains, the folder is locked. A new training moves the checkpoints of an earlier one to `earlier.<number>`
+    in the folder; a resumed training moves those that come after the one it resumes from.
 
     Each file is complete or not there. hapi's own `ModelCheckpoint` writes in place, so that a killed process or a full
     disk leaves half a file.
@@ -58,12 +64,25 @@ class Checkpoints(FitCallback):
         self.every, self.every_batches = every, every_batches
         self.training = training or {}
         self._is_due = False
+        self._lock = contextlib.ExitStack()
 
     def begin_training(self) -> None:
-        """Removes what a killed process left half written."""
+        """Locks the folder, removes what a killed process left half written, and moves other trainings' files aside.
+
+        Raises:
+            InputError: another process trains in the same folder.
+        """
         self._is_due = False
+        self._lock.enter_context(lock_folder(self.folder))
         if is_rank_zero():
             remove_partial_writes(self.folder)
+            archived = archive_other_trainings(self.folder, self.session.resume)
+            if archived:
+                rank_zero_info(f"checkpoints that this training does not continue were moved to {archived}")
+
+    def close(self) -> None:
+        """Unlocks the folder."""
+        self._lock.close()
 
     def on_train_batch_begin(self, step: int, logs: Any = None) -> None:
         """Saves the result of the previous batch if it is time to: by now the learning rate has been updated too."""
