@@ -67,7 +67,7 @@ class SparsityCallback(FitCallback):
 
     Raises:
         InputError: when created, if an argument is unknown or out of range; at train begin, if no layer is left to
-            prune, the training is too short to reach the target, or a hook cannot use the plan.
+            prune, the ratio cannot be reached with these layers or in this training, or a hook cannot use the plan.
 
     Example:
         >>> import numpy as np, paddle

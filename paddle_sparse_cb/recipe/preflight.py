@@ -80,5 +80,5 @@ def check_plan(recipe: Recipe, plan: PrunePlan) -> None:
     settings = recipe.pruning_config()
     with config.prefix_errors(recipe.files):
         plan.require_layers()
-        settings.check_blocks(plan)
+        settings.check_reachable(plan)
         check_runs_sparse(plan, settings.min_sparsity(plan))
