@@ -62,7 +62,8 @@ class SparsityCallback(FitCallback):
         allow_config_change: the resumed run may have another ratio, schedule, epoch length or number of ranks than the
             run that was saved.
         post_train: hooks, called in order with a `HookContext` when the training has ended. A hook that has a method
-            `before_training(plan, min_sparsity)` is called at train begin and may raise InputError.
+            `before_training(plan, min_sparsity)` or `check_network(network)` is asked at train begin and may raise
+            InputError.
         prune_squeeze_excite: see `make_plan`.
 
     Raises:
@@ -174,6 +175,8 @@ class SparsityCallback(FitCallback):
         for hook in self.post_train:
             if hasattr(hook, "before_training"):
                 hook.before_training(plan, least)
+            if hasattr(hook, "check_network") and is_rank_zero():
+                hook.check_network(self.model.network)
         self.pruner.attach(self.model._optimizer)
         self._losses = []
         if self.log_dir is not None and is_rank_zero():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,6 @@ def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) ->
         PipelineError: Paddle 3 cannot export a function of this network for Paddle-Lite.
 
     Example:
-        >>> import tempfile
         >>> network = paddle.nn.Conv2D(3, 8, 1)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     prefix = export(network, Path(folder, "model"), [paddle.static.InputSpec([1, 3, 32, 32])])
@@ -92,12 +92,17 @@ class Export:
             share the trained parameters.
 
     Raises:
-        InputError: when called, see `export`.
-        PipelineError: when called, see `export`.
+        InputError: when called and at train begin, see `export`.
+        PipelineError: when called and at train begin, see `export`.
     """
 
     input_spec: Sequence[Any]
     network: paddle.nn.Layer | None = None
+
+    def check_network(self, network: paddle.nn.Layer) -> None:
+        """Exports the untrained network to a temporary folder, so that what cannot be exported is found now."""
+        with tempfile.TemporaryDirectory() as folder:
+            export(self.network or network, Path(folder, "model"), self.input_spec)
 
     def __call__(self, context: HookContext) -> None:
         """Adds the artefact `inference`, the path without an extension."""
