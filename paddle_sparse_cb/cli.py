@@ -85,6 +85,11 @@ def _add_training_flags(command: argparse.ArgumentParser) -> None:
         "of the dense recipe that it starts from",
     )
     command.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="a new training removes the files of an earlier one instead of moving them to earlier.<number>",
+    )
+    command.add_argument(
         "--allow-config-change",
         action="store_true",
         help="with --resume: the recipe may differ from the checkpoint's, in the length of its epochs too",
@@ -210,7 +215,17 @@ def _train(recipe: Recipe, options: argparse.Namespace) -> None:
 
     signals = Signals()
     with signals.handled():
-        train(recipe, TrainOptions(options.eval, options.resume, options.allow_config_change, options.export, signals))
+        train(
+            recipe,
+            TrainOptions(
+                options.eval,
+                options.resume,
+                options.allow_config_change,
+                options.export,
+                options.overwrite,
+                signals,
+            ),
+        )
 
 
 if __name__ == "__main__":

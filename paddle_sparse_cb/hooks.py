@@ -63,7 +63,9 @@ class HookContext:
 # Called with the context after training. A hook may also have
 # - an attribute `every_rank = True`, if all ranks of a distributed training must call it;
 # - a method `before_training(plan, min_sparsity)`, which `SparsityCallback` calls at train begin with the plan and the
-#   least fraction of zeros that each planned weight will have. It raises InputError if the hook cannot use the result.
+#   least fraction of zeros that each planned weight will have. It raises InputError if the hook cannot use the result;
+# - a method `check_network(network)`, which is called at train begin on rank 0 and raises what the hook would raise for
+#   this network after the training.
 Hook = Callable[[HookContext], None]
 
 

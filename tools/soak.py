@@ -269,7 +269,7 @@ def interrupted_phases(run):
         newest = max(saved, key=int)
         is_epoch_complete = saved[newest].stem == newest  # then the next epoch was being trained
         yield ("stable phase", "pruning phase", "tunning phase", "last evaluation")[int(newest) + is_epoch_complete]
-    if next(checkpoints.glob(".*"), None):
+    if next(checkpoints.glob(".*.*"), None):  # not the lock
         yield "while saving"
 
 

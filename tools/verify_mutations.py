@@ -279,7 +279,7 @@ def known_mutations() -> dict[str, Callable[[Path], None]]:
 def random_mutations(count: int, folder: Path, seed: int) -> Iterator[tuple[str, Callable[[Path], None]]]:
     """Yields ways to change bytes of a random file."""
     source = random.Random(seed)
-    files = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+    files = sorted(file.relative_to(folder) for file in folder.rglob("[!.]*") if file.is_file())
     for index in range(count):
         name, change = source.choice(files), source.choice(mutations.BINARY)
         content = (folder / name).read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import paddle
 
+from ..checkpoints.archive import archive_other_trainings
 from ..checkpoints.store import remove_partial_writes, remove_within_epoch, save_checkpoint
 from ..pruning.pruner import GMPPruner
-from ..utils.distributed import is_rank_zero
+from ..utils.distributed import is_rank_zero, rank_zero_info
+from ..utils.locks import lock_folder
 from ..utils.validation import check_path
 from .session import FitCallback
 
@@ -26,6 +29,9 @@ class Checkpoints(FitCallback):
 
     Pruned weights are zero in every checkpoint: those that another callback changed after the optimizer step are set to
     zero before saving, with a warning.
+
+    While it trains, the folder is locked. A new training moves the checkpoints of an earlier one to `earlier.<number>`
+    in the folder; a resumed training moves those that come after the one it resumes from.
 
     Each file is complete or not there. hapi's own `ModelCheckpoint` writes in place, so that a killed process or a full
     disk leaves half a file.
@@ -67,12 +73,25 @@ class Checkpoints(FitCallback):
         self.every, self.every_batches = every, every_batches
         self.training = training or {}
         self._is_due = False
+        self._lock = contextlib.ExitStack()
 
     def begin_training(self) -> None:
-        """Removes what a killed process left half written."""
+        """Locks the folder, removes what a killed process left half written, and moves other trainings' files aside.
+
+        Raises:
+            InputError: another process trains in the same folder.
+        """
         self._is_due = False
+        self._lock.enter_context(lock_folder(self.folder))
         if is_rank_zero():
             remove_partial_writes(self.folder)
+            archived = archive_other_trainings(self.folder, self.session.resume)
+            if archived:
+                rank_zero_info(f"checkpoints that this training does not continue were moved to {archived}")
+
+    def close(self) -> None:
+        """Unlocks the folder."""
+        self._lock.close()
 
     def on_train_batch_begin(self, step: int, logs: Any = None) -> None:
         """Saves the result of the previous batch if it is time to: by now the learning rate has been updated too."""

@@ -58,8 +58,10 @@ def install_sessions(open_session: Callable[[paddle.Model], Session]) -> None:
         try:
             return original(model, *args, **kwargs)
         finally:
-            session.close()
-            setattr(model, _SESSION, outer)
+            try:
+                session.close()
+            finally:
+                setattr(model, _SESSION, outer)
             if session.pruner is not None and session.is_finished:
                 _PRUNED[model.network] = session.pruner.ratio
 

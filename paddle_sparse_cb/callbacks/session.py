@@ -6,6 +6,7 @@ and the averages, the hooks need the checkpoint) is therefore done in stages, wh
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -104,9 +105,10 @@ class FitSession:
                 member.after_training()
 
     def close(self) -> None:
-        """Releases the optimizer and the model, however the training ended."""
-        for member in reversed(self._members):
-            member.close()
+        """Releases the optimizer and the model, however the training ended and even if a callback fails here."""
+        with contextlib.ExitStack() as stack:
+            for member in self._members:
+                stack.callback(member.close)
 
 
 class FitCallback(paddle.callbacks.Callback):

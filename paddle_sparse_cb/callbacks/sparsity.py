@@ -62,12 +62,13 @@ class SparsityCallback(FitCallback):
         allow_config_change: the resumed run may have another ratio, schedule, epoch length or number of ranks than the
             run that was saved.
         post_train: hooks, called in order with a `HookContext` when the training has ended. A hook that has a method
-            `before_training(plan, min_sparsity)` is called at train begin and may raise InputError.
+            `before_training(plan, min_sparsity)` or `check_network(network)` is asked at train begin and may raise
+            InputError.
         prune_squeeze_excite: see `make_plan`.
 
     Raises:
         InputError: when created, if an argument is unknown or out of range; at train begin, if no layer is left to
-            prune, the training is too short to reach the target, or a hook cannot use the plan.
+            prune, the ratio cannot be reached with these layers or in this training, or a hook cannot use the plan.
 
     Example:
         >>> import numpy as np, paddle
@@ -177,6 +178,8 @@ class SparsityCallback(FitCallback):
         for hook in self.post_train:
             if hasattr(hook, "before_training"):
                 hook.before_training(plan, least)
+            if hasattr(hook, "check_network") and is_rank_zero():
+                hook.check_network(self.model.network)
         self.pruner.attach(self.model._optimizer)
         self._losses = []
         if self.log_dir is not None and is_rank_zero():

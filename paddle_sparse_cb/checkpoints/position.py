@@ -66,7 +66,7 @@ class ResumeState:
         path = Path(path)
         state = load_state(path)
         contents = {name: _read_verified(path, name, digest) for name, digest in state.files.items()}
-        return cls(path, state, _position(path, state), contents)
+        return cls(path, state, position_of(path, state), contents)
 
     def has(self, suffix: str) -> bool:
         """Returns whether the checkpoint has a file with this suffix, such as `.pdopt`."""
@@ -160,7 +160,8 @@ def _read_verified(path: Path, name: str, digest: str) -> bytes:
     return content
 
 
-def _position(path: Path, state: TrainingState) -> TrainingPosition:
+def position_of(path: Path, state: TrainingState) -> TrainingPosition:
+    """Returns the position that a checkpoint was saved at, or raises InputError if its state does not say."""
     epoch, batch = state.training.get("epoch"), state.training.get("batch")
     if type(epoch) is not int or type(batch) is not int or min(epoch, batch) < 0:
         raise InputError(f"{path}: does not say at which epoch and batch it was saved")

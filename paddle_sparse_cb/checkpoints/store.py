@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +9,10 @@ from typing import Any
 import paddle
 
 from ..pruning.state import PrunerState
-from ..utils.files import atomic_replace
+from ..utils.files import atomic_replace, remove_stale_scratch, scratch_folder
 from ..utils.finite import check_finite
 from .position import CHECKPOINT_NAME
 from .state import TrainingState, file_digest, save_state
-
-_SCRATCH = ".saving-"
 
 
 def save_checkpoint(
@@ -61,14 +57,14 @@ def _write(
     ema: Mapping[str, paddle.Tensor] | None,
 ) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder) as scratch:
-        model.save(str(Path(scratch, name)))
-        _add_pending_moments(model._optimizer, Path(scratch, f"{name}.pdopt"))
+    with scratch_folder(folder, "saving") as scratch:
+        model.save(str(scratch / name))
+        _add_pending_moments(model._optimizer, scratch / f"{name}.pdopt")
         if ema is not None:
             # As arrays: a tensor would be saved with its name, which depends on what the process did before.
             arrays = {key: tensor.numpy() for key, tensor in ema.items()}
-            paddle.save(arrays, str(Path(scratch, f"{name}.pdema")))
-        files = sorted(Path(scratch).iterdir())
+            paddle.save(arrays, str(scratch / f"{name}.pdema"))
+        files = sorted(scratch.iterdir())
         digests = {file.name: file_digest(file) for file in files}
         for file in files:  # .pdparams comes after the others: when it is there, all of them are
             atomic_replace(file, folder / file.name)
@@ -86,8 +82,7 @@ def _add_pending_moments(optimizer: Any, file: Path) -> None:
 
 def remove_partial_writes(folder: Path) -> None:
     """Removes what a killed process left half written."""
-    for scratch in [*folder.glob(f"{_SCRATCH}*"), *folder.glob(".*.pdsparse.*")]:
-        shutil.rmtree(scratch)
+    remove_stale_scratch(folder)
 
 
 def remove_within_epoch(folder: Path, keep: str = "") -> None:

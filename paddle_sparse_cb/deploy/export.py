@@ -14,6 +14,7 @@ import paddle
 
 from ..errors import PipelineError
 from ..hooks import HookContext
+from ..utils.files import scratch_folder
 from ..utils.layers import eval_mode
 from ..utils.legacy_programs import legacy_program_format
 from .compat import discard_failed_exports
@@ -53,11 +54,11 @@ def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) ->
     for spec in _flatten(input_spec):
         check_input_shape(f"export: input {spec.name!r}", list(spec.shape))
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    with eval_mode(network), tempfile.TemporaryDirectory(prefix=".", dir=prefix.parent) as scratch:
-        _save(network, Path(scratch, prefix.name), list(input_spec))
-        patch_for_lite(Path(scratch, f"{prefix.name}.pdmodel"))
-        sort_structured_names(Path(scratch, f"{prefix.name}.pdiparams.info"))
-        for file in sorted(Path(scratch).iterdir()):
+    with eval_mode(network), scratch_folder(prefix.parent, prefix.name) as scratch:
+        _save(network, scratch / prefix.name, list(input_spec))
+        patch_for_lite(scratch / f"{prefix.name}.pdmodel")
+        sort_structured_names(scratch / f"{prefix.name}.pdiparams.info")
+        for file in sorted(scratch.iterdir()):
             os.replace(file, prefix.parent / file.name)
     return prefix
 
@@ -94,12 +95,17 @@ class Export:
             share the trained parameters.
 
     Raises:
-        InputError: when called, see `export`.
-        PipelineError: when called, see `export`.
+        InputError: when called and at train begin, see `export`.
+        PipelineError: when called and at train begin, see `export`.
     """
 
     input_spec: Sequence[Any]
     network: paddle.nn.Layer | None = None
+
+    def check_network(self, network: paddle.nn.Layer) -> None:
+        """Exports the untrained network to a temporary folder, so that what cannot be exported is found now."""
+        with tempfile.TemporaryDirectory() as folder:
+            export(self.network or network, Path(folder, "model"), self.input_spec)
 
     def __call__(self, context: HookContext) -> None:
         """Adds the artefact `inference`, the path without an extension, and its files to the manifest."""

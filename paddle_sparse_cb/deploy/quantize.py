@@ -6,7 +6,6 @@ import contextlib
 import io
 import logging
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import paddle
 
 from ..errors import InputError, PipelineError
 from ..hooks import HookContext
+from ..utils.files import scratch_folder
 from .lite.constraints import INT8_THRESHOLD, check_int8
 from .lite.patches import patch_for_lite
 from .manifest import exported_files, record
@@ -57,13 +57,13 @@ def quantize(prefix: Path, output: Path, samples: Sequence[Mapping[str, np.ndarr
                 f"{prefix}.pdmodel are {inputs}"
             )
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=output.parent) as scratch:
-        _quantize(prefix, Path(scratch), samples)
-        patch_for_lite(Path(scratch, "model.pdmodel"))
+    with scratch_folder(output.parent, output.name) as scratch:
+        _quantize(prefix, scratch, samples)
+        patch_for_lite(scratch / "model.pdmodel")
         # Quantization does not rename the weights.
-        shutil.copy(f"{prefix}.pdiparams.info", Path(scratch, "model.pdiparams.info"))
+        shutil.copy(f"{prefix}.pdiparams.info", scratch / "model.pdiparams.info")
         for extension in (".pdmodel", ".pdiparams", ".pdiparams.info"):
-            Path(scratch, f"model{extension}").replace(f"{output}{extension}")
+            (scratch / f"model{extension}").replace(f"{output}{extension}")
     return output
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from ..errors import InputError
 from ..utils.validation import check_count, check_fraction, check_keys
 from .distribution import check_scope
 from .masks import check_block
-from .min_sparsity import min_sparsity
+from .min_sparsity import check_reachable, min_sparsity
 from .plan import PrunePlan
 from .planner import PRUNE_PARAMS_TYPES, make_plan
 from .schedule import GMPSchedule
@@ -176,15 +175,10 @@ class PruningConfig:
         rows, columns = self.sparse_block
         return min_sparsity(plan, self.ratio, str(self.scope), (rows, columns))
 
-    def check_blocks(self, plan: PrunePlan) -> None:
-        """Raises InputError if `sparse_block` does not divide a planned layer, which would end below its ratio."""
+    def check_reachable(self, plan: PrunePlan) -> None:
+        """Raises InputError if the planned layers may end below their ratios, see `min_sparsity.check_reachable`."""
         rows, columns = self.sparse_block
-        for layer in plan.pruned:
-            if layer.shape[0] % rows or math.prod(layer.shape[1:]) % columns:
-                raise InputError(
-                    f"sparse_block {[rows, columns]} does not divide {layer.name} {list(layer.shape)}, "
-                    "which would end below its ratio; skip the layer or choose another block"
-                )
+        check_reachable(plan, self.ratio, str(self.scope), (rows, columns))
 
     def make_pruner(self, network: paddle.nn.Layer, schedule: GMPSchedule, plan: PrunePlan) -> GMPPruner:
         """Creates the pruner of a training."""

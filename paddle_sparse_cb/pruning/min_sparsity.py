@@ -1,10 +1,11 @@
-"""The sparsity that each layer is certain to reach at the target ratio, known before training."""
+"""The sparsity that layers are certain to reach at the target ratio, known before training."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+from ..errors import InputError
 from .distribution import check_scope, layer_ratios
 from .masks import count_units, prune_count
 from .plan import PrunePlan
@@ -37,17 +38,64 @@ def min_sparsity(
     """
     ratios = layer_ratios([layer.shape for layer in plan.pruned], ratio, check_scope(scope) or "uniform")
     return {
-        layer.name: _count_min_zeros(layer.shape, layer_ratio, block) / math.prod(layer.shape)
+        layer.name: _count_min_zeros([layer.shape], layer_ratio, block) / math.prod(layer.shape)
         for layer, layer_ratio in zip(plan.pruned, ratios)
     }
 
 
-def _count_min_zeros(shape: Sequence[int], ratio: float, block: tuple[int, int]) -> int:
-    units = count_units(shape, block)
-    remaining = min(prune_count(ratio, units), units - 1)
+def check_reachable(plan: PrunePlan, ratio: float, scope: str, block: tuple[int, int]) -> None:
+    """Checks that every layer, or with scope `global` all of them together, reaches its ratio whatever its weights are.
+
+    Args:
+        plan: the layers to prune.
+        ratio: the target ratio.
+        scope: one of `distribution.SCOPES`.
+        block: rows and columns of the blocks that are pruned as one.
+
+    Raises:
+        InputError: a layer would end below its ratio, or would have to lose all of its weights, which Paddle-Lite
+            cannot load; the message names the first one.
+    """
+    layers = [layer.shape for layer in plan.pruned]
+    if scope == "global":
+        units = sum(count_units(shape, block) for shape in layers)
+        if prune_count(ratio, units) > units - len(layers):
+            raise InputError(
+                f"ratio {ratio} cannot be reached: {units - len(layers)} of the {units} weights or blocks can be zero, "
+                "because each layer keeps one; lower the ratio"
+            )
+        _check_zeros(f"all of the {len(layers)} layers", layers, ratio, block)
+        return
+    for layer, layer_ratio in zip(plan.pruned, layer_ratios(layers, ratio, scope)):
+        units = count_units(layer.shape, block)
+        if prune_count(layer_ratio, units) >= units:
+            raise InputError(
+                f"ratio {layer_ratio:g} would zero all {units} weights or blocks of {layer.name}; skip it "
+                f"(skip=[{layer.name!r}])"
+            )
+        _check_zeros(f"{layer.name} {list(layer.shape)}", [layer.shape], layer_ratio, block)
+
+
+def _check_zeros(name: str, shapes: Sequence[Sequence[int]], ratio: float, block: tuple[int, int]) -> None:
+    size, zeros = sum(map(math.prod, shapes)), _count_min_zeros(shapes, ratio, block)
+    if zeros < prune_count(ratio, size):
+        raise InputError(
+            f"sparse_block {list(block)} does not divide {name}, which may end with as few as {zeros / size:.2%} "
+            f"zeros instead of {ratio:.2%}; skip such layers or choose another block"
+        )
+
+
+def _count_min_zeros(shapes: Sequence[Sequence[int]], ratio: float, block: tuple[int, int]) -> int:
+    """The least zeros of weights that are ranked together, each of which keeps a unit."""
+    units = sum(count_units(shape, block) for shape in shapes)
+    remaining = min(prune_count(ratio, units), units - len(shapes))
     zeros = 0
-    heights, widths = _block_lengths(shape[0], block[0]), _block_lengths(math.prod(shape[1:]), block[1])
-    sizes = sorted((height * width, rows * columns) for height, rows in heights for width, columns in widths)
+    sizes = sorted(
+        (height * width, rows * columns)
+        for shape in shapes
+        for height, rows in _block_lengths(shape[0], block[0])
+        for width, columns in _block_lengths(math.prod(shape[1:]), block[1])
+    )
     for size, count in sizes:  # the smallest blocks first
         pruned = min(remaining, count)
         zeros += pruned * size

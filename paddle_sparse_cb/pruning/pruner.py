@@ -16,9 +16,10 @@ from ..utils.float_bits import magnitude_bits
 from ..utils.validation import check_count, check_keys, check_same
 from . import masks
 from .distribution import check_scope, layer_ratios
+from .min_sparsity import check_reachable
 from .optimizer_hook import OptimizerHook, optimizer_tensors
 from .paddleslim_interface import PaddleSlimInterface, resolve_params_type
-from .planned_weights import check_layers_survive, find_planned_weights
+from .planned_weights import find_planned_weights
 from .planner import PrunePlan, make_plan
 from .schedule import GMPSchedule
 from .state import PrunerState, restore_masks
@@ -53,7 +54,8 @@ class GMPPruner(PaddleSlimInterface):
             `exclude_conv1x1`, which prunes 1x1 convolutions only.
 
     Raises:
-        InputError: an argument is out of range, no layer is left to prune, or a layer is too small for the ratio.
+        InputError: an argument is out of range, no layer is left to prune, or the ratio cannot be reached (see
+            `check_reachable`).
 
     Example:
         >>> import paddle
@@ -99,8 +101,7 @@ class GMPPruner(PaddleSlimInterface):
         ).require_layers()
         self.ratio = self.schedule.at(self.cur_iteration - 1) if self.cur_iteration else 0.0
         self.weights = find_planned_weights(model, self.plan)
-        if self.scope != "global":
-            check_layers_survive(self.plan, self._layer_ratios(self.target_ratio), self.sparse_block)
+        check_reachable(self.plan, self.target_ratio, self.scope, self.sparse_block)
         self._stale = self.cur_iteration > 0  # resumed: the masks are due even if the ratio stays the same
         self._optimizer: Any = None
         self._has_moments = False

@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..hooks import call_hooks
 from ..report.schema import read_report
 from ..utils.distributed import rank_zero_info
+from ..utils.locks import lock_folder
 from .build import Run, build, build_plan, load_weights, naming_recipe
 from .post_train import ExportDetector, hooks_after_export, verify_hooks
 from .preflight import check_plan
@@ -44,7 +45,8 @@ def evaluate(recipe: Recipe, export: str | None = None) -> str:
 def export(recipe: Recipe, export: str | None = None) -> None:
     """Exports a trained recipe again."""
     run, weights = load_trained(recipe, export)
-    call_hooks([ExportDetector(run)], run.context(weights))
+    with lock_folder(recipe.output):
+        call_hooks([ExportDetector(run)], run.context(weights))
 
 
 def optimize(recipe: Recipe, export: str | None = None) -> None:
@@ -69,7 +71,8 @@ def optimize(recipe: Recipe, export: str | None = None) -> None:
             run.report.dense = metrics
         else:
             context.metrics.update(metrics)
-    call_hooks(hooks_after_export(run), context)
+    with lock_folder(recipe.output):
+        call_hooks(hooks_after_export(run), context)
 
 
 def verify(recipe: Recipe, export: str | None = None) -> None:

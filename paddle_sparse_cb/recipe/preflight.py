@@ -36,6 +36,9 @@ def check_recipe(recipe: Recipe) -> None:
     Raises:
         InputError: the output folder cannot be written, or a value is out of range.
     """
+    for link in (recipe.output, recipe.checkpoints):
+        if link.is_symlink() and not link.exists():
+            raise InputError(f"save_dir: {link} is a link to {os.readlink(link)}, which does not exist")
     folder = next(path for path in (recipe.output, *recipe.output.parents) if path.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise InputError(f"save_dir: {recipe.output} cannot be created: {folder} is not a writable folder")
@@ -77,5 +80,5 @@ def check_plan(recipe: Recipe, plan: PrunePlan) -> None:
     settings = recipe.pruning_config()
     with config.prefix_errors(recipe.files):
         plan.require_layers()
-        settings.check_blocks(plan)
+        settings.check_reachable(plan)
         check_runs_sparse(plan, settings.min_sparsity(plan))

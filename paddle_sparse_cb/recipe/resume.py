@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints.position import ResumeState, find_checkpoint
 from ..errors import InputError
-from ..utils.distributed import is_rank_zero, rank_zero_info
+from ..utils.distributed import rank_zero_info
 from ..utils.validation import check_same
 from .schema import Recipe
 
@@ -99,15 +97,3 @@ def can_resume(recipe: Recipe) -> bool:
     while below[-1].dense:
         below.append(below[-1].dense)
     return any(find_checkpoint(one.checkpoints, ignore) is not None for one in below)
-
-
-def archive_previous(recipe: Recipe) -> None:
-    """Moves the checkpoints of an earlier training aside, on rank 0: two trainings must not share a folder."""
-    checkpoints = recipe.checkpoints
-    if is_rank_zero() and checkpoints.is_dir():
-        earlier = checkpoints.with_name("checkpoints.earlier")
-        if earlier.exists():
-            shutil.rmtree(earlier)
-        os.rename(checkpoints, earlier)
-        if not (earlier / "final.pdparams").is_file():
-            rank_zero_info(f"{earlier} holds the checkpoints of an interrupted training; --resume {earlier} resumes it")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 from dataclasses import dataclass, field, replace
 
 import paddle
@@ -17,14 +17,17 @@ from ..callbacks.stop_on_signal import Signals, StopOnSignal
 from ..callbacks.sync_buffers import SyncBuffers
 from ..checkpoints.position import ResumeState
 from ..detection.network import LOSS_NAMES, SetEpoch
+from ..detection.weights import LoadedWeights
 from ..hooks import call_hooks
 from ..pruning.statistics import measure_sparsity
 from ..report.schema import read_report
-from ..utils.distributed import is_rank_zero, rank_zero_info
+from ..utils.distributed import is_distributed, rank_zero_info
+from ..utils.locks import lock_folder
 from .build import Run, build, build_ema, load_weights
+from .output_folder import check_space, prepare_output
 from .post_train import EvaluateNetwork, hooks_after_training, print_results
 from .preflight import check_recipe, check_trainable
-from .resume import LAST, archive_previous, checkpoint_metadata, find_resume_state
+from .resume import LAST, checkpoint_metadata, find_resume_state
 from .schema import Recipe
 
 _SHORT_LOSS_NAMES = [name[len("loss_") :] for name in LOSS_NAMES]
@@ -40,6 +43,7 @@ class TrainOptions:
             recipe's output folder, or of the dense recipe that it starts from, or else the beginning.
         allow_config_change: the recipe may differ from that of the checkpoint.
         export: `best` or `last`: which checkpoint is exported and reported.
+        overwrite: remove the files of an earlier training in the output folder instead of moving them aside.
         signals: the signals of the process.
     """
 
@@ -47,6 +51,7 @@ class TrainOptions:
     resume: str | None = None
     allow_config_change: bool = False
     export: str = "best"
+    overwrite: bool = False
     signals: Signals = field(default_factory=Signals)
 
 
@@ -60,41 +65,48 @@ def train(recipe: Recipe, options: TrainOptions | None = None) -> None:
         options: how to train it.
 
     Raises:
-        InputError: the recipe, its data, its weights or the checkpoint cannot be used.
+        InputError: the recipe, its data, its weights or the checkpoint cannot be used, or another process trains it.
         PipelineError: the training diverged, a later step failed, or a verification failed.
         KeyboardInterrupt: a signal ended the training; `Interrupted` if a checkpoint was saved.
     """
     options = options or TrainOptions()
     check_recipe(recipe)
-    resume = find_resume_state(recipe, options.resume, options.allow_config_change)
-    # Paddle's optimizers refer to parameters by names that are numbered as they are created: they restart with each
-    # recipe.
-    with paddle.utils.unique_name.guard():
-        run = build(recipe)  # before a dense training of days, so that errors come before it
-        check_trainable(run)
-    source = None if resume else start_weights(recipe, options)
-    loaded = load_weights(recipe, run, source) if source else None
-    with paddle.utils.unique_name.guard():
-        if recipe.sparsity is None:
-            _fit(run, [], options, resume)
-            call_hooks([EvaluateNetwork(run), run.report, print_results], run.context(recipe.checkpoint("last")))
-            return
-        if resume:
-            run.report.dense = dict(resume.state.training.get("dense") or {})
-            run.report.dense_note = str(resume.state.training.get("dense_note") or "")
-        else:
-            _measure_dense(run, loaded.untrained_heads if loaded else ())
-            if is_rank_zero():  # curves of two runs must not share a plot
-                shutil.rmtree(recipe.output / "tensorboard", ignore_errors=True)
-        sparsity = SparsityCallback(
-            **{**recipe.sparsity, "skip": ()},
-            plan=run.plan,
-            save_dir=recipe.output,
-            log_dir=recipe.output / "tensorboard",
-            post_train=hooks_after_training(run, options.export),
-            allow_config_change=options.allow_config_change,
-        )
-        _fit(run, [sparsity], options, resume)
+    # A folder that does not exist yet is created once it is known that the recipe can be trained.
+    with lock_folder(recipe.output) if recipe.output.is_dir() else contextlib.nullcontext():
+        resume = find_resume_state(recipe, options.resume, options.allow_config_change)
+        if recipe.output.is_dir() and not resume and not options.overwrite:
+            check_space(recipe)
+        # Paddle's optimizers refer to parameters by names that are numbered as they are created: they restart with
+        # each recipe.
+        with paddle.utils.unique_name.guard():
+            run = build(recipe)  # before a dense training of days, so that errors come before it
+            check_trainable(run)
+        source = None if resume else start_weights(recipe, options)
+        loaded = load_weights(recipe, run, source) if source else None
+        with lock_folder(recipe.output), paddle.utils.unique_name.guard():
+            _train(run, loaded, options, resume)
+
+
+def _train(run: Run, loaded: LoadedWeights | None, options: TrainOptions, resume: ResumeState | None) -> None:
+    recipe = run.recipe
+    if recipe.sparsity is None:
+        _fit(run, [], options, resume)
+        call_hooks([EvaluateNetwork(run), run.report, print_results], run.context(recipe.checkpoint("last")))
+        return
+    if resume:
+        run.report.dense = dict(resume.state.training.get("dense") or {})
+        run.report.dense_note = str(resume.state.training.get("dense_note") or "")
+    else:
+        _measure_dense(run, loaded.untrained_heads if loaded else ())
+    sparsity = SparsityCallback(
+        **{**recipe.sparsity, "skip": ()},
+        plan=run.plan,
+        save_dir=recipe.output,
+        log_dir=recipe.output / "tensorboard",
+        post_train=hooks_after_training(run, options.export),
+        allow_config_change=options.allow_config_change,
+    )
+    _fit(run, [sparsity], options, resume)
 
 
 def _measure_dense(run: Run, untrained_heads: tuple[str, ...]) -> None:
@@ -116,8 +128,9 @@ def _fit(
 ) -> None:
     recipe, content = run.recipe, run.recipe.content
     every = content.get("snapshot_epoch", 1)
-    if not resume:
-        archive_previous(recipe)
+    resume = prepare_output(recipe, resume, options.overwrite)
+    if is_distributed():
+        paddle.distributed.barrier()  # rank 0 has moved what all ranks read
     metadata = checkpoint_metadata(recipe, run.report.dense, run.report.dense_note)
     checkpoints = Checkpoints(recipe.checkpoints, every, content.get("snapshot_iter"), metadata)
     evaluated = run.eval_loader if options.evaluate else None

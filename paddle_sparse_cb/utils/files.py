@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+_LOCK = "lock"  # in each scratch folder, held by the process that writes there
 
 
 @contextlib.contextmanager
@@ -24,10 +30,9 @@ def atomic_write(target: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch_dir:
-        scratch = Path(scratch_dir, target.name)
-        yield scratch
-        atomic_replace(scratch, target)
+    with scratch_folder(target.parent, target.name) as scratch:
+        yield scratch / target.name
+        atomic_replace(scratch / target.name, target)
 
 
 def atomic_replace(scratch: Path, target: Path) -> None:
@@ -35,6 +40,39 @@ def atomic_replace(scratch: Path, target: Path) -> None:
     with scratch.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(scratch, target)
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Creates an empty folder and removes it at the end of the block.
+
+    First removes what killed processes have left of scratch folders of this name. Those of running processes are kept.
+
+    Args:
+        parent: the existing folder in which it is created.
+        name: what is written there, for the name of the folder: `.<name>.<random>`.
+
+    Yields:
+        The empty folder.
+    """
+    remove_stale_scratch(parent, name)
+    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=parent) as scratch, FileLock(Path(scratch, _LOCK)):
+        content = Path(scratch, "content")
+        content.mkdir()
+        yield content
+
+
+def remove_stale_scratch(parent: Path, name: str | None = None) -> None:
+    """Removes the scratch folders that killed processes have left.
+
+    Args:
+        parent: the folder that contains them; nothing is done if it does not exist.
+        name: only those of this name (see `scratch_folder`); None stands for all names.
+    """
+    pattern = ".*.*" if name is None else f".{glob.escape(name)}.*"
+    for lock_file in parent.glob(f"{pattern}/{_LOCK}"):
+        with contextlib.suppress(Timeout, FileNotFoundError), FileLock(lock_file, timeout=0):
+            shutil.rmtree(lock_file.parent, ignore_errors=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

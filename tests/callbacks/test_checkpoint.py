@@ -34,7 +34,7 @@ def load_checkpoint(model, path, batches=None, **keywords):
 def test_epoch_and_final_checkpoints_have_all_their_files(first_digits, tmp_path):
     model = classifier(Pointwise())
     model.fit(first_digits, epochs=4, batch_size=80, verbose=0, callbacks=[Checkpoints(tmp_path, every=2)])
-    assert {path.name for path in tmp_path.iterdir()} == {
+    assert {path.name for path in tmp_path.glob("[!.]*")} == {
         name + suffix for name in ("1", "3", "final") for suffix in (".pdparams", ".pdopt", ".pdsparse")
     }
     saved = paddle.load(str(tmp_path / "final.pdparams"))
@@ -360,12 +360,26 @@ def test_a_save_that_fails_for_lack_of_space_keeps_the_previous_checkpoint(copie
     assert last_checkpoint(copied) == copied / "3.pdsparse"
 
 
-def test_partial_writes_of_a_killed_process_are_removed(copied, first_digits):
-    for partial in (".saving-abc", ".4.pdsparse.abc"):
-        (copied / partial).mkdir()
-        (copied / partial / "4.pdparams").write_bytes(b"half")
+SAVE_AND_BE_KILLED = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+from helpers import Pointwise, classifier
+from paddle_sparse_cb import Checkpoints
+os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
+checkpoints = Checkpoints({folder!r})
+checkpoints.set_model(classifier(Pointwise()))
+checkpoints.save("4")
+"""
+
+
+def test_partial_writes_of_a_killed_process_are_removed_and_files_of_others_are_not(copied, first_digits):
+    code = SAVE_AND_BE_KILLED.format(tests=str(Path(__file__).parent.parent), folder=str(copied))
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    assert list(copied.glob(".saving.*"))
+    for leftover in (".5.pdparams.Xa81Bc", ".5.pdsparse.Xa81Bc"):
+        (copied / leftover).write_bytes(b"rsync was killed")
     pruned_fit(first_digits, copied, 4)
-    assert not list(copied.glob(".*"))
+    assert {path.name for path in copied.glob(".*")} == {".5.pdparams.Xa81Bc", ".5.pdsparse.Xa81Bc", ".lock"}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The callbacks of one `fit` share a session: their order makes no difference, and nothing outlives the `fit`."""
 
+import errno
 import hashlib
 import itertools
 import subprocess
@@ -21,6 +22,7 @@ from paddle_sparse_cb import (
     measure_sparsity,
 )
 from paddle_sparse_cb.callbacks.evaluation_log import EvaluationLog
+from paddle_sparse_cb.callbacks.session import FitCallback
 from paddle_sparse_cb.checkpoints.state import load_state
 from paddle_sparse_cb.utils.weight_files import load_arrays
 
@@ -112,6 +114,45 @@ def test_ctrl_c_in_fit_detaches_pruner_and_average(first_digits, event):
         warnings.filterwarnings("error", message="this network was pruned")
         model.fit(first_digits, batch_size=40, verbose=0)
     assert measure_sparsity(network).ratio < 0.01
+
+
+class FailAtTheEnd(FitCallback):
+    """Fails when the callbacks are closed, as a full disk does."""
+
+    stage = 9  # closed before the others
+
+    def close(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("failing", "error"),
+    [
+        (InterruptAt("on_train_begin"), KeyboardInterrupt),
+        (InterruptAt("on_train_batch_end"), KeyboardInterrupt),
+        (InterruptAt("on_eval_begin"), KeyboardInterrupt),
+        (InterruptAt("on_train_end"), KeyboardInterrupt),
+        (FailAtTheEnd(), OSError),
+    ],
+)
+def test_checkpoints_after_a_fit_that_failed_have_neither_its_masks_nor_its_average(
+    first_digits, tmp_path, failing, error
+):
+    def train(*callbacks):
+        model.fit(first_digits, first_digits, batch_size=40, verbose=0, callbacks=[Checkpoints(tmp_path), *callbacks])
+
+    model = classifier(Pointwise())
+    with pytest.raises(error):
+        train(pruning(), EMACallback(), failing)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a fit that ended, and whose zeros will be lost
+        train()
+    assert not {"step", "minimize"} & vars(model._optimizer).keys()
+    for name in ("0", "final"):
+        state = load_state(tmp_path / f"{name}.pdsparse")
+        assert (state.masks, state.step, state.training["ema"]) == ({}, 0, None)
+        assert set(state.files) == {f"{name}.pdparams", f"{name}.pdopt"}
+    assert not list(tmp_path.glob("*.pdema"))
 
 
 def test_a_later_fit_without_the_callback_warns_once_that_the_zeros_will_be_lost(first_digits):

@@ -120,6 +120,26 @@ def test_a_layer_that_paddle_lite_would_keep_dense_is_an_error_before_training(f
     assert (network.expand.weight.numpy() == before).all()
 
 
+@pytest.mark.parametrize("hooks", [[], [lambda context: None]])
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"ratio": 0.5, "sparse_block": (24, 24)}, r"sparse_block \[24, 24\] does not divide project\.weight"),
+        ({"ratio": 0.999999, "scope": "global"}, r"0\.999999 cannot be reached: \d+ of the \d+ weights or blocks"),
+        ({"ratio": 0.9999}, "would zero all 1024 weights or blocks of expand.weight"),
+    ],
+)
+def test_a_ratio_that_cannot_be_reached_is_an_error_before_the_first_step(
+    first_digits, tmp_path, keywords, message, hooks
+):
+    model = classifier(Pointwise())
+    before = {name: weight.numpy() for name, weight in model.network.state_dict().items()}
+    sparsity = SparsityCallback(pruning_epochs=1, tunning_epochs=0, save_dir=tmp_path, post_train=hooks, **keywords)
+    with pytest.raises(InputError, match=message):
+        model.fit(first_digits, epochs=2, batch_size=80, verbose=0, callbacks=[sparsity])
+    assert all((weight.numpy() == before[name]).all() for name, weight in model.network.state_dict().items())
+
+
 def test_prune_squeeze_excite_prunes_squeeze_and_excitation(first_digits):
     network = Pointwise()
     sparsity = SparsityCallback(pruning_epochs=1, tunning_epochs=1, pruning_steps=4, prune_squeeze_excite=True)

@@ -3,12 +3,12 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from helpers import run_exported
+from helpers import Pointwise, classifier, run_exported
 from paddle import nn
 from paddle.static import InputSpec
 
-from paddle_sparse_cb import InputError
-from paddle_sparse_cb.deploy.export import export
+from paddle_sparse_cb import InputError, SparsityCallback
+from paddle_sparse_cb.deploy.export import Export, export
 
 SPEC = [InputSpec([1, 1, 8, 8], "float32", "x")]
 
@@ -82,3 +82,38 @@ def test_a_failed_export_keeps_the_previous_one(network, tmp_path):
     with pytest.raises(Exception, match="."):
         export(network, prefix, [InputSpec([1, 1, 8], "float32", "x")])  # an image has four dimensions
     assert prefix.with_suffix(".pdiparams").read_bytes() == before
+
+
+def fit(network, *hooks, folder):
+    """Trains an epoch with the same random numbers each time; returns the weights."""
+    paddle.seed(1)
+    np.random.seed(1)
+    data = paddle.io.TensorDataset([paddle.rand([8, 1, 8, 8]), paddle.randint(0, 10, [8, 1])])
+    sparsity = SparsityCallback(pruning_epochs=0, save_dir=folder, post_train=hooks)
+    classifier(network).fit(data, batch_size=4, verbose=0, callbacks=[sparsity])
+    return [weight.numpy() for weight in network.state_dict().values()]
+
+
+@pytest.mark.parametrize(
+    ("layer", "spec", "message"),
+    [
+        (nn.AdaptiveAvgPool2D(3), SPEC, r"AdaptiveAvgPool2D\(3\) on an input of 8x8, is computed wrongly"),
+        (nn.ReLU(), [InputSpec([None, 1, 8, 8], "float32", "x")], "the batch size 1"),
+    ],
+)
+def test_a_network_that_cannot_be_exported_is_an_error_before_the_first_step(tmp_path, layer, spec, message):
+    network = nn.Sequential(nn.Conv2D(1, 8, 1), nn.Conv2D(8, 8, 1), layer, nn.AdaptiveAvgPool2D(1), nn.Flatten())
+    before = [weight.numpy() for weight in network.state_dict().values()]
+    with pytest.raises(InputError, match=message):
+        fit(network, Export(spec), folder=tmp_path)
+    assert all((weight.numpy() == old).all() for weight, old in zip(network.state_dict().values(), before))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_check_before_the_training_changes_no_weight_of_the_result(tmp_path):
+    network = nn.Sequential(Pointwise(), nn.Dropout(0.5))
+    weights = {name: weight.numpy() for name, weight in network.state_dict().items()}
+    with_export = fit(network, Export(SPEC), folder=tmp_path)
+    network.set_state_dict(weights)
+    assert all((one == other).all() for one, other in zip(fit(network, folder=tmp_path), with_export))
+    assert (tmp_path / "inference" / "model.pdmodel").is_file()

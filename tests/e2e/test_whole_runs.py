@@ -86,7 +86,7 @@ def test_a_run_prints_each_step_and_ends_with_the_table(trained):
 
 
 def test_all_files_are_in_the_output_folder(trained, output):
-    assert {path.name for path in output.iterdir()} == {
+    assert {path.name for path in output.glob("[!.]*")} == {
         "tensorboard",
         "checkpoints",
         "evaluations.json",

@@ -77,14 +77,3 @@ def test_a_position_within_an_epoch_needs_an_epoch_of_the_same_length(saved):
     save_state(found.state, found.path)
     found = resume.find_resume_state(recipe(), resume.LAST)
     assert found.position_in(8, allow_config_change=True) == TrainingPosition(1, 8)
-
-
-def test_a_new_training_archives_the_previous_checkpoints(saved, capsys):
-    resume.archive_previous(recipe())
-    archived = saved.with_name("checkpoints.earlier")
-    assert [path.name for path in archived.iterdir()] == ["1_2.pdsparse"]
-    assert not saved.exists()
-    assert f"--resume {archived} resumes it" in capsys.readouterr().out
-    saved.mkdir()
-    resume.archive_previous(recipe())
-    assert not list(archived.iterdir())

@@ -1,4 +1,4 @@
-"""Worker processes of a loader that survive a signal to their process group.
+"""Worker processes of a loader that survive a signal to their process group, and end with their parent.
 
 A terminal or a scheduler sends a signal to the whole group. The main process then saves a checkpoint and ends its
 workers; if these ended by themselves, Paddle would raise an error in the middle of a batch.
@@ -7,11 +7,14 @@ workers; if these ended by themselves, Paddle would raise an error in the middle
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @contextlib.contextmanager
@@ -32,6 +35,9 @@ def leave_process_group(worker: int) -> None:
     if not hasattr(signal, "pthread_sigmask"):
         return
     os.setpgrp()
+    if sys.platform == "linux":
+        # Paddle's workers notice that their parent was killed, and then wait forever for it to read what they loaded.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
     # Discards what arrived before, without replacing Paddle's handler: with it a worker that its parent terminates
     # ends with 0, and the parent sees no failure.
     while signal.sigpending() & _SIGNALS:
