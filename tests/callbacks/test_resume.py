@@ -229,7 +229,7 @@ def test_a_loader_without_set_epoch_is_an_input_error(first_digits):
 
 def test_resuming_an_ema_checkpoint_without_ema_is_an_input_error(uninterrupted, first_digits):
     checkpoint = uninterrupted[0] / "1.pdsparse"
-    loader = SkipBatchesLoader(paddle.io.DataLoader(first_digits, batch_size=40))
+    loader = SkipBatchesLoader(paddle.io.DataLoader(first_digits, batch_size=40, shuffle=True), seed=3)
     sparsity = SparsityCallback(ratio=0.75, stable_epochs=1, pruning_epochs=2, tunning_epochs=1, pruning_steps=5)
     with paddle.utils.unique_name.guard():
         rate = paddle.optimizer.lr.CosineAnnealingDecay(0.05, EPOCHS * BATCHES)
