@@ -35,16 +35,27 @@ class SkipBatchesLoader:
     """Makes any `paddle.io.DataLoader` resumable: completed batches are loaded and skipped.
 
     Python's and NumPy's random numbers, which Paddle shuffles with and most transforms use, are seeded before each
-    pass.
+    pass. The data may draw Paddle's random numbers (`paddle.rand`) in worker processes only: without workers, a thread
+    loads them while the training draws and seeds the same numbers.
 
     Args:
         loader: a `paddle.io.DataLoader` that has a length.
         seed: the seed of its random numbers.
+
+    Raises:
+        InputError: when created, if the workers are persistent; at the first pass, if the first sample draws Paddle's
+            random numbers without a worker process.
     """
 
     def __init__(self, loader: paddle.io.DataLoader, seed: int = 0) -> None:
+        if getattr(loader, "_persistent_workers", False):
+            raise InputError(
+                "SkipBatchesLoader: persistent_workers must be False, got True: the workers would keep their random "
+                "numbers from one epoch to the next, and a resumed training has others"
+            )
         self.loader, self.seed = loader, seed
         self._first = 0
+        self._is_checked = False
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -61,7 +72,29 @@ class SkipBatchesLoader:
     def __iter__(self) -> Iterator[Any]:
         """Yields the batches of a pass from the first one on."""
         if self._first < len(self):
+            self._check_random_numbers()
             yield from itertools.islice(self.loader, self._first, None)
+
+    def _check_random_numbers(self) -> None:
+        """Loads the first sample of the data set once and puts all random numbers back."""
+        dataset = getattr(self.loader, "dataset", None)
+        if self._is_checked or dataset is None or getattr(self.loader, "num_workers", 0):
+            return
+        self._is_checked = True
+        states = np.random.get_state(), random.getstate(), paddle.get_rng_state()
+        paddle.seed(self.seed)
+        expected = float(paddle.rand([1]))
+        paddle.seed(self.seed)
+        dataset[0]
+        draws = float(paddle.rand([1])) != expected  # a state itself cannot be compared
+        np.random.set_state(states[0])
+        random.setstate(states[1])
+        paddle.set_rng_state(states[2])
+        if draws:
+            raise InputError(
+                f"SkipBatchesLoader: {type(dataset).__name__} draws Paddle's random numbers (paddle.rand, paddle.seed) "
+                "without a worker process, at the same time as the training: draw NumPy's, or give num_workers=1"
+            )
 
 
 class ResumableCallbacks(FitCallback):
