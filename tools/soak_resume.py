@@ -4,8 +4,8 @@
     make soak
 
 Each training is drawn as in `tests/callbacks/test_resume_property.py`: optimizer, learning rate schedule, gradient
-accumulation, `num_iters`, averages, AMP, evaluations, order of the callbacks, data worker, shuffling. It is trained once
-without interruption and once with up to three. Prints each difference, and the number of trainings and of differences.
+accumulation, `num_iters`, averages, AMP, evaluations, order of the callbacks, data worker, shuffling. It is trained
+without an interruption and with up to three. Prints each difference, and the number of trainings and of differences.
 Exit code 1 if there are differences.
 """
 

@@ -78,7 +78,7 @@ class SkipBatchesLoader:
     def _check_random_numbers(self) -> None:
         """Loads the first sample of the data set once and puts all random numbers back."""
         dataset = getattr(self.loader, "dataset", None)
-        if self._is_checked or dataset is None or getattr(self.loader, "num_workers", 0):
+        if self._is_checked or dataset is None or getattr(self.loader, "num_workers", 0) > 0:
             return
         self._is_checked = True
         states = np.random.get_state(), random.getstate(), paddle.get_rng_state()
