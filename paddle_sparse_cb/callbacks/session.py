@@ -119,7 +119,8 @@ class FitSession:
         """Begins the training of all callbacks in the order of their stages; further calls do nothing."""
         if not self._has_begun:
             self._has_begun = True
-            self.identity = describe_training(self.model, self.arguments)
+            if self.arguments:  # not outside of a `fit`
+                self.identity = describe_training(self.model, self.arguments)
             for member in self._members:
                 member.begin_training()
 
