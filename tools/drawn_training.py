@@ -126,7 +126,7 @@ def run(training, folder, interrupt=None):
     finally:  # a loader that is interrupted reads ahead for a moment, with the random numbers of the next training
         gc.collect()
         for thread in set(threading.enumerate()) - threads:
-            thread.join(timeout=2)
+            thread.join(timeout=0.2)
 
 
 def _run(training, folder, interrupt):

@@ -45,6 +45,8 @@ def main() -> int:
         if found:
             differing += 1
             print(f"{training}:\n  " + "\n  ".join(found), flush=True)
+        if drawn % 20 == 0:
+            print(f"trainings drawn {drawn}, differences {differing} ...", flush=True)
 
     compare()
     print(f"trainings drawn {drawn}, differences {differing} (seed {arguments.seed})")
