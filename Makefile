@@ -56,9 +56,10 @@ published-table: $(VENV)/ready
 accuracy: $(VENV)/ready
 	$(BIN)/python tools/accuracy.py $(ARGS)
 
-# Kills trainings and damages files; some ten minutes.
+# Kills trainings, draws trainings, and damages files; some twenty minutes.
 soak: $(VENV)/ready
 	$(BIN)/python tools/soak.py $(ARGS)
+	$(BIN)/python tools/soak_resume.py
 	$(BIN)/python tools/fuzz.py
 	$(BIN)/python tools/verify_mutations.py
 

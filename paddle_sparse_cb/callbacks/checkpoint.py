@@ -11,11 +11,14 @@ from typing import Any
 import paddle
 
 from ..checkpoints.archive import archive_other_trainings
+from ..checkpoints.identity import rate_state
 from ..checkpoints.store import remove_partial_writes, remove_within_epoch, save_checkpoint
+from ..errors import InputError
 from ..pruning.pruner import GMPPruner
 from ..utils.distributed import is_rank_zero, rank_zero_info
 from ..utils.locks import lock_folder
 from ..utils.validation import check_path
+from .compat import nested_callbacks
 from .session import FitCallback
 
 
@@ -73,15 +76,17 @@ class Checkpoints(FitCallback):
         self.every, self.every_batches = every, every_batches
         self.training = training or {}
         self._is_due = False
+        self._has_ended_epoch = False
         self._lock = contextlib.ExitStack()
 
     def begin_training(self) -> None:
         """Locks the folder, removes what a killed process left half written, and moves other trainings' files aside.
 
         Raises:
-            InputError: another process trains in the same folder.
+            InputError: another process trains in the same folder, or the state of an optimizer cannot be saved.
         """
-        self._is_due = False
+        self._check_optimizers()
+        self._is_due = self._has_ended_epoch = False
         self._lock.enter_context(lock_folder(self.folder))
         if is_rank_zero():
             remove_partial_writes(self.folder)
@@ -101,10 +106,29 @@ class Checkpoints(FitCallback):
             self._is_due = False
             self.save_position()
 
+    def _check_optimizers(self) -> None:
+        """Refuses optimizers around another optimizer, whose state Paddle leaves out of `.pdopt`."""
+        kinds = (paddle.incubate.LookAhead, paddle.incubate.ModelAverage)
+        callbacks = nested_callbacks(self.session.arguments.get("callbacks") or ())
+        held = [value for one in callbacks for value in vars(one).values()]
+        for one in [self.model._optimizer, *held]:
+            if isinstance(one, kinds):
+                raise InputError(
+                    f"Checkpoints: {type(one).__name__} cannot be resumed, because Paddle saves only a part of its "
+                    "state; train without it (EMACallback averages weights and can be resumed), or without Checkpoints"
+                )
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Saves the epoch if it is one to save."""
+        """Notes the end of the epoch."""
         super().on_epoch_end(epoch, logs)
-        self._is_due = False
+        self._is_due, self._has_ended_epoch = False, True
+
+    def after_epoch(self) -> None:
+        """Saves the epoch if it is one to save: by now other callbacks have set the learning rate of the next one."""
+        if not self._has_ended_epoch:  # an epoch that a resumed training skips
+            return
+        self._has_ended_epoch = False
+        epoch = self.session.position.epoch
         if (epoch + 1) % self.every == 0 or epoch + 1 == self.params["epochs"]:
             self.save_position()
 
@@ -150,6 +174,9 @@ class Checkpoints(FitCallback):
             "batch": session.position.batch,
             "batches": (getattr(self, "params", None) or {}).get("steps"),
             "ranks": paddle.distributed.get_world_size(),
+            "iterations": session.completed_iterations,
+            "identity": session.identity,
+            "learning_rate": rate_state(self.model._optimizer),
             "ema": session.average.settings() if session.average else None,
             **session.callback_states(),
             **more,

@@ -3,6 +3,10 @@
 hapi (2.6.2 and 3.3.1) tells its callbacks nothing when `fit` ends by an exception, Ctrl-C among them. Without this
 patch a pruner would stay attached to the optimizer and prune the next training too.
 
+hapi steps a learning rate schedule by itself at each batch unless it sees an `LRScheduler` in the list it is given: one
+within a `ResumableCallbacks` is shown to it here. And it has no event after all callbacks have ended an epoch, when
+the learning rate is that of the next epoch, which a checkpoint must have.
+
 hapi also keeps one `logs` dict per process, the default argument of `Model._run_one_epoch`. Without this patch a
 callback that monitors a metric of another model would be given its last value.
 """
@@ -13,7 +17,7 @@ import functools
 import inspect
 import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import paddle
@@ -29,6 +33,9 @@ class Session(Protocol):
     pruner: Any
     is_finished: bool
 
+    def end_epoch(self) -> None:
+        """Called when all callbacks have ended an epoch."""
+
     def close(self) -> None:
         """Releases the optimizer and the model."""
 
@@ -38,11 +45,22 @@ def current_session(model: Any) -> Any:
     return vars(model).get(_SESSION) if model is not None else None
 
 
-def install_sessions(open_session: Callable[[paddle.Model], Session]) -> None:
+class _AfterOthers(paddle.callbacks.Callback):
+    """Tells a session that all callbacks have ended an epoch; the last in hapi's list."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.session.end_epoch()
+
+
+def install_sessions(open_session: Callable[[paddle.Model, Mapping[str, Any]], Session]) -> None:
     """Has `paddle.Model.fit` open a session and close it however it ends; does nothing the second time.
 
     Args:
-        open_session: creates the session of a model.
+        open_session: creates the session of a model and of the arguments of `fit`.
     """
     original = paddle.Model.fit
     if hasattr(original, _SESSION):
@@ -51,12 +69,20 @@ def install_sessions(open_session: Callable[[paddle.Model], Session]) -> None:
 
     @functools.wraps(original)
     def fit(model: paddle.Model, *args: Any, **kwargs: Any) -> Any:
-        _warn_if_zeros_will_be_lost(model, signature.bind_partial(model, *args, **kwargs).arguments.get("callbacks"))
+        bound = signature.bind_partial(model, *args, **kwargs)
+        given = bound.arguments.get("callbacks") or []
+        given = list(given) if isinstance(given, (list, tuple)) else [given]
+        _warn_if_zeros_will_be_lost(model, given)
         _clear_logs()
-        outer, session = current_session(model), open_session(model)
+        bound.arguments["callbacks"] = given
+        outer, session = current_session(model), open_session(model, dict(bound.arguments))
+        is_stepped = any(isinstance(one, paddle.callbacks.LRScheduler) for one in nested_callbacks(given))
+        if is_stepped and not any(isinstance(one, paddle.callbacks.LRScheduler) for one in given):
+            given.append(paddle.callbacks.LRScheduler(by_step=False, by_epoch=False))
+        given.append(_AfterOthers(session))
         setattr(model, _SESSION, session)
         try:
-            return original(model, *args, **kwargs)
+            return original(*bound.args, **bound.kwargs)
         finally:
             try:
                 session.close()
@@ -76,9 +102,15 @@ def _clear_logs() -> None:
             default.clear()
 
 
-def _warn_if_zeros_will_be_lost(model: paddle.Model, callbacks: Any) -> None:
+def nested_callbacks(callbacks: Iterable[Any]) -> Iterator[Any]:
+    """Yields callbacks and those that they contain, as `ResumableCallbacks` does."""
+    for one in callbacks:
+        yield one
+        yield from nested_callbacks(getattr(one, "callbacks", ()))
+
+
+def _warn_if_zeros_will_be_lost(model: paddle.Model, given: list[Any]) -> None:
     """Warns once when a pruned network is trained again and nothing keeps its zeros."""
-    given = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
     ratio = _PRUNED.pop(model.network, None)
     if ratio and not _prunes(given) and "step" not in vars(model._optimizer or object):
         warnings.warn(
@@ -90,4 +122,4 @@ def _warn_if_zeros_will_be_lost(model: paddle.Model, callbacks: Any) -> None:
 
 
 def _prunes(callbacks: Iterable[Any]) -> bool:
-    return any(getattr(one, "prunes", False) or _prunes(getattr(one, "callbacks", ())) for one in callbacks)
+    return any(getattr(one, "prunes", False) for one in nested_callbacks(callbacks))

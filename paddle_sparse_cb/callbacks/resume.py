@@ -35,16 +35,27 @@ class SkipBatchesLoader:
     """Makes any `paddle.io.DataLoader` resumable: completed batches are loaded and skipped.
 
     Python's and NumPy's random numbers, which Paddle shuffles with and most transforms use, are seeded before each
-    pass.
+    pass. The data may draw Paddle's random numbers (`paddle.rand`) in worker processes only: without workers, a thread
+    loads them while the training draws and seeds the same numbers.
 
     Args:
         loader: a `paddle.io.DataLoader` that has a length.
         seed: the seed of its random numbers.
+
+    Raises:
+        InputError: when created, if the workers are persistent; at the first pass, if the first sample draws Paddle's
+            random numbers without a worker process.
     """
 
     def __init__(self, loader: paddle.io.DataLoader, seed: int = 0) -> None:
+        if getattr(loader, "_persistent_workers", False):
+            raise InputError(
+                "SkipBatchesLoader: persistent_workers must be False, got True: the workers would keep their random "
+                "numbers from one epoch to the next, and a resumed training has others"
+            )
         self.loader, self.seed = loader, seed
         self._first = 0
+        self._is_checked = False
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -61,7 +72,29 @@ class SkipBatchesLoader:
     def __iter__(self) -> Iterator[Any]:
         """Yields the batches of a pass from the first one on."""
         if self._first < len(self):
+            self._check_random_numbers()
             yield from itertools.islice(self.loader, self._first, None)
+
+    def _check_random_numbers(self) -> None:
+        """Loads the first sample of the data set once and puts all random numbers back."""
+        dataset = getattr(self.loader, "dataset", None)
+        if self._is_checked or dataset is None or getattr(self.loader, "num_workers", 0) > 0:
+            return
+        self._is_checked = True
+        states = np.random.get_state(), random.getstate(), paddle.get_rng_state()
+        paddle.seed(self.seed)
+        expected = float(paddle.rand([1]))
+        paddle.seed(self.seed)
+        dataset[0]
+        draws = float(paddle.rand([1])) != expected  # a state itself cannot be compared
+        np.random.set_state(states[0])
+        random.setstate(states[1])
+        paddle.set_rng_state(states[2])
+        if draws:
+            raise InputError(
+                f"SkipBatchesLoader: {type(dataset).__name__} draws Paddle's random numbers (paddle.rand, paddle.seed) "
+                "without a worker process, at the same time as the training: draw NumPy's, or give num_workers=1"
+            )
 
 
 class ResumableCallbacks(FitCallback):
@@ -130,6 +163,8 @@ class ResumableCallbacks(FitCallback):
         self.every, self.resume, self.allow_config_change, self.seed = every, resume, allow_config_change, seed
         self._begin = TrainingPosition()
         self._epoch, self._first, self._evaluates = 0, 0, False
+        self._is_complete = False
+        self._accumulate = 1
 
     def begin_training(self) -> None:
         """Loads the checkpoint before any other callback begins."""
@@ -137,8 +172,11 @@ class ResumableCallbacks(FitCallback):
         if resume is not None:
             if not isinstance(resume, ResumeState):
                 resume = ResumeState.open(resume)
-            self.session.load_checkpoint(resume, len(self.train), self.allow_config_change)
+            batches = self.params.get("steps") or len(self.train)  # fewer than the loader's with a small num_iters
+            self.session.load_checkpoint(resume, batches, self.allow_config_change)
         self._begin = self.session.position
+        self._is_complete = not self.session.continue_iterations()
+        self._accumulate = getattr(self.model, "_accumulate", 1)
 
     def _tell(self, event: str, *values: Any) -> None:
         for callback in self.callbacks:
@@ -171,7 +209,10 @@ class ResumableCallbacks(FitCallback):
         """Tells the loaders what remains of an epoch, and passes the event on if anything remains."""
         begin = self._begin
         self._epoch = epoch
-        self._first = len(self.train) if epoch < begin.epoch else begin.batch if epoch == begin.epoch else 0
+        if epoch < begin.epoch or self._is_complete:
+            self._first = len(self.train)
+        else:
+            self._first = begin.batch if epoch == begin.epoch else 0
         self.train.set_epoch(epoch, self._first)
         is_due = (epoch + 1) % self.every == 0 or epoch + 1 == self.params["epochs"]
         self._evaluates = is_due and epoch >= begin.epoch
@@ -182,6 +223,14 @@ class ResumableCallbacks(FitCallback):
 
     def _trains(self) -> bool:
         return self._first < len(self.train)
+
+    def after_epoch(self) -> None:
+        """Undoes what callbacks outside of this one, such as hapi's `LRScheduler`, did in an epoch that was skipped."""
+        if not self._trains():
+            if self.session.resume is not None:
+                self.session.restore_rate()
+            if self._is_complete and self._epoch >= self._begin.epoch:
+                self.model.stop_training = True  # as hapi did when `num_iters` was reached
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Passes the event on if anything remained of the epoch."""
@@ -194,9 +243,12 @@ class ResumableCallbacks(FitCallback):
         rank = paddle.distributed.get_rank()
         paddle.seed(zlib.crc32(f"{self.seed} {self._epoch} {step} {rank}".encode()))
         self._tell("on_train_batch_begin", step, logs)
+        if step + 1 == len(self.train):  # hapi, which counts from where the pass begins, would not step the optimizer
+            self.model._accumulate = 1
 
     def on_train_batch_end(self, step: int, logs: Any = None) -> None:
         """Passes the event on."""
+        self.model._accumulate = self._accumulate
         self._tell("on_train_batch_end", step + self._first, logs)
 
     def on_eval_begin(self, logs: Any = None) -> None:

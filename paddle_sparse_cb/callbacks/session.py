@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import paddle
 
+from ..checkpoints.identity import describe_training, rate_state, restore_rate
 from ..checkpoints.position import ResumeState, TrainingPosition
 from ..errors import InputError
 from .compat import current_session, install_sessions
@@ -41,10 +43,17 @@ class FitSession:
         pruner: the pruner, if a `SparsityCallback` takes part.
         average: the weight average, if an `EMACallback` takes part.
         is_finished: whether the training ended regularly.
+        arguments: the arguments of `fit`.
+        identity: what identifies the training (`describe_training`); empty before it begins.
+        num_iters: the iterations after which hapi ends the training, if it is told to.
     """
 
-    def __init__(self, model: paddle.Model) -> None:
+    def __init__(self, model: paddle.Model, arguments: Mapping[str, Any] | None = None) -> None:
         self.model = model
+        self.arguments = arguments or {}
+        self.identity: dict[str, Any] = {}
+        self.num_iters: int | None = self.arguments.get("num_iters")
+        self._rate_at_begin: Any = None
         self.position = TrainingPosition()
         self.resume: ResumeState | None = None
         self.pruner: GMPPruner | None = None
@@ -76,13 +85,32 @@ class FitSession:
             raise InputError(f"two callbacks resume from two checkpoints: {self.resume.path} and {resume.path}")
         if self.resume is None:
             self.position = resume.position_in(batches, allow_config_change)
-            self._resume_steps = resume.load_into(self.model, batches, allow_config_change)
+            self._resume_steps = resume.load_into(self.model, batches, allow_config_change, self.identity or None)
             self.resume = resume
+            self._rate_at_begin = deepcopy(rate_state(self.model._optimizer))
         return self._resume_steps
 
     def saved(self, key: str) -> Any:
         """Returns a value of the checkpoint's training state, None if there is no checkpoint or no such value."""
         return self.resume.state.training.get(key) if self.resume else None
+
+    @property
+    def completed_iterations(self) -> int:
+        """The iterations that count towards `num_iters`: hapi counts the batches of evaluations too."""
+        return (self.num_iters or 0) - (getattr(self.model, "num_iters", None) or 0)
+
+    def continue_iterations(self) -> bool:
+        """Subtracts the iterations of the checkpoint from `num_iters`; returns whether any remain."""
+        if self.num_iters is None:
+            return True
+        completed = self.saved("iterations")
+        remaining = self.num_iters - (completed if type(completed) is int else 0)
+        self.model.num_iters = max(1, remaining)
+        return remaining > 0
+
+    def restore_rate(self) -> None:
+        """Sets the learning rate to that of the checkpoint again."""
+        restore_rate(self.model._optimizer, self._rate_at_begin)
 
     def callback_states(self) -> dict[str, Any]:
         """Returns the states of all callbacks that have one, by their keys; plain values to be saved."""
@@ -92,8 +120,15 @@ class FitSession:
         """Begins the training of all callbacks in the order of their stages; further calls do nothing."""
         if not self._has_begun:
             self._has_begun = True
+            if self.arguments:  # not outside of a `fit`
+                self.identity = describe_training(self.model, self.arguments)
             for member in self._members:
                 member.begin_training()
+
+    def end_epoch(self) -> None:
+        """Ends an epoch of all callbacks in the order of their stages, when no callback has anything left to do."""
+        for member in self._members:
+            member.after_epoch()
 
     def end(self) -> None:
         """Ends the training of all callbacks in the order of their stages; further calls do nothing."""
@@ -136,6 +171,9 @@ class FitCallback(paddle.callbacks.Callback):
 
     def after_training(self) -> None:
         """Called once after `end_training` of all callbacks."""
+
+    def after_epoch(self) -> None:
+        """Called after `on_epoch_end` of all callbacks, also of those of others."""
 
     def close(self) -> None:
         """Called when `fit` returns or raises."""

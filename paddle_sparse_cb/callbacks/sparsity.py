@@ -209,7 +209,7 @@ class SparsityCallback(FitCallback):
             return None, None
         accumulate = getattr(self.model, "_accumulate", 1)
         per_epoch = -(-batches // accumulate)
-        limit = getattr(self.model, "num_iters", None)
+        limit = self.session.num_iters
         if limit is None:
             return per_epoch, self.params["epochs"] * per_epoch
         return per_epoch, limit // batches * per_epoch + limit % batches // accumulate

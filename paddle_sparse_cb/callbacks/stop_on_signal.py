@@ -101,9 +101,8 @@ class StopOnSignal(FitCallback):
         if step and step % getattr(self.model, "_accumulate", 1) == 0:
             self._check()
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+    def after_epoch(self) -> None:
         """Checks after an epoch."""
-        super().on_epoch_end(epoch, logs)
         self._check()
 
     def on_eval_batch_end(self, step: int, logs: Any = None) -> None:

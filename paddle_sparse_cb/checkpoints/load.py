@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,12 @@ def load_optimizer(model: paddle.Model, arrays: dict[str, Any], file: Path) -> N
             master.name = f"{name}_fp32_master_0"
         if masters:
             arrays["master_weights"] = masters
-        model._optimizer.set_state_dict(
-            {
-                name: paddle.to_tensor(value) if isinstance(value, np.ndarray) else value
-                for name, value in arrays.items()
-            }
-        )
+        state = {
+            name: paddle.to_tensor(value) if isinstance(value, np.ndarray) else value for name, value in arrays.items()
+        }
+        with warnings.catch_warnings():  # Paddle warns of the schedule within its own LinearWarmup
+            warnings.filterwarnings("ignore", "There are some unused values in state_dict")
+            model._optimizer.set_state_dict(state)
     except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[-300:]
         raise InputError(f"{file}: this optimizer cannot load it: {reason}") from None

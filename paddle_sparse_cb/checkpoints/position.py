@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import paddle
 
 from ..errors import InputError
 from ..utils.weight_files import parse_arrays
+from .identity import check_identity, restore_rate, warn_of_other_versions
 from .load import load_network, load_optimizer
 from .state import TrainingState, load_state
 
@@ -110,7 +111,13 @@ class ResumeState:
             )
         return TrainingPosition(self.position.epoch, batches)
 
-    def load_into(self, model: paddle.Model, batches: int | None = None, allow_config_change: bool = False) -> int:
+    def load_into(
+        self,
+        model: paddle.Model,
+        batches: int | None = None,
+        allow_config_change: bool = False,
+        identity: Mapping[str, Any] | None = None,
+    ) -> int:
         """Loads network, optimizer with its learning rate, and loss scaling into a prepared model.
 
         Args:
@@ -119,17 +126,27 @@ class ResumeState:
             batches: batches of an epoch of this run; None if unknown.
             allow_config_change: epochs may have another number of batches, and the run another number of ranks.
                 Completed steps are then counted as if all epochs had the new length.
+            identity: what identifies this training (`describe_training`); None is not compared.
 
         Returns:
             The completed optimizer steps.
 
         Raises:
-            InputError: the checkpoint is one of another network, optimizer, epoch length or number of ranks.
+            InputError: the checkpoint is one of another network, optimizer, epoch length or number of ranks, or the
+                identities differ.
         """
-        saved, step = self.state.training.get("batches"), self.state.step
+        training = self.state.training
+        found = training.get("identity")
+        saved_identity = found if isinstance(found, dict) else {}
+        saved, step = training.get("batches"), self.state.step
         is_scaled = bool(allow_config_change and batches and saved and batches != saved)
         scale = batches / saved if is_scaled and batches and saved else 1
+        if identity and saved_identity:
+            check_identity(saved_identity, identity, str(self.path), allow_config_change)
+            warn_of_other_versions(self.state.versions, str(self.path))
         self._load(model, batches, allow_config_change)
+        if identity and saved_identity and saved_identity.get("learning_rate") == identity["learning_rate"]:
+            restore_rate(model._optimizer, training.get("learning_rate"))  # else the new one is wanted
         rate = getattr(model._optimizer, "_learning_rate", None)
         if is_scaled and isinstance(rate, paddle.optimizer.lr.LRScheduler):
             rate.step(round(rate.last_epoch * scale))

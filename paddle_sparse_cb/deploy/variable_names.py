@@ -74,6 +74,8 @@ def sort_structured_names(path: Path) -> None:
     Args:
         path: the file.
     """
+    if not path.is_file():  # a network without parameters
+        return
     content = {
         name: {sys.intern(key): value for key, value in about.items()}
         for name, about in sorted(load_arrays(path).items())

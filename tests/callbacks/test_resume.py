@@ -227,9 +227,34 @@ def test_a_loader_without_set_epoch_is_an_input_error(first_digits):
         ResumableCallbacks([], paddle.io.DataLoader(first_digits))
 
 
+class PaddleNoise(Noisy):
+    """Arrays with noise of Paddle."""
+
+    def __getitem__(self, index):
+        return paddle.rand([1, 8, 8]).numpy(), index % 10
+
+
+def test_data_that_draw_paddles_random_numbers_are_refused_without_a_worker(tmp_path):
+    with pytest.raises(InputError, match="PaddleNoise draws Paddle's random numbers .* give num_workers=1"):
+        train(PaddleNoise(), tmp_path)
+
+
+def test_data_that_draw_paddles_random_numbers_in_a_worker_resume_bit_for_bit(tmp_path):
+    _, losses = train(PaddleNoise(), tmp_path / "uninterrupted", workers=1)
+    _, before = train(PaddleNoise(), tmp_path, interrupt=(1, 2), workers=1)
+    _, after = train(PaddleNoise(), tmp_path, find_checkpoint(tmp_path), workers=1)
+    assert before + after == losses
+
+
+def test_persistent_workers_are_an_input_error(first_digits):
+    loader = paddle.io.DataLoader(first_digits, num_workers=1, persistent_workers=True)
+    with pytest.raises(InputError, match="persistent_workers must be False, got True"):
+        SkipBatchesLoader(loader)
+
+
 def test_resuming_an_ema_checkpoint_without_ema_is_an_input_error(uninterrupted, first_digits):
     checkpoint = uninterrupted[0] / "1.pdsparse"
-    loader = SkipBatchesLoader(paddle.io.DataLoader(first_digits, batch_size=40))
+    loader = SkipBatchesLoader(paddle.io.DataLoader(first_digits, batch_size=40, shuffle=True), seed=3)
     sparsity = SparsityCallback(ratio=0.75, stable_epochs=1, pruning_epochs=2, tunning_epochs=1, pruning_steps=5)
     with paddle.utils.unique_name.guard():
         rate = paddle.optimizer.lr.CosineAnnealingDecay(0.05, EPOCHS * BATCHES)

@@ -14,7 +14,7 @@ DENSE = {"mAP": 0.309, "AP50": float("nan"), "sparsity": 0.0}
 def context(network, tmp_path):
     plan = make_plan(network)
     context = HookContext(network, tmp_path, plan, measure_sparsity(network, plan), 0.75, {"mAP": 0.276, "AP50": 0.5})
-    context.checks["pdparams"] = {"sparsity": 0.75, "target": 0.75, "wrong": [], "ok": True}
+    context.checks["pdparams"] = {"sparsity": 0.75, "target": 0.75, "tensors": 9, "wrong": [], "ok": True}
     return context
 
 
