@@ -1,5 +1,7 @@
 """The command line: one line for an error, the exit codes, and the flags of PaddleDetection's scripts."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -156,6 +158,15 @@ def test_without_ppdet_the_error_names_the_extra_to_install(folder):
     assert done.returncode == 1
     assert "pip install 'paddle_sparse_cb[detection]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_signal_before_the_first_checkpoint_recommends_no_resume(folder, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "paddle_sparse_cb.recipe.train.load_weights", lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    code, output = run(capsys, "train", SPARSE, "-o", NO_DENSE)
+    assert code == 128 + signal.SIGTERM
+    assert output.err == "paddle-sparse: interrupted by SIGTERM\n"
 
 
 def test_help_lists_the_commands(capsys):

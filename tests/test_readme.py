@@ -61,7 +61,7 @@ def test_killed_script_resumes_and_its_result_is_bit_identical(tmp_path):
     kill = """
 class Kill(paddle.callbacks.Callback):
     def on_train_batch_begin(self, step, logs=None):
-        if (tmp_path / "2.pdsparse").exists() and step == 2:
+        if (tmp_path / "2.pdsparse").exists() and step == 1:
             import os, signal
             os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -71,7 +71,7 @@ class Kill(paddle.callbacks.Callback):
     )
     assert run(killed, tmp_path).returncode == -9
     done = run(code, tmp_path)
-    assert done.stdout.split()[-1] == "16", done.stderr
+    assert done.stdout.split()[-1] == "8", done.stderr  # optimizer steps
     (tmp_path / "uninterrupted").mkdir()
     assert run(code, tmp_path / "uninterrupted").returncode == 0
     digests = [

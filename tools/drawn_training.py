@@ -123,10 +123,12 @@ def run(training, folder, interrupt=None):
     threads = set(threading.enumerate())
     try:
         return _run(training, folder, interrupt)
-    finally:  # a loader that is interrupted reads ahead for a moment, with the random numbers of the next training
+    finally:
+        # The thread of an interrupted loader reads ahead for a moment, with the random numbers of the next training.
+        # With worker processes, which have random numbers of their own, Paddle's threads may never end.
         gc.collect()
         for thread in set(threading.enumerate()) - threads:
-            thread.join(timeout=0.2)
+            thread.join(timeout=0.2 if training.workers else 30)
 
 
 def _run(training, folder, interrupt):

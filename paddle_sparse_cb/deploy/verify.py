@@ -42,10 +42,11 @@ def check_arrays(context: HookContext, arrays: Mapping[str, np.ndarray], is_comp
         that are missing, not finite, unknown to the network, or differ from the network's in any bit) and `ok`.
     """
     own = context.network.state_dict()
+    known = context.network.to_static_state_dict()  # with the buffers that only an exported model stores
     planned = [layer for layer in context.sparsity.layers if layer.pruned]
     names = [layer.name for layer in planned]
     required = [*names, *own] if is_complete else names
-    wrong = [name for name in dict.fromkeys([*required, *arrays]) if not _is_same(arrays.get(name), own.get(name))]
+    wrong = [name for name in dict.fromkeys([*required, *arrays]) if not _is_same(arrays.get(name), known.get(name))]
     zeros = {name: _count_zeros(np.asarray(arrays[name])) for name in names if name in arrays}
     numel = sum(layer.numel for layer in planned)
     sparsity = sum(zeros.values()) / numel if numel else 0.0

@@ -38,6 +38,7 @@ _MAX_VALUES = 100_000  # of a file, aliases expanded
 _MAX_FILES = 64  # a file that is included twice counts twice
 _MAX_BYTES = 128 << 10  # of all files; the parser reads some 30 kB in a second
 _MAX_BITS = 4096  # of an integer; Python refuses to print longer ones
+_MAX_DEPTH = 100
 
 
 @functools.lru_cache(maxsize=1)
@@ -64,7 +65,15 @@ def _safe_loader() -> type[yaml.SafeLoader]:
     compat.import_ppdet()
 
     class Loader(yaml.SafeLoader):
-        pass
+        depth = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            self.depth += 1
+            if self.depth > _MAX_DEPTH:  # PaddleSlim raises Python's limit to where an error takes a minute
+                raise ValueError(f"more than {_MAX_DEPTH} levels of nesting")
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
 
     # YAML 1.1 reads 1e-3, which is common in recipes, as a string: it requires 1.0e-3.
     Loader.add_implicit_resolver(

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import paddle
 import pytest
-from helpers import conv
+from helpers import Pointwise, conv
 from paddle import nn
 from paddle.static import InputSpec
 
@@ -101,6 +101,27 @@ def test_layers_that_paddle_lite_merged_are_listed_as_merged_and_not_as_dense(tm
         PipelineError, match=r"1 of 3 planned layers run sparse; .*; dense: 2.weight, 3.weight \(4 of 5 tensors"
     ):
         fail_on_mismatch(context)
+
+
+class WithConstant(nn.Layer):
+    """Has a tensor that is no parameter and in no checkpoint, as PicoDet's anchor points with `eval_size`."""
+
+    def __init__(self):
+        super().__init__()
+        self.network, self.shift = Pointwise(), paddle.arange(10, dtype="float32")
+
+    def forward(self, x):
+        return self.network(x) + self.shift
+
+
+def test_a_constant_that_only_the_exported_model_stores_is_compared_too(tmp_path):
+    context = deploy(prune(WithConstant(), tmp_path))
+    fail_on_mismatch(context)
+    file = context.artefacts["inference"].with_suffix(".pdiparams")
+    shift = context.network.shift.numpy()
+    file.write_bytes(file.read_bytes().replace(shift.tobytes(), (shift + 1).tobytes()))
+    verify(context)
+    assert context.checks["pdiparams"]["wrong"] == ["shift"]
 
 
 def test_a_planned_layer_that_runs_dense_fails_and_is_named(deployed):

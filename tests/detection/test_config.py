@@ -63,7 +63,8 @@ def test_an_untrusted_recipe_runs_no_code(tag, tmp_path, monkeypatch):
         ('save_dir: "a\\0b"', r"text must not contain NUL or half of a surrogate pair, got 'a\x00b'"),
         ('_BASE_: ["a\\0b"]', "text must not contain NUL"),
         ('weights: "\\ud800"', r"text must not contain NUL or half of a surrogate pair, got '\ud800'"),
-        ("a: " + "[" * 5000, "not valid YAML: maximum recursion depth exceeded"),
+        ("a: " + "[" * 5000, "not valid YAML: more than 100 levels of nesting"),
+        ("a:\n  " + "- " * 60_000, "not valid YAML: more than 100 levels of nesting"),
         ("\0\1", "not valid YAML"),
     ],
 )

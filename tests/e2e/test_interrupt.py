@@ -63,17 +63,6 @@ def test_with_data_workers_a_checkpoint_is_saved_and_the_workers_end(tmp_path, n
     assert hint == "resume with: paddle-sparse train soak.yml -o worker_num=2 --resume"
 
 
-def test_without_a_checkpoint_no_resume_is_recommended(tmp_path):
-    training = start(tmp_path)
-    try:
-        time.sleep(3)  # the imports are still under way, or the data are being read
-        lines = end(training, signal.SIGTERM)
-    finally:
-        training.kill()
-    assert training.returncode in (143, -signal.SIGTERM)
-    assert not any("resume" in line for line in lines)
-
-
 def test_a_training_whose_output_nobody_reads_ends_without_a_traceback_and_can_be_resumed(tmp_path):
     """As in `paddle-sparse train RECIPE | head -1`."""
     training = start(tmp_path)

@@ -141,7 +141,7 @@ def test_training_can_be_resumed_from_the_checkpoint_before_the_divergence(first
     model.load(str(tmp_path / "0"))
     model._optimizer.set_lr(0.01)
     sparsity = SparsityCallback(ratio=0.75, pruning_epochs=1, tunning_epochs=1, resume=tmp_path / "0.pdsparse")
-    model.fit(first_digits, epochs=2, batch_size=16, verbose=0, callbacks=[sparsity])
+    model.fit(first_digits, epochs=2, batch_size=16, verbose=0, shuffle=False, callbacks=[sparsity])
     check_finite(model.network, "here")
     assert sparsity.pruner.cur_iteration == 30
     assert sparsity.pruner.sparsity() == 0.75
