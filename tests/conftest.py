@@ -32,6 +32,14 @@ def _seeded():
     np.random.seed(7)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _without_waiting_for_the_disk():
+    """Tests kill processes and no machines: that files are on the disk cannot be seen, and takes long on a busy one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 @pytest.fixture
 def network():
     return Pointwise()

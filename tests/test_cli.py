@@ -161,9 +161,7 @@ def test_without_ppdet_the_error_names_the_extra_to_install(folder):
 
 
 def test_a_signal_before_the_first_checkpoint_recommends_no_resume(folder, capsys, monkeypatch):
-    monkeypatch.setattr(
-        "paddle_sparse_cb.recipe.train.load_weights", lambda *_: os.kill(os.getpid(), signal.SIGTERM)
-    )
+    monkeypatch.setattr("paddle_sparse_cb.recipe.train.load_weights", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     code, output = run(capsys, "train", SPARSE, "-o", NO_DENSE)
     assert code == 128 + signal.SIGTERM
     assert output.err == "paddle-sparse: interrupted by SIGTERM\n"
