@@ -35,6 +35,7 @@ def settings(recipe):
 
 # Of recipes that differ in their ratios only, the one with the highest ratio is run.
 DIFFERENT = sorted({settings(recipe): recipe for recipe in ALL}.values())
+DEMO = "picodet_s_416_trees_sparse75.yml"  # not marked slow, so that `make test-fast` has a whole run too
 
 
 @pytest.mark.parametrize("recipe", sorted(PRUNED))
@@ -43,8 +44,9 @@ def test_every_planned_layer_of_a_recipe_will_run_sparse(recipe, capsys):
     assert f"\n{PRUNED[recipe]} of " in capsys.readouterr().out
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", DIFFERENT)
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(recipe, marks=() if recipe == DEMO else pytest.mark.slow) for recipe in DIFFERENT]
+)
 def test_a_recipe_runs_for_a_few_steps_on_packaged_photographs(recipe, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["train", str(RECIPES / recipe), "--smoke"]) == 0, capsys.readouterr()
