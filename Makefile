@@ -25,10 +25,10 @@ define pytest
 endef
 WITHOUT_DETECTION := --ignore paddle_sparse_cb/detection --ignore paddle_sparse_cb/recipe
 
-# COVERAGE=1 prints the coverage of the package; programs that tests start are not measured.
+# COVERAGE=1 prints the coverage of the package; slow tests and programs that tests start are not measured.
 test: $(VENV)/ready $(VENV)/samples
 	$(call pytest,$(VENV),python,,)
-	$(if $(COVERAGE),@echo "coverage: `$(BIN)/coverage report --format=total`%")
+	$(if $(COVERAGE),@echo "coverage without slow tests: `$(BIN)/coverage report --format=total`%")
 
 test-fast: $(VENV)/ready
 	$(call pytest,$(VENV),fast, and not slow,)
@@ -80,12 +80,13 @@ $(PADDLE3)/ready: EXTRAS := cpu,dev
 $(PADDLE3)/ready: INTERPRETER = $(PADDLE3_PYTHON)
 $(PADDLE3)/ready: constraints-paddle3.txt
 
+# --no-compile: of some ten thousand modules most are never imported; the others are compiled when they are.
 $(VENV)/ready $(CORE)/ready $(PADDLE3)/ready: setup.cfg pyproject.toml
 	@$(INTERPRETER) -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 11))' || \
 	  { echo "$(INTERPRETER) is `$(INTERPRETER) --version 2>&1`; Python 3.9 to 3.11 is needed: PYTHON=python3.11 make ..." >&2; exit 1; }
 	@echo "setting up $(@D) with `$(INTERPRETER) --version`: some minutes the first time"
 	@$(INTERPRETER) -m venv $(@D) || { echo "no venv module: apt-get install python3-venv" >&2; exit 1; }
-	@$(@D)/bin/pip install --quiet --disable-pip-version-check -c $(filter constraints%,$^) -e '.[$(EXTRAS)]'
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-compile -c $(filter constraints%,$^) -e '.[$(EXTRAS)]'
 	@touch $@
 
 # Fetched before the tests, so that their processes do not all fetch the same packages.

@@ -21,7 +21,13 @@ collect_ignore = (
 
 
 def pytest_collection_modifyitems(items):
-    """Runs slow tests first under pytest-xdist: a long test that starts last would leave the other workers idle."""
+    """Measures no coverage in slow tests, and runs them first under pytest-xdist.
+
+    Measuring makes a whole run half as slow again. A long test that starts last would leave the other workers idle.
+    """
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker("no_cover")
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
@@ -30,6 +36,14 @@ def pytest_collection_modifyitems(items):
 def _seeded():
     paddle.seed(7)
     np.random.seed(7)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _without_waiting_for_the_disk():
+    """Tests kill processes and no machines: that files are on the disk cannot be seen, and takes long on a busy one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
 
 
 @pytest.fixture

@@ -1,6 +1,12 @@
+import os
+import signal
+import time
+
 import fuzz
 import mutations
 import pytest
+
+from paddle_sparse_cb import InputError
 
 
 @pytest.mark.slow
@@ -17,33 +23,31 @@ def _raise_key_error(folder):
 
 
 def _raise_without_name(folder):
-    from paddle_sparse_cb import InputError
-
     raise InputError("invalid input")
 
 
-def _abort(folder):
-    import os
-
-    os.abort()
+def _die(folder):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _hang(folder):
-    import time
-
     time.sleep(1000)
 
 
+READERS = {
+    "key error": (_raise_key_error, fuzz.CRASH),
+    "no name": (_raise_without_name, fuzz.UNNAMED),
+    "death": (_die, fuzz.CRASH),
+    "hang": (_hang, fuzz.HANG),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("read", "outcome"),
-    [(_raise_key_error, fuzz.CRASH), (_raise_without_name, fuzz.UNNAMED), (_abort, fuzz.CRASH), (_hang, fuzz.HANG)],
-)
-def test_a_reader_that_fails_is_counted_and_its_file_is_kept(read, outcome, tmp_path, monkeypatch):
-    monkeypatch.setattr(fuzz, "TIMEOUT", 2)
-    kind = fuzz.Kind("report", "report.json", (mutations.truncate,), read)
-    monkeypatch.setitem(fuzz.KINDS, "report", kind)
-    result = fuzz.fuzz(files=2, seed=0, kept=tmp_path, kinds=["report"], processes=1)
-    assert result.outcomes == {("report", outcome): 2}
-    assert len(result.failures) == 2
-    assert (tmp_path / "0" / "report.json").is_file()
+def test_a_reader_that_fails_is_counted_and_its_file_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(fuzz, "TIMEOUT", 3)
+    for name, (read, _) in READERS.items():
+        monkeypatch.setitem(fuzz.KINDS, name, fuzz.Kind("report", "report.json", (mutations.truncate,), read))
+    result = fuzz.fuzz(files=len(READERS), seed=0, kept=tmp_path, kinds=list(READERS), processes=1)
+    assert result.outcomes == {(name, outcome): 1 for name, (_, outcome) in READERS.items()}
+    assert len(result.failures) == len(READERS)
+    assert all((tmp_path / str(number) / "report.json").is_file() for number in range(len(READERS)))

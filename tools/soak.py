@@ -37,13 +37,13 @@ RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 # One stable, one pruning and one tunning epoch of four steps each, with checkpoints within each epoch.
 RECIPE = """
 _BASE_: [{recipes}/picodet_s_416_trees_sparse75.yml]
-pretrain_weights: sample:picodet_s_416_lcnet
+pretrain_weights: {weights}
 epoch: 3
 snapshot_epoch: 1
 snapshot_iter: 1
 use_ema: true
 TrainDataset: {{sample_num: {images}}}
-EvalDataset: {{sample_num: 4}}
+EvalDataset: {{sample_num: 5}}
 TrainReader:
   batch_size: 3
   batch_transforms:
@@ -54,6 +54,7 @@ TrainReader:
 TestReader: {{inputs_def: {{image_shape: [1, 3, 192, 192]}}}}
 Sparsity: {{stable_epochs: 1, pruning_epochs: 1, tunning_epochs: 1, pruning_steps: 2, log_freq: 1}}
 """
+WEIGHTS = "sample:picodet_s_416_lcnet"
 COMPARED = (
     "checkpoints/*.pdparams",
     "checkpoints/*.pdopt",
@@ -95,9 +96,9 @@ class Tally:
     phases: dict[str, int] = field(default_factory=dict)
 
 
-def write_recipe(folder, processes):
+def write_recipe(folder, processes, weights=WEIGHTS):
     """Writes the recipe and the script of a rank; images are shared between ranks, so their number grows with them."""
-    (folder / "soak.yml").write_text(RECIPE.format(recipes=RECIPES, images=12 * processes))
+    (folder / "soak.yml").write_text(RECIPE.format(recipes=RECIPES, images=12 * processes, weights=weights))
     (folder / "rank.py").write_text(RANK)
 
 
@@ -187,10 +188,10 @@ def undisturbed(folder, processes):
     return first, time.monotonic() - start_time
 
 
-def make_reference(folder, processes):
+def make_reference(folder, processes, weights=WEIGHTS):
     """Trains without interruption in a new folder; returns the folder, and what `undisturbed` returns."""
     folder.mkdir()
-    write_recipe(folder, processes)
+    write_recipe(folder, processes, weights)
     return folder, undisturbed(folder, processes)
 
 
@@ -199,7 +200,7 @@ def printed(folder):
     return "".join(file.read_text() for file in [folder / "output.txt", *sorted(folder.glob("logs/workerlog.*"))])
 
 
-def soak(folder, processes, kills, seed, tally=None, reference=None):
+def soak(folder, processes, kills, seed, tally=None, reference=None, weights=WEIGHTS):
     """Trains and kills until the requested number of kills, and compares each result with the undisturbed training.
 
     Args:
@@ -209,17 +210,18 @@ def soak(folder, processes, kills, seed, tally=None, reference=None):
         seed: seed of the random moments.
         tally: continued if given.
         reference: folder and seconds of an undisturbed training of this recipe; made here if not given.
+        weights: where the recipe starts.
 
     Returns:
         The counts and differences.
     """
     tally = tally or Tally()
     draw = random.Random(seed)
-    reference, seconds = reference or make_reference(folder / "reference", processes)
+    reference, seconds = reference or make_reference(folder / "reference", processes, weights)
     while tally.kills < kills or tally.kills == 0:
         run = folder / f"run{tally.finished}"
         run.mkdir()
-        write_recipe(run, processes)
+        write_recipe(run, processes, weights)
         disturb(run, processes, seconds, draw, tally, kills)
         tally.finished += 1
         tally.differences += [f"{run.name}: {name}" for name in compare(reference, run)]

@@ -95,7 +95,7 @@ def test_the_optimizer_and_its_learning_rate_come_from_the_configuration(picodet
         {"PicoHeadV2": {"conv_feat": {"num_convs": 10**9}}},
     ],
 )
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_a_network_that_would_exhaust_the_memory_is_refused_before_it_is_allocated(content):
     content = config.merge(content, config.read_with_bases(RECIPES / "picodet_s_416_trees.yml"))
     make = paddle.nn.Layer.create_parameter
@@ -112,7 +112,7 @@ def test_a_network_that_would_exhaust_the_memory_is_refused_before_it_is_allocat
         "{name: LinearWarmup, steps: 100000000000}",
     ],
 )
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_a_learning_rate_schedule_with_too_many_steps_is_refused(schedule):
     content = config.read_with_bases(RECIPES / "picodet_s_416_trees.yml")
     content["LearningRate"]["schedulers"][1] = config.parse_yaml(schedule)

@@ -6,8 +6,8 @@ import pytest
 from helpers import RECIPES
 
 from paddle_sparse_cb.cli import main
-
-pytestmark = pytest.mark.slow
+from paddle_sparse_cb.recipe.schema import read_recipe
+from paddle_sparse_cb.recipe.smoke import smoke
 
 ALL = sorted(path.name for path in RECIPES.glob("*.yml"))
 # The number of convolutions that a sparse recipe prunes, all of which Paddle-Lite has to run sparse.
@@ -25,7 +25,28 @@ PRUNED = {
 }
 
 
-@pytest.mark.parametrize("recipe", ALL)
+def settings(recipe):
+    """Returns what --smoke runs of a recipe, except for its ratios."""
+    small = smoke(read_recipe(RECIPES / recipe))
+    sparsity = {key: value for key, value in (small.sparsity or {}).items() if not key.endswith("ratio")}
+    content = {key: value for key, value in small.content.items() if not key.endswith("Dataset")}
+    return json.dumps([content, sparsity], sort_keys=True, default=vars)
+
+
+# Of recipes that differ in their ratios only, the one with the highest ratio is run.
+DIFFERENT = sorted({settings(recipe): recipe for recipe in ALL}.values())
+DEMO = "picodet_s_416_trees_sparse75.yml"  # not marked slow, so that `make test-fast` has a whole run too
+
+
+@pytest.mark.parametrize("recipe", sorted(PRUNED))
+def test_every_planned_layer_of_a_recipe_will_run_sparse(recipe, capsys):
+    assert main(["plan", str(RECIPES / recipe)]) == 0
+    assert f"\n{PRUNED[recipe]} of " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(recipe, marks=() if recipe == DEMO else pytest.mark.slow) for recipe in DIFFERENT]
+)
 def test_a_recipe_runs_for_a_few_steps_on_packaged_photographs(recipe, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["train", str(RECIPES / recipe), "--smoke"]) == 0, capsys.readouterr()

@@ -1,16 +1,22 @@
 """Complete runs of a small recipe, in processes of their own, as a user starts them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import paddle
 import pytest
+import soak
 from helpers import RECIPES, curves
 
+from paddle_sparse_cb.callbacks import ema
+from paddle_sparse_cb.callbacks.weight_average import WeightAverage
 from paddle_sparse_cb.cli import main
+from paddle_sparse_cb.deploy.lite import optimizer
 from paddle_sparse_cb.utils.weight_files import load_arrays, load_inference
 
 # One worker of pytest-xdist runs them all: they share one trained recipe.
@@ -163,19 +169,19 @@ def test_each_step_can_be_repeated_by_its_command(trained, output, monkeypatch, 
     assert (output / "model_sparse.nb").stat().st_size == pytest.approx(size, abs=4096)  # names differ in length
 
 
-def test_verify_fails_on_a_dense_checkpoint(trained, output):
-    folder, _ = trained
-    final, dense = output / "checkpoints" / "best_model.pdparams", folder / "output/small/checkpoints/final.pdparams"
-    content = final.read_bytes()
-    final.write_bytes(dense.read_bytes())
+def test_verify_fails_on_a_dense_checkpoint(trained, output, monkeypatch, capsys):
+    monkeypatch.chdir(trained[0])
+    best, dense = output / "checkpoints/best_model.pdparams", trained[0] / "output/small/checkpoints/final.pdparams"
+    content = best.read_bytes()
+    best.write_bytes(dense.read_bytes())
     try:
-        done = run(folder, "-m", "paddle_sparse_cb", "verify", "small75.yml")
+        assert main(["verify", "small75.yml"]) == 1
     finally:
-        final.write_bytes(content)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("paddle-sparse: checkpoints: ")
-    assert "best_model.pdparams does not belong to this checkpoint" in done.stderr
-    assert "pdparams: FAILED: 0.0000% zeros in the pruned weights" in done.stdout
+        best.write_bytes(content)
+    printed = capsys.readouterr()
+    assert printed.err.startswith("paddle-sparse: checkpoints: ")
+    assert "best_model.pdparams does not belong to this checkpoint" in printed.err
+    assert "pdparams: FAILED: 0.0000% zeros in the pruned weights" in printed.out
 
 
 @pytest.mark.parametrize("name", ["model_sparse.nb", "model_dense.nb", "inference/model.pdiparams"])
@@ -197,66 +203,57 @@ def test_verify_takes_files_and_folders(output, capsys):
     assert main(["verify", str(output / "none.nb")]) == 2
 
 
-# Runs the command line where no interpreter can run Paddle-Lite's optimizer.
-WITHOUT_OPTIMIZER = """
-import shutil, sys
-import paddle_sparse_cb.deploy.lite.optimizer as lite
-from paddle_sparse_cb.cli import main
-shutil.which = lambda name: None
-lite.find_interpreters = lambda version: iter(())
-lite.find_spec = lambda name: None
-sys.exit(main(["train", "small75.yml"]))
-"""
-
-
-def test_without_lites_optimizer_the_results_of_earlier_steps_are_kept(trained, tmp_path):
+def test_without_lites_optimizer_the_results_of_earlier_steps_are_kept(trained, tmp_path, monkeypatch, capsys):
     dense = write_recipes_with_dense_model(tmp_path, trained)
     time_before = (dense / "checkpoints" / "final.pdparams").stat().st_mtime_ns
-    done = run(tmp_path, "-c", WITHOUT_OPTIMIZER)
-    assert done.returncode == 1
-    assert "Paddle-Lite's optimizer needs a Python 3.10 or 3.8" in done.stderr.splitlines()[-1]
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as without:  # no interpreter that can run it
+        without.setattr(shutil, "which", lambda name: None)
+        without.setattr(optimizer, "find_interpreters", lambda version: iter(()))
+        without.setattr(optimizer, "find_spec", lambda name: None)
+        assert main(["train", "small75.yml"]) == 1
+    printed = capsys.readouterr()
+    assert "Paddle-Lite's optimizer needs a Python 3.10 or 3.8" in printed.err
     output = tmp_path / "output" / "small75"
     assert (output / "checkpoints" / "final.pdparams").is_file()
     assert (output / "inference" / "model.pdmodel").is_file()
     assert json.loads((output / "report.json").read_text())["rows"][1]["sparsity"] >= 0.75
     # It used the dense model that had been trained before.
-    assert "using the dense model of small.yml" in done.stdout
+    assert "using the dense model of small.yml" in printed.out
     assert (dense / "checkpoints" / "final.pdparams").stat().st_mtime_ns == time_before
-    optimized = run(tmp_path, "-m", "paddle_sparse_cb", "optimize", "small75.yml")
-    assert optimized.returncode == 0, optimized.stdout + optimized.stderr
-    assert "40 of 98" in optimized.stdout
+    assert main(["optimize", "small75.yml"]) == 0
+    assert "40 of 98" in capsys.readouterr().out
 
 
-# Trains a recipe, and computes the average of the weights after each step in double precision.
-AVERAGING = """
-import sys, numpy as np
-from paddle_sparse_cb.callbacks import ema
-from paddle_sparse_cb.cli import main
-init, update, steps = ema.WeightAverage.__init__, ema.WeightAverage.update, []
-def recording_init(self, network, *rest):
-    self.network = network
-    init(self, network, *rest)
-def recording(self):
-    steps.append({name: tensor.numpy() for name, tensor in self.network.state_dict().items()})
-    update(self)
-ema.WeightAverage.__init__, ema.WeightAverage.update = recording_init, recording
-code = main(["train", "small75.yml"])
-expected = {name: np.zeros(array.shape) for name, array in steps[0].items()}
-for state in steps:
-    expected = {name: 0.9 * array + 0.1 * state[name] for name, array in expected.items()}
-np.savez("expected.npz", **{name: array / (1 - 0.9 ** len(steps)) for name, array in expected.items()})
-np.savez("last.npz", **steps[-1])
-sys.exit(code)
-"""
+class RecordingAverage(WeightAverage):
+    """Records the weights at each step."""
+
+    steps: ClassVar[list[dict]] = []
+
+    def __init__(self, network, *rest):
+        self.network = network
+        super().__init__(network, *rest)
+
+    def update(self):
+        self.steps.append({name: tensor.numpy() for name, tensor in self.network.state_dict().items()})
+        super().update()
 
 
-def test_with_use_ema_every_file_has_the_averaged_weights_and_the_zeros_of_the_masks(trained, tmp_path):
+def average_in_double_precision(steps, decay):
+    total = {name: np.zeros(array.shape) for name, array in steps[0].items()}
+    for step in steps:
+        total = {name: decay * array + (1 - decay) * step[name] for name, array in total.items()}
+    return {name: array / (1 - decay ** len(steps)) for name, array in total.items()}
+
+
+def test_with_use_ema_every_file_has_the_averaged_weights_and_the_zeros_of_the_masks(trained, tmp_path, monkeypatch):
     write_recipes_with_dense_model(
         tmp_path, trained, "use_ema: true\nema_decay: 0.9\nema_decay_type: normal\ncycle_epoch: 40\n"
     )
-    done = run(tmp_path, "-c", AVERAGING)
-    assert done.returncode == 0, done.stdout + done.stderr
-    expected, last = np.load(tmp_path / "expected.npz"), np.load(tmp_path / "last.npz")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ema, "WeightAverage", RecordingAverage)
+    assert main(["train", "small75.yml"]) == 0
+    expected, last = average_in_double_precision(RecordingAverage.steps, 0.9), RecordingAverage.steps[-1]
     output = tmp_path / "output" / "small75"
     report = json.loads((output / "report.json").read_text())
     pruned = [layer["name"] for layer in report["layers"] if layer["pruned"]]
@@ -274,31 +271,34 @@ def test_with_use_ema_every_file_has_the_averaged_weights_and_the_zeros_of_the_m
             np.testing.assert_allclose(files[-1][name], expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def test_two_ranks_train_one_network_and_evaluate_all_images(trained, tmp_path):
-    write_recipes_with_dense_model(tmp_path, trained, "use_ema: true\n")
-    done = run(
-        tmp_path,
-        "-m",
-        "paddle.distributed.launch",
-        "--nproc_per_node",
-        "2",
-        "--log_dir",
-        "logs",
-        str(RECIPES / "train.py"),
-        "-c",
-        "small75.yml",
-    )
-    logs = "".join(path.read_text() for path in sorted(Path(tmp_path, "logs").glob("workerlog.*")))
-    assert done.returncode == 0, done.stdout + done.stderr + logs
-    report = json.loads((tmp_path / "output" / "small75" / "report.json").read_text())
-    assert report["rows"][1]["sparsity"] >= 0.75
+@pytest.fixture(scope="module")
+def two_ranks(trained, tmp_path_factory):
+    """The folder of a training of two ranks that starts from the dense model, and what `soak.undisturbed` returns."""
+    folder = tmp_path_factory.mktemp("soak") / "reference"
+    return soak.make_reference(folder, processes=2, weights=dense_weights(trained))
+
+
+def dense_weights(trained):
+    return trained[0] / "output" / "small" / "checkpoints" / "final.pdparams"
+
+
+def test_two_ranks_train_one_network_and_evaluate_all_images(trained, two_ranks, monkeypatch, capsys):
+    monkeypatch.chdir(two_ranks[0])
+    report = json.loads(Path("output/soak/report.json").read_text())
+    dense, sparse = report["rows"]
+    assert sparse["sparsity"] >= 0.75
     assert all(check["ok"] for check in report["checks"].values())
-    assert len(curves(tmp_path / "output" / "small75" / "tensorboard")["sparsity/actual"]) == 4  # half the steps
+    assert len(curves("output/soak/tensorboard")["sparsity/actual"]) == 12  # 24 images, half of them on each rank
     # The figures are of both ranks' boxes and of the saved network: one process measures the same before and after.
-    alone = json.loads((trained[0] / "output" / "small75" / "report.json").read_text())
-    for figure in ("map", "ap50"):
-        assert report["rows"][0][figure] == pytest.approx(alone["rows"][0][figure], abs=1e-6)
-    assert report["rows"][0]["map"] > 0
-    measured = run(tmp_path, "-m", "paddle_sparse_cb", "eval", "small75.yml")
-    row = report["rows"][1]
-    assert measured.stdout.splitlines()[-1].startswith(f"mAP {row['map']:.4f}, AP50 {row['ap50']:.4f}")
+    assert dense["map"] > 0
+    for row, arguments in ((dense, ["-o", f"weights={dense_weights(trained)}"]), (sparse, [])):
+        assert main(["eval", "soak.yml", *arguments]) == 0
+        measured = capsys.readouterr().out.splitlines()[-1]
+        assert measured.startswith(f"mAP {row['map']:.4f}, AP50 {row['ap50']:.4f}")
+
+
+def test_killed_trainings_of_two_ranks_resume_and_end_with_the_same_bytes(trained, two_ranks, tmp_path):
+    tally = soak.soak(tmp_path, 2, kills=1, seed=11, reference=two_ranks, weights=dense_weights(trained))
+    assert tally.differences == []
+    assert tally.kills >= 1
+    assert tally.resumes >= 1

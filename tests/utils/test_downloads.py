@@ -16,7 +16,7 @@ from paddle_sparse_cb.utils.downloads import Limits, cache_dir, cached_folder, f
 CONTENT = b"weights" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 MD5 = base64.b64encode(hashlib.md5(CONTENT).digest()).decode()
-QUICK = Limits(read_timeout=0.5, pause=0.01)
+QUICK = Limits(pause=0.01)
 
 
 class Host(http.server.BaseHTTPRequestHandler):
@@ -175,9 +175,11 @@ def test_every_read_has_a_timeout(answer, cache):
     limits = Limits(read_timeout=0.3, retries=0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         kept = []
-        threading.Thread(target=lambda: kept.append(server.accept()[0]) or kept[0].sendall(answer), daemon=True).start()
+        answering = threading.Thread(target=lambda: kept.append(server.accept()[0]) or kept[0].sendall(answer))
+        answering.start()
         with pytest.raises(InputError, match=r"cannot download http.*: timed out"):
             fetch_url(f"http://127.0.0.1:{server.getsockname()[1]}/model.pdparams", limits)
+        answering.join()
     kept[0].close()
     assert not cached_files(cache)
 
@@ -193,16 +195,16 @@ def endless():
         yield bytes(1 << 16)
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(180)
 def test_a_host_that_sends_a_byte_at_a_time_is_stopped_at_the_total_time_limit(stream, cache):
     start = time.monotonic()
     with pytest.raises(InputError, match=r"not complete after 0\.6 s"):
-        fetch_url(stream(drip, Content_Length="7000"), Limits(read_timeout=0.5, total_timeout=0.6))
-    assert time.monotonic() - start < 5
+        fetch_url(stream(drip, Content_Length="7000"), Limits(total_timeout=0.6))
+    assert time.monotonic() - start < 60  # the whole body would take six minutes
     assert not cached_files(cache)
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(180)
 def test_a_host_that_sends_its_headers_a_byte_at_a_time_is_stopped_too(cache):
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -219,19 +221,19 @@ def test_a_host_that_sends_its_headers_a_byte_at_a_time_is_stopped_too(cache):
         with pytest.raises(InputError, match=r"not complete after 0\.6 s"):
             fetch_url(
                 f"http://127.0.0.1:{server.getsockname()[1]}/model.pdparams",
-                Limits(read_timeout=0.5, total_timeout=0.6),
+                Limits(total_timeout=0.6),
             )
     assert not cached_files(cache)
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(180)
 def test_an_endless_body_is_stopped_at_the_maximum_size(stream, cache):
     with pytest.raises(InputError, match="larger than 1,000,000 bytes"):
         fetch_url(stream(endless), Limits(max_bytes=1_000_000))
     assert not cached_files(cache)
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(180)
 def test_a_compressed_body_is_stopped_at_the_maximum_size_too(stream, cache):
     body = gzip.compress(bytes(100_000_000))
     assert len(body) < 100_000
@@ -252,7 +254,7 @@ def test_a_file_that_fails_the_callers_check_does_not_enter_the_cache(host, cach
     assert fetch_url(f"{host}/model.pdparams", QUICK, Path.read_bytes).read_bytes() == CONTENT
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_progress_is_shown_on_a_terminal_only(host, monkeypatch, capfd):
     fetch_url(f"{host}/model.pdparams")
     assert capfd.readouterr().err == ""

@@ -1,21 +1,22 @@
-import subprocess
-import sys
+import os
+import signal
 
 import pytest
+from helpers import forked
 
 from paddle_sparse_cb.utils.files import atomic_write, remove_stale_scratch, write_text
 
-KILLED = """
-import os, signal, sys
-from paddle_sparse_cb.utils.files import atomic_write
-with atomic_write(sys.argv[1]) as scratch:
-    scratch.write_text("half")
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
+
+def write_half(path):
+    with atomic_write(path) as scratch:
+        scratch.write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def write_and_be_killed(path):
-    assert subprocess.run([sys.executable, "-c", KILLED, str(path)]).returncode == -9
+    process = forked(write_half, path)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
     assert [scratch for scratch in path.parent.iterdir() if scratch.name.startswith(f".{path.name}.")]
 
 

@@ -1,35 +1,42 @@
 import contextlib
+import multiprocessing
 import os
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
+from helpers import forked
 
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.utils.locks import lock_folder
 
-HOLD = """
+LOCK = """
 import sys
 from paddle_sparse_cb.utils.locks import lock_folder
 with lock_folder(sys.argv[1]):
-    print("locked", flush=True)
-    sys.stdin.read()
+    pass
 """
 
 
 @contextlib.contextmanager
 def holding(folder):
     """Another process that holds the lock of a folder until the block ends, where it is killed."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    locked = multiprocessing.get_context("fork").Event()
+
+    def hold():
+        with lock_folder(folder):
+            locked.set()
+            time.sleep(1000)
+
+    process = forked(hold)
     try:
-        assert process.stdout.readline() == "locked\n"
+        assert locked.wait(60)
         yield process
     finally:
         process.kill()  # SIGKILL: nothing is cleaned up
-        process.communicate()
+        process.join()
 
 
 def test_a_locked_folder_is_an_error_that_names_the_holder_until_it_is_killed(tmp_path):
@@ -52,9 +59,7 @@ def test_one_process_can_lock_a_folder_twice_and_unlocks_it_at_the_last_end(tmp_
     with lock_folder(tmp_path):
         with lock_folder(tmp_path / "." / ""):
             pass
-        done = subprocess.run(
-            [sys.executable, "-c", HOLD, str(tmp_path)], capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
+        done = subprocess.run([sys.executable, "-c", LOCK, str(tmp_path)], capture_output=True, text=True)
         assert f"in use by process {os.getpid()}" in done.stderr.splitlines()[-1]
     with holding(tmp_path):
         pass

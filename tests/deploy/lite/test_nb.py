@@ -133,7 +133,7 @@ def shared_tables(count):
     return struct.pack("<H16xQ", 2, len(program)) + program
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_tables_that_are_used_again_and_again_are_refused(tmp_path):
     (tmp_path / "few.nb").write_bytes(shared_tables(1))
     with pytest.raises(InputError, match=r"few.nb: damaged: .*buffer"):  # no parameters; the operators are read
@@ -143,7 +143,7 @@ def test_tables_that_are_used_again_and_again_are_refused(tmp_path):
         read_nb(tmp_path / "bomb.nb")
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("shape", "ends"),
     [

@@ -99,7 +99,7 @@ def renumbered(number):
         (renumbered(0.5), "the id of .* must be an integer of at most 64 bits, got 0.5"),
     ],
 )
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_unusable_annotations_are_found_before_the_training(registry, tmp_path, change, message):
     with pytest.raises(InputError, match=f"EvalDataset: .*val.json.*{message}"):
         build_dataset(changed(registry, tmp_path, change), "Eval")

@@ -116,7 +116,7 @@ def damaged(registry, tmp_path):
     return tmp_path / "images" / coco["images"][1]["file_name"]
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_unreadable_image_ends_the_epoch_with_its_name(registry, damaged, workers):
     registry["worker_num"] = workers
@@ -126,7 +126,7 @@ def test_an_unreadable_image_ends_the_epoch_with_its_name(registry, damaged, wor
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_batch_that_cannot_be_collated_ends_the_epoch(registry, workers):
     registry["worker_num"] = workers
@@ -136,14 +136,14 @@ def test_a_batch_that_cannot_be_collated_ends_the_epoch(registry, workers):
         list(build_loader(registry, "Train"))
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_records_without_an_image_end_the_epoch(registry):
     registry["TrainDataset"]["data_fields"] = ["gt_bbox", "gt_class"]
     with pytest.raises(InputError, match="a record without image: cannot be used: "):
         list(build_loader(registry, "Train"))
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_a_truncated_jpeg_ends_the_epoch_with_its_name_instead_of_being_trained_on_in_grey(registry, damaged):
     annotations = Path(registry["TrainDataset"]["dataset_dir"], "train.json")
     whole = cv2.imencode(".jpg", np.random.randint(0, 256, (256, 256, 3), np.uint8))[1].tobytes()
