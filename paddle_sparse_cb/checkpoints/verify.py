@@ -125,6 +125,8 @@ def _mask_problems(state: TrainingState) -> Iterator[str]:
 def _scheduled_groups(state: TrainingState) -> Iterator[tuple[list[str], int, float]]:
     """Yields the layers that reach a ratio together, their weights and the ratio; with scope `uniform`, one by one."""
     plan, own = state.settings["plan"], state.settings.get("ratios") or {}
+    if not isinstance(own, dict):
+        raise TypeError(f"ratios must be a mapping, got {type(own).__name__}")
     schedule = GMPSchedule(**state.settings["schedule"])
     others = [name for name in plan if name not in own]
     groups = [([name], schedule.with_target(own[name])) for name in plan if name in own]

@@ -43,9 +43,7 @@ def _check_patterns(argument: str, values: Mapping[str, Any], example: str) -> N
         raise InputError(f"{argument} must map patterns to values, such as {example}, got {values!r}")
 
 
-def set_layer_values(
-    plan: PrunePlan, ratios: Mapping[str, float], blocks: Mapping[str, Sequence[int]]
-) -> PrunePlan:
+def set_layer_values(plan: PrunePlan, ratios: Mapping[str, float], blocks: Mapping[str, Sequence[int]]) -> PrunePlan:
     """Returns a plan whose layers have the target ratios and blocks that patterns give them.
 
     Args:

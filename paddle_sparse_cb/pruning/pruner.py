@@ -185,11 +185,11 @@ class GMPPruner(PaddleSlimInterface):
 
     def _check_ranks(self) -> None:
         """Compares the masks of all ranks of a distributed run; costs nothing in a single process."""
-        if self.masks and distributed.is_distributed():
+        if distributed.is_distributed():
             distributed.check_same_masks(
                 self.cur_iteration,
                 [layer.name for layer in self.plan.pruned],
-                [self.masks[weight.name] for weight in self.weights],
+                [self.masks.get(weight.name) for weight in self.weights],
             )
 
     @paddle.no_grad()
@@ -255,7 +255,8 @@ class GMPPruner(PaddleSlimInterface):
         Args:
             state: the state of a pruner with the same settings.
             where: the file of the state, for messages.
-            allow_config_change: schedule, scope, ratios and blocks may differ; pruned weights stay pruned.
+            allow_config_change: schedule, scope, ratios and blocks may differ; pruned weights stay pruned, with other
+                blocks those in blocks that are pruned completely.
 
         Raises:
             InputError: the settings differ, or a weight is not zero where the masks prune it.

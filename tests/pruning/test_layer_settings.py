@@ -45,7 +45,10 @@ def test_layers_that_are_not_pruned_get_no_values(network):
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("exspand.weight", "the pattern 'exspand.weight' matches no weight of the network; did you mean 'expand.weight'"),
+        (
+            "exspand.weight",
+            "the pattern 'exspand.weight' matches no weight of the network; did you mean 'expand.weight'",
+        ),
         ("conv2d_17.w_0", "matches no weight of the network; known: depthwise.weight, expand.weight"),
         ("stem.*", r"'stem.\*' matches no weight that is pruned \(stem.0.weight: 3x3 kernel\)"),
     ],
