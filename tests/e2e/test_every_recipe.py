@@ -1,15 +1,20 @@
 """Every recipe can be tried before its data are available, and the sparse ones end in sparse files."""
 
 import json
+import re
 
 import pytest
 from helpers import RECIPES
 
 from paddle_sparse_cb.cli import main
+from paddle_sparse_cb.deploy.lite.nb import read_nb
 
 pytestmark = pytest.mark.slow
 
-ALL = sorted(path.name for path in RECIPES.glob("*.yml"))
+# Recipes that differ from another one in their blocks alone: one of them is run, and the others are planned.
+IN_BLOCKS = sorted(path.name for path in RECIPES.glob("*_block?x1.yml"))
+RUN_IN_BLOCKS = "picodet_s_garments_sparse75_block4x1.yml"
+RUN = [*sorted({path.name for path in RECIPES.glob("*.yml")} - set(IN_BLOCKS)), RUN_IN_BLOCKS]
 # The number of convolutions that a sparse recipe prunes, all of which Paddle-Lite has to run sparse.
 PRUNED = {
     "picodet_m_320_coco_sparse75.yml": 75,
@@ -22,10 +27,11 @@ PRUNED = {
     "picodet_s_416_voc_sparse75.yml": 40,
     "picodet_s_garments_sparse75.yml": 40,
     "picodet_s_garments_sparse85.yml": 40,
+    RUN_IN_BLOCKS: 40,
 }
 
 
-@pytest.mark.parametrize("recipe", ALL)
+@pytest.mark.parametrize("recipe", RUN)
 def test_a_recipe_runs_for_a_few_steps_on_packaged_photographs(recipe, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["train", str(RECIPES / recipe), "--smoke"]) == 0, capsys.readouterr()
@@ -38,8 +44,19 @@ def test_a_recipe_runs_for_a_few_steps_on_packaged_photographs(recipe, tmp_path,
         assert rows.keys() == {"dense"}
         return
     dense, sparse = rows["dense"], rows["sparse"]
-    assert sparse["sparsity"] >= int(name[-2:]) / 100
+    assert sparse["sparsity"] >= int(re.search(r"sparse(\d\d)", name)[1]) / 100
     assert sparse["nb_bytes"] < 0.7 * dense["nb_bytes"]
     assert sum(layer["pruned"] for layer in report["layers"]) == PRUNED[recipe]
     assert sparse["sparse_convs"] == PRUNED[recipe]
     assert dense["sparse_convs"] == 0
+    in_pairs = [op for op in read_nb(output / "model_sparse.nb").operators if op.sparse and op.attributes["flag_semi"]]
+    assert len(in_pairs) == (PRUNED[recipe] if recipe in IN_BLOCKS else 0)
+
+
+def test_every_layer_of_the_recipes_in_blocks_is_pruned_in_whole_blocks(capsys):
+    for recipe in IN_BLOCKS:
+        assert main(["plan", str(RECIPES / recipe)]) == 0, capsys.readouterr()
+        rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.endswith("pruned")]
+        dense_recipe = re.sub(r"_block.x1", "", recipe)
+        assert len(rows) == PRUNED[dense_recipe]
+        assert {row[-2] for row in rows} == {re.search(r"_block(.x1)", recipe)[1]}
