@@ -6,7 +6,7 @@ so what both need is defined here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
@@ -31,12 +31,14 @@ class HookContext:
         output: the folder that hooks write to. It need not exist.
         plan: which weights are pruned, and why the others are not.
         sparsity: the zeros counted in each weight of `network`.
-        target_ratio: the fraction of zeros the training aimed at, over all weights in `plan.pruned`.
+        target_ratio: the fraction of zeros the training aimed at, over all weights in `plan.pruned` together.
         metrics: evaluation results of `network` by name, such as `{"mAP": 0.29}`.
         artefacts: paths of the files made so far, by name. `Export` adds `inference` (a prefix without an extension),
             `QuantizeInt8` adds `inference_int8`, `OptimizeLite` adds `nb_dense`, `nb_sparse`, `nb_int8_dense` and
             `nb_int8_sparse`. Add a checkpoint as `pdparams` to have it verified too.
         checks: verification results by name, added by `verify`. Each is a JSON-serializable dict with a boolean `ok`.
+        min_sparsity: the fraction of zeros that each planned weight must have at least, by structured name (see
+            `PruningConfig.min_sparsity`). A weight that it does not name counts for `target_ratio` only.
 
     Example:
         >>> from paddle_sparse_cb import make_plan, measure_sparsity
@@ -58,6 +60,7 @@ class HookContext:
     metrics: dict[str, float] = field(default_factory=dict)
     artefacts: dict[str, Path] = field(default_factory=dict)
     checks: dict[str, Any] = field(default_factory=dict)
+    min_sparsity: Mapping[str, float] = field(default_factory=dict)
 
 
 # Called with the context after training. A hook may also have

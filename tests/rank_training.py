@@ -60,7 +60,13 @@ def fit(perturb_rank_1, extra_callbacks):
     initial = state(network)
     images = np.random.default_rng(5).random((STEPS * 8 * 2, 1, 8, 8), "float32")
     data = paddle.io.TensorDataset([paddle.to_tensor(images), paddle.randint(0, 10, [len(images), 1])])
-    sparsity = SparsityCallback(ratio=0.75, pruning_iterations=MASK_UPDATES, pruning_steps=MASK_UPDATES)
+    sparsity = SparsityCallback(
+        ratio=0.75,
+        pruning_iterations=MASK_UPDATES,
+        pruning_steps=MASK_UPDATES,
+        ratios={"project.*": 0.9},
+        blocks={"project.*": (2, 1)},
+    )
     recorded = RecordMasks(sparsity, perturb_rank_1)
     paddle.distributed.all_gather = counting_all_gather
     model.fit(

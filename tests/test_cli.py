@@ -33,7 +33,8 @@ NO_DENSE = "pretrain_weights=sample:picodet_s_416_lcnet"
     [
         (["train", "none.yml"], "none.yml: no such recipe"),
         (["train", SPARSE, "-o", "epochs=3"], "unknown key 'epochs'"),
-        (["train", SPARSE, "-o", "Sparsity.ratios=0.5"], "Sparsity: unknown argument 'ratios'; did you mean 'ratio'?"),
+        (["train", SPARSE, "-o", "Sparsity.ratioo=0.5"], "Sparsity: unknown argument 'ratioo'; did you mean 'ratio'?"),
+        (["train", SPARSE, "-o", "Sparsity.ratios=0.5"], "ratios must map patterns to values, such as {'head.*': 0.6}"),
         (["train", SPARSE, "-o", "Sparsity.ratio=75"], "ratio must be a fraction from 0.0 to below 1, got 75"),
         (["train", SPARSE, "-o", "TrainDataset.dataset_dir=/none"], "TrainDataset: no annotations at /none/train.json"),
         (["train", SPARSE, "-o", "Sparsity.skip=['*']"], "no layer left to prune"),
@@ -55,8 +56,20 @@ NO_DENSE = "pretrain_weights=sample:picodet_s_416_lcnet"
         ),
         (["plan", SPARSE, "-o", "Sparsity.ratio=0.5"], "(and 39 more of 40 planned layers)"),
         (
-            ["train", SPARSE, "-o", "Sparsity.sparse_block=[16,1]"],
-            "does not divide backbone.blocks2.0.pw_conv.conv.weight",
+            ["train", SPARSE, "-o", "Sparsity.sparse_block=[7,1]"],
+            "sparse_block [7, 1] divides none of the layers to prune",
+        ),
+        (
+            ["train", SPARSE, "-o", "Sparsity.blocks={neck.*: [7,1]}"],
+            "blocks: [7, 1] of the pattern 'neck.*' does not divide neck.",
+        ),
+        (
+            ["train", SPARSE, "-o", "Sparsity.ratios={nek.*: 0.8}"],
+            "ratios: the pattern 'nek.*' matches no weight of the network",
+        ),
+        (
+            ["plan", SPARSE, "-o", "Sparsity.ratios={neck.conv_t.convs.0.conv.weight: 0.5}"],
+            "Paddle-Lite would keep neck.conv_t.convs.0.conv.weight dense: it may end with as few as 50.00% zeros",
         ),
         (["train", SPARSE, "-o", "export.int8=true"], "Paddle-Lite computes hard swish, which PicoDet uses, wrongly"),
         (
@@ -111,6 +124,18 @@ def test_the_plan_needs_neither_data_nor_weights(folder, capsys):
     rows = [" ".join(line.split()) for line in output.out.splitlines()]
     assert "neck.conv_t.convs.0.conv.weight 96x96x1x1 32x32 9.44 pruned" in rows
     assert "backbone.blocks6.1.se.conv1.weight 96x384x1x1 1x1 0.04 1x1 output" in rows
+
+
+def test_the_plan_shows_ratios_and_blocks_where_layers_differ(folder, capsys):
+    code, output = run(
+        capsys, "plan", SPARSE, "-o", "Sparsity.sparse_block=[16,1]", "Sparsity.ratios={neck.conv_t.*: 0.875}"
+    )
+    assert code == 0
+    rows = [" ".join(line.split()) for line in output.out.splitlines()]
+    assert "neck.conv_t.convs.0.conv.weight 96x96x1x1 32x32 9.44 87.50% 16x1 pruned" in rows
+    single = [row for row in rows if row.endswith("1x1 pruned; 16x1 does not divide it")]
+    assert single
+    assert all(int(row.split()[1].split("x")[0]) % 16 for row in single)
 
 
 def test_the_plan_lists_every_layer_that_would_not_run_sparse(folder, capsys):

@@ -59,6 +59,7 @@ class Training:
     samples: int = 20
     order: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
     interrupts: tuple[int, ...] = (3,)
+    mixed: bool = False  # each layer has its own ratio and block
 
 
 def trainings(workers=(0,)):
@@ -82,6 +83,7 @@ def trainings(workers=(0,)):
         samples=st.integers(17, 26),
         order=st.permutations(range(6)).map(tuple),
         interrupts=st.lists(st.integers(0, 14), min_size=1, max_size=3).map(tuple),
+        mixed=st.booleans(),
     )
 
 
@@ -156,7 +158,14 @@ def _run(training, folder, interrupt):
         stepping = [paddle.callbacks.LRScheduler(by_step=False, by_epoch=True)] if training.by_epoch else []
         outside = training.stepped_outside
         together = [
-            SparsityCallback(ratio=0.5, pruning_iterations=2, tunning_iterations=0, prune_params_type=None),
+            SparsityCallback(
+                ratio=0.5,
+                pruning_iterations=2,
+                tunning_iterations=0,
+                prune_params_type=None,
+                ratios={"0.weight": 0.75} if training.mixed else None,
+                blocks={"3.weight": (2, 1)} if training.mixed else None,
+            ),
             Checkpoints(folder, training.every, training.every_batches),
             *([EMACallback(0.9)] if training.ema else [paddle.callbacks.Callback()]),
             *(stepping if stepping and not outside else [paddle.callbacks.Callback()]),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
@@ -63,8 +64,7 @@ class BestCheckpoint(Checkpoints):
             return None
         best, pruner = saved.state.training.get("best"), self.session.pruner
         value = best.get(self.monitor) if isinstance(best, dict) else None
-        schedule = saved.state.settings.get("schedule") or {}
-        same_target = schedule.get("ratio") == (pruner.target_ratio if pruner else None)
+        same_target = _targets(saved.state.settings) == _targets(pruner.settings() if pruner else {})
         is_earlier = saved.position <= self.session.position
         return float(value) if is_earlier and same_target and isinstance(value, (int, float)) else None
 
@@ -95,3 +95,8 @@ class BestCheckpoint(Checkpoints):
         if math.isfinite(signed) and signed > self._best and self.session.target_reached:
             self._best = signed
             self.save(NAME, best={self.monitor: float(value)})
+
+
+def _targets(settings: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Returns the target ratio in the settings of a pruner, and those of single layers."""
+    return (settings.get("schedule") or {}).get("ratio"), settings.get("ratios") or {}

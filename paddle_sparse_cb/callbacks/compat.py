@@ -23,8 +23,8 @@ from typing import Any, Protocol
 import paddle
 
 _SESSION = "_sparse_session"
-# Networks that a finished `fit` has pruned, and their ratios.
-_PRUNED: weakref.WeakKeyDictionary[paddle.nn.Layer, float] = weakref.WeakKeyDictionary()
+# Networks that a finished `fit` has pruned: the ratio of all layers together, and the lowest one of a layer.
+_PRUNED: weakref.WeakKeyDictionary[paddle.nn.Layer, tuple[float, float]] = weakref.WeakKeyDictionary()
 
 
 class Session(Protocol):
@@ -89,7 +89,8 @@ def install_sessions(open_session: Callable[[paddle.Model, Mapping[str, Any]], S
             finally:
                 setattr(model, _SESSION, outer)
             if session.pruner is not None and session.is_finished:
-                _PRUNED[model.network] = session.pruner.ratio
+                pruner = session.pruner
+                _PRUNED[model.network] = pruner.overall_ratio, min([pruner.ratio, *pruner.own_ratios.values()])
 
     setattr(fit, _SESSION, True)
     paddle.Model.fit = fit
@@ -111,11 +112,11 @@ def nested_callbacks(callbacks: Iterable[Any]) -> Iterator[Any]:
 
 def _warn_if_zeros_will_be_lost(model: paddle.Model, given: list[Any]) -> None:
     """Warns once when a pruned network is trained again and nothing keeps its zeros."""
-    ratio = _PRUNED.pop(model.network, None)
+    ratio, lowest = _PRUNED.pop(model.network, (0.0, 0.0))
     if ratio and not _prunes(given) and "step" not in vars(model._optimizer or object):
         warnings.warn(
             f"this network was pruned to {ratio:.2%} by an earlier fit, and this fit has no SparsityCallback: pruned "
-            f"weights will become non-zero. To keep them zero, add SparsityCallback(ratio={ratio:g}, "
+            f"weights will become non-zero. To keep them zero, add SparsityCallback(ratio={lowest:g}, "
             "curve='constant', pruning_epochs=0), or attach a GMPPruner, which keeps present zeros",
             stacklevel=3,
         )

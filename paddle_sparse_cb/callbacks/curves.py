@@ -46,7 +46,7 @@ class TrainingCurves:
         if step == self._last_step or (step % self.log_freq and not is_last):
             return
         self._last_step = step
-        values = {"sparsity/target": self.pruner.ratio, "train/lr": float(optimizer.get_lr())}
+        values = {"sparsity/target": self.pruner.overall_ratio, "train/lr": float(optimizer.get_lr())}
         if self.per_layer:
             report = measure_sparsity(self.pruner.model, self.pruner.plan)
             values["sparsity/actual"] = report.ratio

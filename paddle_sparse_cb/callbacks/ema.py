@@ -69,7 +69,8 @@ class EMACallback(FitCallback):
         self.decay, self.decay_type, self.cycle_epochs = check_fraction("decay", decay), decay_type, cycle_epochs
         self.black_list, self.resume = tuple(black_list), resume
         self._average: WeightAverage | None = None
-        self._masked_ratio = 0.0  # of the masks that the averages were zeroed with
+        # The ratios of the masks that the averages were zeroed with.
+        self._masked_ratios: tuple[float, dict[float, float]] | None = None
         # The training's own weights while the network holds the averages, by structured name: the network's tensor,
         # and a copy of its values.
         self._own: dict[str, tuple[paddle.Tensor, paddle.Tensor]] = {}
@@ -92,7 +93,7 @@ class EMACallback(FitCallback):
                 same = session.resume is not None and session.resume.path == Path(resume)
                 resume = session.resume if same and session.resume else ResumeState.open(resume)
             self._restore(resume)
-        self._masked_ratio = 0.0
+        self._masked_ratios = None
         OptimizerHook.of(self.model._optimizer).add(self._update)
 
     @paddle.no_grad()
@@ -104,9 +105,9 @@ class EMACallback(FitCallback):
         assert self._average is not None
         self._average.update()
         pruner = self.session.pruner
-        if pruner is not None and pruner.ratio != self._masked_ratio:
+        if pruner is not None and (pruner.ratio, pruner.own_ratios) != self._masked_ratios:
             self._average.zero_pruned(pruner.masks)
-            self._masked_ratio = pruner.ratio
+            self._masked_ratios = pruner.ratio, pruner.own_ratios
 
     def settings(self) -> dict[str, Any]:
         """Returns what a resumed run must have in common with this one, and the progress; plain values."""

@@ -71,9 +71,8 @@ class FitSession:
 
     @property
     def target_reached(self) -> bool:
-        """Whether the masks are those of the target ratio; without a pruner there is nothing to wait for."""
-        pruner = self.pruner
-        return pruner is None or (pruner.ratio >= pruner.target_ratio and bool(pruner.masks))
+        """Whether the masks are those of the target ratios; without a pruner there is nothing to wait for."""
+        return self.pruner is None or self.pruner.is_at_target
 
     def load_checkpoint(self, resume: ResumeState, batches: int | None, allow_config_change: bool = False) -> int:
         """Loads network, optimizer and position of a checkpoint into the model, once, and returns the optimizer steps.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
@@ -49,9 +49,9 @@ class SparsityCallback(FitCallback):
         scope: `uniform` or `global`, the same as `local_sparsity`, or `erk`: layers with few weights stay denser.
         regrow: a pruned weight may be revived when the masks are updated.
         curve: how the ratio rises: `cubic`, `linear`, `cosine`, or `constant`, which is the target at once.
-        sparse_block: rows (output channels) and columns (input channels) that are pruned as one.
+        sparse_block: rows (output channels) and columns (input channels) that are pruned as one, see `PruningConfig`.
         skip: shell patterns over structured names of weights to leave dense, such as `("head.*",)`.
-        plan: the layers to prune (`make_plan`), in place of the rules above.
+        plan: the layers to prune (`make_plan`), in place of the rules above; `ratios` and `blocks` are added to it.
         log_dir: folder for TensorBoard curves; None writes none.
         log_freq: optimizer steps between two points of a curve.
         per_layer: write a curve for each pruned weight as well.
@@ -65,6 +65,8 @@ class SparsityCallback(FitCallback):
             `before_training(plan, min_sparsity)` or `check_network(network)` is asked at train begin and may raise
             InputError.
         prune_squeeze_excite: see `make_plan`.
+        ratios: target ratios of single layers by pattern, such as `{"head.*": 0.6}`, see `PruningConfig`.
+        blocks: rows and columns of single layers by pattern, such as `{"backbone.*": (4, 1)}`, see `PruningConfig`.
 
     Raises:
         InputError: when created, if an argument is unknown or out of range; at train begin, if no layer is left to
@@ -114,6 +116,8 @@ class SparsityCallback(FitCallback):
         allow_config_change: bool = False,
         post_train: Sequence[Hook] = (),
         prune_squeeze_excite: bool = False,
+        ratios: Mapping[str, float] | None = None,
+        blocks: Mapping[str, Sequence[int]] | None = None,
         **unknown: Any,
     ) -> None:
         super().__init__()
@@ -137,6 +141,8 @@ class SparsityCallback(FitCallback):
             sparse_block,
             skip,
             prune_squeeze_excite,
+            {} if ratios is None else ratios,
+            {} if blocks is None else blocks,
         )
         for name, folder in {"log_dir": log_dir, "save_dir": save_dir}.items():
             if folder is not None:
@@ -168,7 +174,8 @@ class SparsityCallback(FitCallback):
         steps = self._load_checkpoint()
         per_epoch, total = self._optimizer_steps()
         schedule = self.config.schedule(per_epoch, total if total is None or not session.resume else total + steps)
-        plan = self.plan or self.config.make_plan(self.model.network, self._input_spec())
+        given = self.config.set_layer_values(self.plan) if self.plan else None
+        plan = given or self.config.make_plan(self.model.network, self._input_spec())
         self.pruner = session.pruner = self.config.make_pruner(self.model.network, schedule, plan)
         if session.resume:
             self.pruner.restore(
@@ -259,10 +266,10 @@ class SparsityCallback(FitCallback):
         assert self.pruner is not None
         self.pruner.detach(self.model._optimizer)
         self.report = self.pruner.finalize()
-        if self.pruner.ratio < self.config.ratio:
+        if not self.pruner.is_at_target:
             warnings.warn(
                 f"the training ended after {self.pruner.cur_iteration} optimizer steps at ratio "
-                f"{self.pruner.ratio:.4f}, before the target {self.config.ratio}",
+                f"{self.pruner.overall_ratio:.4f}, before the target {self.pruner.overall_target}",
                 stacklevel=2,
             )
         if self._curves:
@@ -274,10 +281,10 @@ class SparsityCallback(FitCallback):
             assert self.pruner is not None
             assert self.report is not None
             assert self.save_dir is not None
-            call_hooks(
-                self.post_train,
-                HookContext(self.model.network, Path(self.save_dir), self.pruner.plan, self.report, self.config.ratio),
-            )
+            plan, target = self.pruner.plan, self.pruner.overall_target
+            context = HookContext(self.model.network, Path(self.save_dir), plan, self.report, target)
+            context.min_sparsity = self.config.min_sparsity(plan)
+            call_hooks(self.post_train, context)
 
     def close(self) -> None:
         """Detaches the pruner and closes the event file, also after an exception."""

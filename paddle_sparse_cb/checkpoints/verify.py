@@ -103,19 +103,34 @@ def _alive(arrays: Mapping[str, Any], masks: Mapping[str, np.ndarray]) -> Iterat
 
 
 def _mask_problems(state: TrainingState) -> Iterator[str]:
-    """Yields a line if the masks prune less than the schedule asked for at the step of the checkpoint."""
+    """Yields a line for each group of layers in which the masks prune less than the schedule asked for at this step."""
     plan, schedule = state.settings.get("plan"), state.settings.get("schedule")
     if not plan or not schedule:
         return
     try:
-        ratio = GMPSchedule(**schedule).at(state.step - 1) if state.step else 0.0
-        numel = sum(math.prod(shape) for shape in plan.values())
-    except (InputError, TypeError, AttributeError, ValueError) as error:
+        groups = list(_scheduled_groups(state))
+    except (InputError, TypeError, AttributeError, ValueError, KeyError) as error:
         yield f"its settings are not valid: {' '.join(str(error).split())}"
         return
-    pruned = sum(int(np.count_nonzero(~mask)) for mask in state.masks.values())
-    if pruned < ratio * numel - 1e-6:
-        yield f"its masks prune {pruned / numel:.4%} of the weights, the schedule asked for {ratio:.4%}"
+    for names, numel, ratio in groups:
+        pruned = sum(int(np.count_nonzero(~state.masks[name])) for name in names if name in state.masks)
+        if pruned < ratio * numel - 1e-6:
+            which = f"of {names[0]}" if len(names) == 1 else "of the weights"
+            yield f"its masks prune {pruned / numel:.4%} {which}, the schedule asked for {ratio:.4%}"
     unknown = sorted(state.masks.keys() - plan.keys())
     if unknown:
         yield f"it has a mask of {unknown[0]}, which is not in its plan"
+
+
+def _scheduled_groups(state: TrainingState) -> Iterator[tuple[list[str], int, float]]:
+    """Yields the layers that reach a ratio together, their weights and the ratio; with scope `uniform`, one by one."""
+    plan, own = state.settings["plan"], state.settings.get("ratios") or {}
+    if not isinstance(own, dict):
+        raise TypeError(f"ratios must be a mapping, got {type(own).__name__}")
+    schedule = GMPSchedule(**state.settings["schedule"])
+    others = [name for name in plan if name not in own]
+    groups = [([name], schedule.with_target(own[name])) for name in plan if name in own]
+    is_uniform = state.settings.get("scope") == "uniform"
+    groups += [([name], schedule) for name in others] if is_uniform else [(others, schedule)] if others else []
+    for names, one in groups:
+        yield names, sum(math.prod(plan[name]) for name in names), one.at(state.step - 1) if state.step else 0.0

@@ -31,7 +31,7 @@ def check_arrays(context: HookContext, arrays: Mapping[str, np.ndarray], is_comp
     """Compares the tensors in a file with the network's, and counts the zeros of the pruned weights.
 
     Args:
-        context: the network, its plan and the target ratio.
+        context: the network, its plan, the target ratio and the least sparsity of each layer.
         arrays: the content of the file, by structured name.
         is_complete: whether the file must hold all tensors of the network; an exported model lacks those that only the
             training needs.
@@ -39,7 +39,8 @@ def check_arrays(context: HookContext, arrays: Mapping[str, np.ndarray], is_comp
     Returns:
         A dict with `sparsity` (the fraction of zeros over all planned weights), `target`, `zeros` (the number of zeros
         of each planned weight in the file), `tensors` (the number of tensors in the file), `wrong` (names of tensors
-        that are missing, not finite, unknown to the network, or differ from the network's in any bit) and `ok`.
+        that are missing, not finite, unknown to the network, or differ from the network's in any bit), `too_dense`
+        (names of planned weights with fewer zeros than `context.min_sparsity` asks for) and `ok`.
     """
     own = context.network.state_dict()
     known = context.network.to_static_state_dict()  # with the buffers that only an exported model stores
@@ -48,7 +49,10 @@ def check_arrays(context: HookContext, arrays: Mapping[str, np.ndarray], is_comp
     required = [*names, *own] if is_complete else names
     wrong = [name for name in dict.fromkeys([*required, *arrays]) if not _is_same(arrays.get(name), known.get(name))]
     zeros = {name: _count_zeros(np.asarray(arrays[name])) for name in names if name in arrays}
-    numel = sum(layer.numel for layer in planned)
+    numels = {layer.name: layer.numel for layer in planned}
+    least = context.min_sparsity
+    too_dense = [name for name, count in zeros.items() if count / numels[name] < least.get(name, 0.0)]
+    numel = sum(numels.values())
     sparsity = sum(zeros.values()) / numel if numel else 0.0
     return {
         "sparsity": sparsity,
@@ -56,7 +60,8 @@ def check_arrays(context: HookContext, arrays: Mapping[str, np.ndarray], is_comp
         "zeros": zeros,
         "tensors": len(arrays),
         "wrong": wrong,
-        "ok": not wrong and sparsity >= context.target_ratio,
+        "too_dense": too_dense,
+        "ok": not wrong and not too_dense and sparsity >= context.target_ratio,
     }
 
 
@@ -152,8 +157,9 @@ def _summary(check: Mapping[str, Any]) -> str:
         return f"{found}{f' and {more} more' if more > 0 else ''} ({check['scope']})"
     differences = f"; tensors differ: {_first(check['wrong'])}" if check["wrong"] else ""
     if "planned" not in check:
+        dense = f"; below their own targets: {_first(check['too_dense'])}" if check.get("too_dense") else ""
         return (
-            f"{check['sparsity']:.4%} zeros in the pruned weights, target {check['target']:.4%}{differences} "
+            f"{check['sparsity']:.4%} zeros in the pruned weights, target {check['target']:.4%}{dense}{differences} "
             f"({_WEIGHTS_SCOPE.format_map(check)})"
         )
     dense = f"; dense: {_first(check['dense_layers'])}" if check["dense_layers"] else ""

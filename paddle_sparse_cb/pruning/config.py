@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import paddle
 
 from ..errors import InputError
 from ..utils.validation import check_count, check_fraction, check_keys
-from .distribution import check_scope
+from .distribution import check_scope, overall_ratio
+from .layer_settings import check_blocks, check_ratios, set_default_block, set_layer_values
 from .masks import check_block
 from .min_sparsity import check_reachable, min_sparsity
 from .plan import PrunePlan
@@ -43,9 +44,14 @@ class PruningConfig:
         scope: `uniform` or `global`, the same as `local_sparsity`, or `erk`: layers with few weights stay denser.
         regrow: a pruned weight may be revived when the masks are updated.
         curve: how the ratio rises: `cubic`, `linear`, `cosine`, or `constant`, which is the target at once.
-        sparse_block: rows (output channels) and columns (input channels) that are pruned as one.
+        sparse_block: rows (output channels) and columns (input channels) that are pruned as one. Layers that it does
+            not divide are pruned as single weights.
         skip: shell patterns over structured names of weights to leave dense, such as `("head.*",)`.
         prune_squeeze_excite: see `make_plan`.
+        ratios: target ratios of single layers by pattern, such as `{"head.*": 0.6}`; the last pattern that matches
+            decides, and `ratio` holds for all other layers. See `GMPSchedule.with_target` for their schedules.
+        blocks: rows and columns of single layers by pattern, such as `{"backbone.*": (4, 1)}`; `sparse_block` holds
+            for all other layers.
 
     Raises:
         InputError: a value is out of range; the message names it.
@@ -78,6 +84,8 @@ class PruningConfig:
     sparse_block: Sequence[int] = (1, 1)
     skip: Sequence[str] = ()
     prune_squeeze_excite: bool = False
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    blocks: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._set(
@@ -103,6 +111,7 @@ class PruningConfig:
             self._set(**{name: bool(getattr(self, name))})
         scope = check_scope(self.scope) or ("uniform" if self.local_sparsity else "global")
         self._set(scope=scope, sparse_block=check_block(self.sparse_block), skip=tuple(self.skip))
+        self._set(ratios=check_ratios(self.ratios), blocks=check_blocks(self.blocks))
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -160,8 +169,8 @@ class PruningConfig:
         return schedule
 
     def make_plan(self, network: paddle.nn.Layer, input_spec: Sequence[Any] | None = None) -> PrunePlan:
-        """Returns which layers of a network these settings prune, see `make_plan`."""
-        return make_plan(
+        """Returns which layers of a network these settings prune, and in which blocks, see `make_plan`."""
+        plan = make_plan(
             network,
             input_spec,
             skip=self.skip,
@@ -169,6 +178,20 @@ class PruningConfig:
             skip_params_func=self.skip_params_func,
             prune_squeeze_excite=self.prune_squeeze_excite,
         )
+        return self.set_layer_values(plan)
+
+    def set_layer_values(self, plan: PrunePlan) -> PrunePlan:
+        """Returns a plan whose layers have the ratios and blocks of these settings.
+
+        Raises:
+            InputError: see `layer_settings.set_layer_values` and `set_default_block`.
+        """
+        plan = set_layer_values(plan, self.ratios, self.blocks)
+        return set_default_block(plan, self.sparse_block) if plan.pruned else plan
+
+    def target_ratio(self, plan: PrunePlan) -> float:
+        """Returns the share of zeros in all planned weights together that the target ratios ask for."""
+        return overall_ratio(plan.pruned, self.ratio)
 
     def min_sparsity(self, plan: PrunePlan) -> dict[str, float]:
         """Returns the least share of zeros of each planned weight at the target ratio, whatever the weights are."""
@@ -176,7 +199,7 @@ class PruningConfig:
         return min_sparsity(plan, self.ratio, str(self.scope), (rows, columns))
 
     def check_reachable(self, plan: PrunePlan) -> None:
-        """Raises InputError if the planned layers may end below their ratios, see `min_sparsity.check_reachable`."""
+        """Raises InputError if the planned layers cannot reach their ratios, see `min_sparsity.check_reachable`."""
         rows, columns = self.sparse_block
         check_reachable(plan, self.ratio, str(self.scope), (rows, columns))
 

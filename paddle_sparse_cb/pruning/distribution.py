@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..errors import InputError, did_you_mean
+from .masks import prune_count
+from .plan import PlannedLayer
 
 # Every layer is pruned to the ratio; one ranking over all layers decides; the ratio of a layer follows from its shape.
 SCOPES = ("uniform", "global", "erk")
@@ -44,17 +46,65 @@ def erk_ratios(shapes: Sequence[Sequence[int]], ratio: float) -> list[float]:
     return [0.0] * len(shapes)
 
 
-def layer_ratios(shapes: Sequence[Sequence[int]], ratio: float, scope: str) -> list[float]:
-    """Returns the ratio that each weight is guaranteed; 0 for `global`, where the weights decide.
+def layer_ratios(
+    layers: Sequence[PlannedLayer], ratio: float, scope: str, own: Mapping[float, float] | None = None
+) -> list[float]:
+    """Returns the ratio that the ranking of each layer is pruned to (see `rankings`).
+
+    A layer with a ratio of its own has this one, and does not take part in the scope: the other layers reach `ratio`
+    without it.
 
     Args:
-        shapes: the shapes of the weights.
-        ratio: the share of all weights to prune, below 1.
+        layers: the layers to prune.
+        ratio: the share of the other layers' weights to prune, below 1.
+        scope: one of `SCOPES`.
+        own: from the layers' own targets to their ratios at present; by default the targets themselves.
+    """
+    others = [layer.shape for layer in layers if layer.ratio is None]
+    distributed = iter(erk_ratios(others, ratio) if scope == "erk" else [ratio] * len(others))
+    return [
+        next(distributed) if layer.ratio is None else layer.ratio if own is None else own[layer.ratio]
+        for layer in layers
+    ]
+
+
+def rankings(layers: Sequence[PlannedLayer], scope: str) -> list[list[int]]:
+    """Returns the layers that are ranked together, by their index.
+
+    Each layer has a ranking of its own, except that scope `global` ranks all layers together that have blocks of one
+    size and no ratio of their own. Blocks of different sizes cannot be ranked together: larger ones have larger norms.
+
+    Args:
+        layers: the layers to prune, each with a block.
         scope: one of `SCOPES`.
     """
-    if scope == "erk":
-        return erk_ratios(shapes, ratio)
-    return [ratio if scope == "uniform" else 0.0] * len(shapes)
+    groups: dict[object, list[int]] = {}
+    for index, layer in enumerate(layers):
+        together = scope == "global" and layer.ratio is None
+        groups.setdefault(layer.block if together else index, []).append(index)
+    return list(groups.values())
+
+
+def overall_ratio(layers: Sequence[PlannedLayer], ratio: float, own: Mapping[float, float] | None = None) -> float:
+    """Returns the share of zeros in all layers together that their ratios ask for.
+
+    Args:
+        layers: the layers to prune.
+        ratio: the ratio of the layers without a ratio of their own.
+        own: see `layer_ratios`.
+
+    Example:
+        >>> overall_ratio([PlannedLayer("a", (8, 10), True), PlannedLayer("b", (8, 30), True, ratio=0.9)], 0.5)
+        0.8
+    """
+    if all(layer.ratio is None for layer in layers):
+        return ratio
+    counts: dict[float, int] = {}
+    for layer in layers:
+        each = ratio if layer.ratio is None else layer.ratio if own is None else own[layer.ratio]
+        counts[each] = counts.get(each, 0) + math.prod(layer.shape)
+    # A quotient of whole numbers, so that zeros counted in a file can be compared with it exactly.
+    return sum(prune_count(each, size) for each, size in counts.items()) / sum(counts.values())
 
 
 def check_scope(scope: str | None) -> str | None:

@@ -21,11 +21,11 @@ from ..utils.validation import check_count
 from .topk import Scores, drop_smallest, drop_smallest_on_device
 
 
-def check_block(block: Sequence[int]) -> tuple[int, int]:
+def check_block(block: Sequence[int], name: str = "sparse_block") -> tuple[int, int]:
     """Returns a block as (rows, columns), or raises InputError if it is not two positive whole numbers."""
     if not isinstance(block, (list, tuple)) or len(block) != 2:
-        raise InputError(f"sparse_block must be two whole numbers, rows and columns, got {block!r}")
-    return check_count("sparse_block", block[0], least=1), check_count("sparse_block", block[1], least=1)
+        raise InputError(f"{name} must be two whole numbers, rows and columns, got {block!r}")
+    return check_count(name, block[0], least=1), check_count(name, block[1], least=1)
 
 
 def prune_count(ratio: float, units: int) -> int:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 
 from ..errors import InputError
-from .distribution import check_scope, layer_ratios
+from .distribution import check_scope, layer_ratios, rankings
+from .layer_settings import set_default_block
 from .masks import count_units, prune_count
-from .plan import PrunePlan
+from .plan import PlannedLayer, PrunePlan
 
 
 def min_sparsity(
@@ -18,91 +19,68 @@ def min_sparsity(
 
     Args:
         plan: the layers to prune.
-        ratio: the target ratio.
-        scope: one of `distribution.SCOPES`. With `global`, one ranking over all layers decides, and no layer is certain
-            of any zeros.
-        block: rows and columns of the blocks that are pruned as one. If it does not divide a layer, the blocks at the
-            edges are smaller; the result assumes that those are pruned first.
+        ratio: the target ratio of the layers without a ratio of their own.
+        scope: one of `distribution.SCOPES`. With `global`, one ranking over all layers decides, and only the layers
+            with a ratio of their own are certain of any zeros.
+        block: rows and columns that are pruned as one in the layers without a block of their own (see
+            `set_default_block`).
 
     Returns:
         Structured name to the least share of zeros.
 
     Raises:
-        InputError: an unknown scope.
+        InputError: an unknown scope, or the block divides none of the layers.
 
     Example:
         >>> from paddle import nn
         >>> from paddle_sparse_cb import make_plan
-        >>> min_sparsity(make_plan(nn.Conv2D(8, 12, 1)), 0.75, block=(8, 1))
-        {'weight': 0.6666666666666666}
+        >>> min_sparsity(make_plan(nn.Conv2D(8, 12, 1)), 0.7, block=(4, 1))
+        {'weight': 0.7083333333333334}
     """
-    ratios = layer_ratios([layer.shape for layer in plan.pruned], ratio, check_scope(scope) or "uniform")
+    scope = check_scope(scope) or "uniform"
+    layers = set_default_block(plan, block).pruned
     return {
-        layer.name: _count_min_zeros([layer.shape], layer_ratio, block) / math.prod(layer.shape)
-        for layer, layer_ratio in zip(plan.pruned, ratios)
+        layer.name: 0.0 if scope == "global" and layer.ratio is None else _min_sparsity(layer, layer_ratio)
+        for layer, layer_ratio in zip(layers, layer_ratios(layers, ratio, scope))
     }
 
 
+def _min_sparsity(layer: PlannedLayer, ratio: float) -> float:
+    units = _count_units([layer])
+    zeros = min(prune_count(ratio, units), units - 1) * math.prod(layer.block or ())
+    return zeros / math.prod(layer.shape)
+
+
 def check_reachable(plan: PrunePlan, ratio: float, scope: str, block: tuple[int, int]) -> None:
-    """Checks that every layer, or with scope `global` all of them together, reaches its ratio whatever its weights are.
+    """Checks that every layer, or with scope `global` all of them together, can reach its ratio.
 
     Args:
         plan: the layers to prune.
-        ratio: the target ratio.
+        ratio: the target ratio of the layers without a ratio of their own.
         scope: one of `distribution.SCOPES`.
-        block: rows and columns of the blocks that are pruned as one.
+        block: see `min_sparsity`.
 
     Raises:
-        InputError: a layer would end below its ratio, or would have to lose all of its weights, which Paddle-Lite
-            cannot load; the message names the first one.
+        InputError: a layer would have to lose all of its weights, which Paddle-Lite cannot load; the message names the
+            first one. Or the block divides none of the layers.
     """
-    layers = [layer.shape for layer in plan.pruned]
-    if scope == "global":
-        units = sum(count_units(shape, block) for shape in layers)
-        if prune_count(ratio, units) > units - len(layers):
+    layers = set_default_block(plan, block).pruned
+    ratios = layer_ratios(layers, ratio, scope)
+    for ranking in rankings(layers, scope):
+        ranked, layer_ratio = [layers[index] for index in ranking], ratios[ranking[0]]
+        units = _count_units(ranked)
+        if prune_count(layer_ratio, units) <= units - len(ranked):
+            continue
+        if len(ranked) > 1:
             raise InputError(
-                f"ratio {ratio} cannot be reached: {units - len(layers)} of the {units} weights or blocks can be zero, "
-                "because each layer keeps one; lower the ratio"
+                f"ratio {layer_ratio} cannot be reached: {units - len(ranked)} of the {units} weights or blocks can be "
+                "zero, because each layer keeps one; lower the ratio"
             )
-        _check_zeros(f"all of the {len(layers)} layers", layers, ratio, block)
-        return
-    for layer, layer_ratio in zip(plan.pruned, layer_ratios(layers, ratio, scope)):
-        units = count_units(layer.shape, block)
-        if prune_count(layer_ratio, units) >= units:
-            raise InputError(
-                f"ratio {layer_ratio:g} would zero all {units} weights or blocks of {layer.name}; skip it "
-                f"(skip=[{layer.name!r}])"
-            )
-        _check_zeros(f"{layer.name} {list(layer.shape)}", [layer.shape], layer_ratio, block)
-
-
-def _check_zeros(name: str, shapes: Sequence[Sequence[int]], ratio: float, block: tuple[int, int]) -> None:
-    size, zeros = sum(map(math.prod, shapes)), _count_min_zeros(shapes, ratio, block)
-    if zeros < prune_count(ratio, size):
         raise InputError(
-            f"sparse_block {list(block)} does not divide {name}, which may end with as few as {zeros / size:.2%} "
-            f"zeros instead of {ratio:.2%}; skip such layers or choose another block"
+            f"ratio {layer_ratio:g} would zero all {units} weights or blocks of {ranked[0].name}; skip it "
+            f"(skip=[{ranked[0].name!r}])"
         )
 
 
-def _count_min_zeros(shapes: Sequence[Sequence[int]], ratio: float, block: tuple[int, int]) -> int:
-    """The least zeros of weights that are ranked together, each of which keeps a unit."""
-    units = sum(count_units(shape, block) for shape in shapes)
-    remaining = min(prune_count(ratio, units), units - len(shapes))
-    zeros = 0
-    sizes = sorted(
-        (height * width, rows * columns)
-        for shape in shapes
-        for height, rows in _block_lengths(shape[0], block[0])
-        for width, columns in _block_lengths(math.prod(shape[1:]), block[1])
-    )
-    for size, count in sizes:  # the smallest blocks first
-        pruned = min(remaining, count)
-        zeros += pruned * size
-        remaining -= pruned
-    return zeros
-
-
-def _block_lengths(length: int, step: int) -> list[tuple[int, int]]:
-    """The lengths of the blocks along one dimension and how many there are of each, the shorter one at the edge too."""
-    return [(size, count) for size, count in ((step, length // step), (length % step, 1)) if size and count]
+def _count_units(layers: Sequence[PlannedLayer]) -> int:
+    return sum(count_units(layer.shape, layer.block or (1, 1)) for layer in layers)

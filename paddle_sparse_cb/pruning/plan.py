@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import InputError
@@ -23,6 +24,9 @@ class PlannedLayer:
         output_sizes: the distinct spatial sizes of the layer's outputs in pixels, such as `((40, 40),)`, or `((),)`
             for a linear layer applied to vectors; empty if no forward pass was run.
         macs: multiply-accumulates for one image; None if no forward pass was run.
+        ratio: the layer's own target ratio; None for the ratio of the training.
+        block: rows and columns that are pruned as one; None for the `sparse_block` of the training.
+        block_note: why single weights are pruned although the training has a larger `sparse_block`; empty otherwise.
     """
 
     name: str
@@ -32,11 +36,14 @@ class PlannedLayer:
     lite_dense_reason: str = ""
     output_sizes: tuple[tuple[int, ...], ...] = ()
     macs: int | None = None
+    ratio: float | None = None
+    block: tuple[int, int] | None = None
+    block_note: str = ""
 
 
 @dataclass(frozen=True)
 class PrunePlan:
-    """Which weights of a network are pruned; `str(plan)` is a table.
+    """Which weights of a network are pruned; `str(plan)` is a table, with ratios and blocks where layers differ.
 
     Attributes:
         layers: every weight of the network, in the network's order.
@@ -65,17 +72,19 @@ class PrunePlan:
         )
 
     def __str__(self) -> str:
-        rows = [
-            (
-                layer.name,
-                "x".join(map(str, layer.shape)),
-                _output_sizes(layer),
-                _millions(layer.macs),
-                "pruned" if layer.pruned else layer.reason,
-            )
-            for layer in self.layers
-        ]
-        table = render_table(("weight", "shape", "output size", "M MACs", "status"), rows, "lrrrl")
+        columns: dict[str, Callable[[PlannedLayer], str]] = {
+            "weight": lambda layer: layer.name,
+            "shape": lambda layer: "x".join(map(str, layer.shape)),
+            "output size": _output_sizes,
+            "M MACs": lambda layer: _millions(layer.macs),
+        }
+        if any(layer.ratio is not None for layer in self.pruned):
+            columns["ratio"] = lambda layer: "" if layer.ratio is None else f"{layer.ratio:.2%}"
+        if any(layer.block not in (None, (1, 1)) for layer in self.pruned):
+            columns["block"] = lambda layer: "x".join(map(str, layer.block or ()))
+        columns["status"] = _status
+        rows = [[cell(layer) for cell in columns.values()] for layer in self.layers]
+        table = render_table(list(columns), rows, f"l{'r' * (len(columns) - 2)}l")
         return f"{table}\n{len(self.pruned)} of {len(self.layers)} weights are pruned{self._sparse_share()}"
 
     def _sparse_share(self) -> str:
@@ -84,6 +93,12 @@ class PrunePlan:
             return ""
         sparse = sum(layer.macs or 0 for layer in self.pruned)
         return f": {sparse / total:.1%} of {_millions(total)} million multiply-accumulates become sparse"
+
+
+def _status(layer: PlannedLayer) -> str:
+    if not layer.pruned:
+        return layer.reason
+    return f"pruned; {layer.block_note}" if layer.block_note else "pruned"
 
 
 def _output_sizes(layer: PlannedLayer) -> str:

@@ -6,7 +6,7 @@ use in a forward pass (see `forward_profile.py`); names matter only for the user
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Callable
 
@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..utils.layers import named_weights
 from .forward_profile import ForwardProfile, LayerUse
 from .layer_rules import as_pair, conv1x1_reason, unprunable_reason
+from .layer_settings import set_layer_values
 from .plan import PlannedLayer, PrunePlan
 
 PRUNE_PARAMS_TYPES = ("conv1x1_only", None)
@@ -29,6 +30,8 @@ def make_plan(
     skip: Sequence[str] = (),
     skip_params_func: Callable[[nn.Layer], set[str]] | None = None,
     prune_squeeze_excite: bool = False,
+    ratios: Mapping[str, float] | None = None,
+    blocks: Mapping[str, Sequence[int]] | None = None,
 ) -> PrunePlan:
     """Decides for every weight of a network whether it is pruned.
 
@@ -44,12 +47,18 @@ def make_plan(
             parameters to skip. As in PaddleSlim, it replaces the rule of `prune_params_type`.
         prune_squeeze_excite: also prune convolutions with an output size of 1x1, as in squeeze-and-excitation. This
             makes the file smaller but nothing faster.
+        ratios: target ratios of single layers, by shell pattern over structured names, such as `{"head.*": 0.6}`; the
+            other layers have the ratio of the training. The last pattern that matches decides; a ratio of 0 leaves a
+            layer dense.
+        blocks: rows and columns that are pruned as one, by pattern, such as `{"backbone.*": (4, 1)}`; the other layers
+            have the `sparse_block` of the training.
 
     Returns:
         The plan; it may prune nothing (see `PrunePlan.require_layers`).
 
     Raises:
-        InputError: `prune_params_type` is unknown, or a pattern matches no weight.
+        InputError: `prune_params_type` is unknown, a pattern matches no weight, or one of `ratios` or `blocks` none
+            that is pruned, or a block does not divide a layer that it is given to.
 
     Example:
         >>> from paddle import nn
@@ -90,7 +99,7 @@ def make_plan(
                 use.macs if use else None,
             )
         )
-    return PrunePlan(tuple(layers))
+    return set_layer_values(PrunePlan(tuple(layers)), ratios or {}, blocks or {})
 
 
 def _check_patterns(skip: Sequence[str], names: Sequence[str]) -> None:

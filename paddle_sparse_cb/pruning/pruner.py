@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 import paddle
@@ -12,17 +11,18 @@ import paddle
 from ..errors import DivergenceError, PipelineError
 from ..utils import distributed
 from ..utils.finite import make_finite_check
-from ..utils.float_bits import magnitude_bits
 from ..utils.validation import check_count, check_keys, check_same
-from . import masks
-from .distribution import check_scope, layer_ratios
+from .distribution import check_scope, layer_ratios, overall_ratio
+from .layer_masks import keep_layer_masks, mask_zeros
+from .layer_settings import set_default_block
+from .masks import check_block
 from .min_sparsity import check_reachable
 from .optimizer_hook import OptimizerHook, optimizer_tensors
 from .paddleslim_interface import PaddleSlimInterface, resolve_params_type
 from .planned_weights import find_planned_weights
 from .planner import PrunePlan, make_plan
 from .schedule import GMPSchedule
-from .state import PrunerState, restore_masks
+from .state import PrunerState, describe_settings, restore_masks
 from .statistics import SparsityReport, count_zeros, measure_sparsity
 from .zeroing import count_alive, make_zeroing
 
@@ -44,10 +44,11 @@ class GMPPruner(PaddleSlimInterface):
         skip_params_func: see `make_plan`.
         local_sparsity: every layer is pruned to the ratio; otherwise one ranking over all layers decides.
         sparse_block: rows and columns of the blocks that are pruned as one: output and input channels of a
-            convolution, inputs and outputs of a linear layer (as Paddle stores them).
+            convolution, inputs and outputs of a linear layer (as Paddle stores them). Layers that it does not divide
+            are pruned as single weights.
         configs: `stable_iterations`, `pruning_iterations`, `tunning_iterations`, `pruning_steps`, `initial_ratio`,
             `curve` (see `GMPSchedule`) and optionally `resume_iteration`, the completed optimizer steps.
-        plan: the layers to prune, in place of the rules above.
+        plan: the layers to prune, in place of the rules above, with the ratios and blocks of single layers.
         scope: `uniform` or `global`, the same as `local_sparsity`, or `erk` (see `erk_ratios`).
         regrow: a pruned weight may be revived when the masks are updated, if its momentum has made it large.
         skip_params_type: former name of `prune_params_type`, used in PaddleDetection's documents: None, or
@@ -94,12 +95,14 @@ class GMPPruner(PaddleSlimInterface):
         self.local_sparsity = local_sparsity
         self.scope = check_scope(scope) or ("uniform" if local_sparsity else "global")
         self.regrow = regrow
-        self.sparse_block = masks.check_block(sparse_block)
+        self.sparse_block = check_block(sparse_block)
         params_type = resolve_params_type(prune_params_type, skip_params_type)
-        self.plan = (
-            plan or make_plan(model, prune_params_type=params_type, skip_params_func=skip_params_func)
-        ).require_layers()
-        self.ratio = self.schedule.at(self.cur_iteration - 1) if self.cur_iteration else 0.0
+        plan = plan or make_plan(model, prune_params_type=params_type, skip_params_func=skip_params_func)
+        self.plan = set_default_block(plan.require_layers(), self.sparse_block)
+        targets = {layer.ratio for layer in self.plan.pruned if layer.ratio is not None}
+        self._schedules = {target: self.schedule.with_target(target) for target in sorted(targets)}
+        # Of the layers without a ratio of their own, and from the others' targets to their ratios at present.
+        self.ratio, self.own_ratios = self._ratios_after(self.cur_iteration)
         self.weights = find_planned_weights(model, self.plan)
         check_reachable(self.plan, self.target_ratio, self.scope, self.sparse_block)
         self._stale = self.cur_iteration > 0  # resumed: the masks are due even if the ratio stays the same
@@ -119,17 +122,27 @@ class GMPPruner(PaddleSlimInterface):
 
         A layer without zeros, or with nothing but zeros, gets no mask.
         """
-        zeros = count_zeros(self.weights)
-        self.masks = {
-            weight.name: magnitude_bits(weight) != 0
-            for weight, count in zip(self.weights, zeros)
-            if 0 < count < weight.size
-        }
-        self._zeroings = None
+        self.masks, self._zeroings = mask_zeros(self.weights), None
 
-    def _layer_ratios(self, ratio: float) -> list[float]:
-        """The ratio of each planned weight, unless one ranking over all layers decides."""
-        return layer_ratios([layer.shape for layer in self.plan.pruned], ratio, self.scope)
+    def _ratios_after(self, steps: int) -> tuple[float, dict[float, float]]:
+        own = {target: schedule.at(steps - 1) if steps else 0.0 for target, schedule in self._schedules.items()}
+        return self.schedule.at(steps - 1) if steps else 0.0, own
+
+    @property
+    def overall_ratio(self) -> float:
+        """The share of zeros in all planned weights together that the present ratios ask for."""
+        return overall_ratio(self.plan.pruned, self.ratio, self.own_ratios)
+
+    @property
+    def overall_target(self) -> float:
+        """The share of zeros in all planned weights together that the target ratios ask for."""
+        return overall_ratio(self.plan.pruned, self.target_ratio)
+
+    @property
+    def is_at_target(self) -> bool:
+        """Whether the masks are those of the target ratios."""
+        is_own_at_target = all(ratio >= target for target, ratio in self.own_ratios.items())
+        return self.ratio >= self.target_ratio and is_own_at_target and bool(self.masks)
 
     def step(self) -> None:
         """Counts one optimizer step: updates the masks when the ratio rises, and zeroes the pruned weights.
@@ -138,14 +151,14 @@ class GMPPruner(PaddleSlimInterface):
             DivergenceError: a weight is not finite at a mask update.
             RankMismatchError: the ranks of a distributed run have different masks.
         """
-        ratio = self.schedule.at(self.cur_iteration)
         self.cur_iteration += 1
-        update_masks = ratio != self.ratio or self._stale
+        ratios = self._ratios_after(self.cur_iteration)
+        update_masks = ratios != (self.ratio, self.own_ratios) or self._stale
         if not (update_masks and self.regrow):  # for regrowth, momentum has just moved the pruned weights
             self.update_params()
         if update_masks:
             self._check_finite(f"at optimizer step {self.cur_iteration}")  # before the masks are changed
-            self.ratio = ratio
+            self.ratio, self.own_ratios = ratios
             self._stale = False
             self.update_masks()
             self._check_ranks()
@@ -160,29 +173,23 @@ class GMPPruner(PaddleSlimInterface):
 
     @paddle.no_grad()
     def update_masks(self) -> None:
-        """Chooses the masks of the present ratio from the present weights; `step` calls this when the ratio rises."""
-        if self.ratio == 0:
+        """Chooses the masks of the present ratios from the present weights; `step` calls this when a ratio rises."""
+        ratios = layer_ratios(self.plan.pruned, self.ratio, self.scope, self.own_ratios)
+        if not any(ratios):
             return
         earlier = [self.masks.get(weight.name) for weight in self.weights]
-        keep = functools.partial(masks.keep_masks, block=self.sparse_block, monotone=not self.regrow)
-        if self.scope == "global":
-            made = keep(self.weights, self.ratio, out=earlier)
-        else:
-            made = [
-                keep([weight], ratio, out=[mask])[0]
-                for weight, ratio, mask in zip(self.weights, self._layer_ratios(self.ratio), earlier)
-            ]
+        made = keep_layer_masks(self.plan.pruned, self.weights, ratios, self.scope, not self.regrow, earlier)
         if any(new is not old for new, old in zip(made, earlier)):
             self.masks = {weight.name: mask for weight, mask in zip(self.weights, made)}
             self._zeroings = None
 
     def _check_ranks(self) -> None:
         """Compares the masks of all ranks of a distributed run; costs nothing in a single process."""
-        if self.masks and distributed.is_distributed():
+        if distributed.is_distributed():
             distributed.check_same_masks(
                 self.cur_iteration,
                 [layer.name for layer in self.plan.pruned],
-                [self.masks[weight.name] for weight in self.weights],
+                [self.masks.get(weight.name) for weight in self.weights],
             )
 
     @paddle.no_grad()
@@ -231,13 +238,7 @@ class GMPPruner(PaddleSlimInterface):
 
     def settings(self) -> dict[str, Any]:
         """Returns what a resumed run must have in common with this one; plain values."""
-        return {
-            "plan": {layer.name: list(layer.shape) for layer in self.plan.pruned},
-            "schedule": asdict(self.schedule),
-            "scope": self.scope,
-            "regrow": self.regrow,
-            "sparse_block": list(self.sparse_block),
-        }
+        return describe_settings(self.plan, self.schedule, self.scope, self.regrow)
 
     def state(self) -> PrunerState:
         """Returns what this pruner knows beside the weights, to be saved with them."""
@@ -254,7 +255,8 @@ class GMPPruner(PaddleSlimInterface):
         Args:
             state: the state of a pruner with the same settings.
             where: the file of the state, for messages.
-            allow_config_change: the schedule and the scope may differ; pruned weights stay pruned.
+            allow_config_change: schedule, scope, ratios and blocks may differ; pruned weights stay pruned, with other
+                blocks those in blocks that are pruned completely.
 
         Raises:
             InputError: the settings differ, or a weight is not zero where the masks prune it.
@@ -265,7 +267,7 @@ class GMPPruner(PaddleSlimInterface):
         restored = restore_masks(state, self.plan, self.weights, where)
         self.masks, self._zeroings, self._stale = restored, None, allow_config_change
         self.cur_iteration = state.step
-        self.ratio = self.schedule.at(state.step - 1) if state.step else 0.0
+        self.ratio, self.own_ratios = self._ratios_after(state.step)
 
     def sparsity(self) -> float:
         """Returns zeros over elements of the weights to prune, as they are now."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import InputError, did_you_mean
 from ..utils.validation import check_count, check_fraction
@@ -74,6 +74,21 @@ class GMPSchedule:
             raise InputError(
                 f"curve must be one of {', '.join(CURVES)}, got {self.curve!r}; {did_you_mean(str(self.curve), CURVES)}"
             )
+
+    def with_target(self, ratio: float) -> GMPSchedule:
+        """Returns the schedule of a layer that has its own target ratio.
+
+        It has the same steps and the same curve, from `initial_ratio` or, if the target is lower, from the target: such
+        a layer has its target from the first pruning step on.
+
+        Example:
+            >>> schedule = GMPSchedule(ratio=0.75, initial_ratio=0.15, pruning_iterations=100, pruning_steps=4)
+            >>> [round(schedule.with_target(0.9).at(step), 3) for step in (0, 25, 50, 75, 100)]
+            [0.15, 0.584, 0.806, 0.888, 0.9]
+            >>> [schedule.with_target(0.1).at(step) for step in (0, 50, 100)]
+            [0.1, 0.1, 0.1]
+        """
+        return replace(self, ratio=ratio, initial_ratio=min(self.initial_ratio, ratio))
 
     @property
     def target_step(self) -> int:

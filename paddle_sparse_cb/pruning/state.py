@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import paddle
 
 from ..errors import InputError
 from .plan import PrunePlan
+from .schedule import GMPSchedule
 from .zeroing import count_alive
 
 
@@ -20,7 +21,8 @@ class PrunerState:
 
     Attributes:
         step: completed optimizer steps.
-        settings: what a resumed run must have in common with the run that was saved: schedule, plan, scope, block.
+        settings: what a resumed run must have in common with the run that was saved: schedule, plan, scope, and the
+            layers' ratios and blocks.
         masks: structured name to a bool array of the weight's shape, True where a weight is kept. A weight without a
             mask has not been pruned yet.
     """
@@ -28,6 +30,18 @@ class PrunerState:
     step: int
     settings: dict[str, Any]
     masks: Mapping[str, np.ndarray]
+
+
+def describe_settings(plan: PrunePlan, schedule: GMPSchedule, scope: str, regrow: bool) -> dict[str, Any]:
+    """Returns what a resumed run must have in common with the run that was saved; plain values."""
+    return {
+        "plan": {layer.name: list(layer.shape) for layer in plan.pruned},
+        "schedule": asdict(schedule),
+        "scope": scope,
+        "regrow": regrow,
+        "ratios": {layer.name: layer.ratio for layer in plan.pruned if layer.ratio is not None},
+        "blocks": {layer.name: list(layer.block or ()) for layer in plan.pruned},
+    }
 
 
 def restore_masks(

@@ -84,7 +84,12 @@ class Run:
         }
         artefacts["pdparams"] = weights
         sparsity = measure_sparsity(self.network, self.plan)
-        return HookContext(self.network, recipe.output, self.plan, sparsity, recipe.target_ratio, artefacts=artefacts)
+        context = HookContext(self.network, recipe.output, self.plan, sparsity, 0.0, artefacts=artefacts)
+        if recipe.sparsity is not None:
+            settings = recipe.pruning_config()
+            context.target_ratio = settings.target_ratio(self.plan)
+            context.min_sparsity = settings.min_sparsity(self.plan)
+        return context
 
 
 @naming_recipe

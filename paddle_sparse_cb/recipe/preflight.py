@@ -69,6 +69,12 @@ def check_trainable(run: Run) -> None:
     with config.prefix_errors(recipe.files):
         recipe.pruning_config().schedule(steps, recipe.content["epoch"] * steps)
         check_plan(recipe, run.plan)
+    single = [layer for layer in run.plan.pruned if layer.block_note]
+    if single:
+        rank_zero_info(
+            f"note: {len(single)} of {len(run.plan.pruned)} layers are pruned as single weights: {single[0].name}: "
+            f"{single[0].block_note}"
+        )
 
 
 def check_plan(recipe: Recipe, plan: PrunePlan) -> None:

@@ -107,11 +107,6 @@ class Recipe:
         )
 
     @property
-    def target_ratio(self) -> float:
-        """The target ratio; 0 for a dense training."""
-        return 0.0 if self.sparsity is None else self.pruning_config().ratio
-
-    @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
         return self.output / "checkpoints"
@@ -187,7 +182,10 @@ class Recipe:
     def digest(self) -> str:
         """A digest of the recipe and of the versions that run it; output folder and `weights` make no difference."""
         content = {key: value for key, value in self.content.items() if key not in ("save_dir", "weights")}
-        what = [content, self.sparsity, paddle.__version__, __version__, self.dense.digest if self.dense else None]
+        settings = self.pruning_config()
+        patterns = [list(settings.ratios), list(settings.blocks)]  # the last one that matches decides
+        dense = self.dense.digest if self.dense else None
+        what = [content, self.sparsity, patterns, paddle.__version__, __version__, dense]
         return hashlib.sha256(json.dumps(what, sort_keys=True, default=vars).encode()).hexdigest()
 
 

@@ -99,7 +99,7 @@ def _train(run: Run, loaded: LoadedWeights | None, options: TrainOptions, resume
     else:
         _measure_dense(run, loaded.untrained_heads if loaded else ())
     sparsity = SparsityCallback(
-        **{**recipe.sparsity, "skip": ()},
+        **{**recipe.sparsity, "skip": (), "ratios": {}, "blocks": {}},  # which are in the plan
         plan=run.plan,
         save_dir=recipe.output,
         log_dir=recipe.output / "tensorboard",

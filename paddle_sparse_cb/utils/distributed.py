@@ -34,7 +34,7 @@ def digest(mask: paddle.Tensor) -> int:
     return int.from_bytes(hashlib.blake2b(mask.numpy().tobytes(), digest_size=8).digest(), "little", signed=True)
 
 
-def check_same_masks(step: int, names: Sequence[str], masks: Sequence[paddle.Tensor]) -> None:
+def check_same_masks(step: int, names: Sequence[str], masks: Sequence[paddle.Tensor | None]) -> None:
     """Compares the masks of all ranks by their digests: one gather of 8 bytes per layer.
 
     Every rank must call this, and every rank gets the same result.
@@ -42,13 +42,14 @@ def check_same_masks(step: int, names: Sequence[str], masks: Sequence[paddle.Ten
     Args:
         step: completed optimizer steps on this rank.
         names: names of the layers.
-        masks: bool, one per layer.
+        masks: bool, one per layer; None for a layer that has no mask yet.
 
     Raises:
         RankMismatchError: on every rank, if one is at another step or has another mask.
     """
     gathered: list[paddle.Tensor] = []
-    paddle.distributed.all_gather(gathered, paddle.to_tensor([step, *map(digest, masks)], "int64"))
+    digests = [0 if mask is None else digest(mask) for mask in masks]
+    paddle.distributed.all_gather(gathered, paddle.to_tensor([step, *digests], "int64"))
     first, *others = [values.tolist() for values in gathered]
     for rank, values in enumerate(others, start=1):
         if values[0] != first[0]:

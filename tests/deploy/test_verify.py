@@ -177,6 +177,20 @@ def test_a_checkpoint_with_one_zero_too_few_fails(context):
         fail_on_mismatch(context)
 
 
+def test_a_layer_below_its_own_target_fails_although_all_layers_together_have_enough_zeros(context):
+    context.min_sparsity = {"expand.weight": 0.9, "project.weight": 0.5}
+    context.target_ratio = 0.75
+    verify(context)
+    assert context.checks["pdparams"]["too_dense"] == ["expand.weight"]
+    with pytest.raises(
+        PipelineError, match=r"^pdparams: 75.0000% zeros .*; below their own targets: expand.weight \(all"
+    ):
+        fail_on_mismatch(context)
+    context.min_sparsity = {"expand.weight": 0.75, "project.weight": 0.75}
+    verify(context)
+    fail_on_mismatch(context)
+
+
 def test_as_many_zeros_in_other_positions_fail(context):
     state = {name: value.numpy() for name, value in context.network.state_dict().items()}
     state["expand.weight"] = np.roll(state["expand.weight"], 1)

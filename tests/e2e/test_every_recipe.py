@@ -1,15 +1,20 @@
 """Every recipe can be tried before its data are available, and the sparse ones end in sparse files."""
 
 import json
+import re
 
 import pytest
 from helpers import RECIPES
 
 from paddle_sparse_cb.cli import main
+from paddle_sparse_cb.deploy.lite.nb import read_nb
 from paddle_sparse_cb.recipe.schema import read_recipe
 from paddle_sparse_cb.recipe.smoke import smoke
 
-ALL = sorted(path.name for path in RECIPES.glob("*.yml"))
+# Recipes that differ from another one in their blocks alone: one of them is run, and the others are planned.
+IN_BLOCKS = sorted(path.name for path in RECIPES.glob("*_block?x1.yml"))
+RUN_IN_BLOCKS = "picodet_s_garments_sparse75_block4x1.yml"
+OTHERS = sorted({path.name for path in RECIPES.glob("*.yml")} - set(IN_BLOCKS))
 # The number of convolutions that a sparse recipe prunes, all of which Paddle-Lite has to run sparse.
 PRUNED = {
     "picodet_m_320_coco_sparse75.yml": 75,
@@ -22,6 +27,7 @@ PRUNED = {
     "picodet_s_416_voc_sparse75.yml": 40,
     "picodet_s_garments_sparse75.yml": 40,
     "picodet_s_garments_sparse85.yml": 40,
+    RUN_IN_BLOCKS: 40,
 }
 
 
@@ -34,7 +40,7 @@ def settings(recipe):
 
 
 # Of recipes that differ in their ratios only, the one with the highest ratio is run.
-DIFFERENT = sorted({settings(recipe): recipe for recipe in ALL}.values())
+DIFFERENT = sorted({settings(recipe): recipe for recipe in OTHERS}.values())
 DEMO = "picodet_s_416_trees_sparse75.yml"  # not marked slow, so that `make test-fast` has a whole run too
 
 
@@ -45,7 +51,8 @@ def test_every_planned_layer_of_a_recipe_will_run_sparse(recipe, capsys):
 
 
 @pytest.mark.parametrize(
-    "recipe", [pytest.param(recipe, marks=() if recipe == DEMO else pytest.mark.slow) for recipe in DIFFERENT]
+    "recipe",
+    [pytest.param(recipe, marks=() if recipe == DEMO else pytest.mark.slow) for recipe in (*DIFFERENT, RUN_IN_BLOCKS)],
 )
 def test_a_recipe_runs_for_a_few_steps_on_packaged_photographs(recipe, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -59,8 +66,19 @@ def test_a_recipe_runs_for_a_few_steps_on_packaged_photographs(recipe, tmp_path,
         assert rows.keys() == {"dense"}
         return
     dense, sparse = rows["dense"], rows["sparse"]
-    assert sparse["sparsity"] >= int(name[-2:]) / 100
+    assert sparse["sparsity"] >= int(re.search(r"sparse(\d\d)", name)[1]) / 100
     assert sparse["nb_bytes"] < 0.7 * dense["nb_bytes"]
     assert sum(layer["pruned"] for layer in report["layers"]) == PRUNED[recipe]
     assert sparse["sparse_convs"] == PRUNED[recipe]
     assert dense["sparse_convs"] == 0
+    in_pairs = [op for op in read_nb(output / "model_sparse.nb").operators if op.sparse and op.attributes["flag_semi"]]
+    assert len(in_pairs) == (PRUNED[recipe] if recipe in IN_BLOCKS else 0)
+
+
+def test_every_layer_of_the_recipes_in_blocks_is_pruned_in_whole_blocks(capsys):
+    for recipe in IN_BLOCKS:
+        assert main(["plan", str(RECIPES / recipe)]) == 0, capsys.readouterr()
+        rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.endswith("pruned")]
+        dense_recipe = re.sub(r"_block.x1", "", recipe)
+        assert len(rows) == PRUNED[dense_recipe]
+        assert {row[-2] for row in rows} == {re.search(r"_block(.x1)", recipe)[1]}

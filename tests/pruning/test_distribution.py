@@ -5,7 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddle_sparse_cb import InputError
-from paddle_sparse_cb.pruning.distribution import SCOPES, check_scope, erk_ratios, layer_ratios
+from paddle_sparse_cb.pruning.distribution import (
+    SCOPES,
+    check_scope,
+    erk_ratios,
+    layer_ratios,
+    overall_ratio,
+    rankings,
+)
+from paddle_sparse_cb.pruning.plan import PlannedLayer
 
 shapes = st.lists(st.lists(st.integers(1, 64), min_size=2, max_size=4), min_size=1, max_size=8)
 
@@ -36,11 +44,47 @@ def test_no_erk_ratio_falls_when_the_target_rises():
     assert low[1:] < high[1:]
 
 
-def test_each_scope_guarantees_a_layer_its_ratio():
-    shapes = [[8, 8, 1, 1], [64, 64, 1, 1]]
-    assert layer_ratios(shapes, 0.75, "uniform") == [0.75, 0.75]
-    assert layer_ratios(shapes, 0.75, "erk") == erk_ratios(shapes, 0.75)
-    assert layer_ratios(shapes, 0.75, "global") == [0.0, 0.0]  # the weights decide
+def planned(*shapes, ratios=None, blocks=None):
+    """Planned layers with their own ratios and blocks by index."""
+    return [
+        PlannedLayer(str(index), shape, True, ratio=(ratios or {}).get(index), block=(blocks or {}).get(index, (1, 1)))
+        for index, shape in enumerate(shapes)
+    ]
+
+
+SMALL, LARGE, OWN = (8, 8, 1, 1), (64, 64, 1, 1), (16, 16, 1, 1)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_layer_with_a_ratio_of_its_own_takes_no_part_in_the_scope(scope):
+    ratios = layer_ratios(planned(SMALL, OWN, LARGE, ratios={1: 0.9}), 0.75, scope)
+    assert [ratios[0], ratios[2]] == layer_ratios(planned(SMALL, LARGE), 0.75, scope)
+    assert ratios[1] == 0.9
+
+
+def test_each_scope_gives_a_ranking_its_ratio():
+    layers = planned(SMALL, LARGE)
+    assert layer_ratios(layers, 0.75, "uniform") == [0.75, 0.75]
+    assert layer_ratios(layers, 0.75, "erk") == erk_ratios([SMALL, LARGE], 0.75)
+    assert layer_ratios(layers, 0.75, "global") == [0.75, 0.75]
+    assert layer_ratios(planned(OWN, ratios={0: 0.9}), 0.75, "uniform", {0.9: 0.4}) == [0.4]  # its ratio at present
+
+
+def test_only_layers_with_equal_blocks_and_without_a_ratio_are_ranked_together():
+    layers = planned(*[LARGE] * 5, ratios={1: 0.9}, blocks={2: (4, 1), 4: (4, 1)})
+    assert rankings(layers, "uniform") == rankings(layers, "erk") == [[0], [1], [2], [3], [4]]
+    assert rankings(layers, "global") == [[0, 3], [1], [2, 4]]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(2, 40), st.none() | st.floats(0.1, 0.99)), min_size=1, max_size=6))
+def test_the_overall_ratio_is_what_the_layers_together_are_asked_for(layers):
+    planned_layers = [PlannedLayer("x", (rows, 3), True, ratio=ratio) for rows, ratio in layers]
+    overall = overall_ratio(planned_layers, 0.75)
+    numel = sum(3 * rows for rows, _ in layers)
+    assert overall == pytest.approx(sum(3 * n * (0.75 if r is None else r) for n, r in layers) / numel, abs=6 / numel)
+    zeros = sum(math.ceil(3 * n * (0.75 if r is None else r)) for n, r in layers)
+    assert zeros / numel >= overall  # never more than whole layers have
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,23 @@ def test_each_curve_has_these_ratios(curve, ratios):
     assert [round(schedule.at(step), 6) for step in range(6)] == ratios
 
 
+def test_a_layer_with_a_target_of_its_own_follows_the_same_curve_to_it():
+    schedule = GMPSchedule(
+        ratio=0.75, initial_ratio=0.15, stable_iterations=1, pruning_iterations=4, tunning_iterations=2, pruning_steps=4
+    )
+    golden = {
+        0.9: [0.0, 0.15, 0.583594, 0.80625, 0.888281, 0.9, 0.9],
+        0.75: [0.0, 0.15, 0.496875, 0.675, 0.740625, 0.75, 0.75],
+        0.6: [0.0, 0.15, 0.410156, 0.54375, 0.592969, 0.6, 0.6],
+        0.1: [0.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1],  # below the initial ratio: the target at once
+    }
+    for target, ratios in golden.items():
+        own = schedule.with_target(target)
+        assert [round(own.at(step), 6) for step in range(7)] == ratios
+        assert own.at(5) == target
+    assert schedule.with_target(0.75) == schedule
+
+
 def test_the_stable_phase_is_kept_where_paddleslim_drops_it():
     settings = {
         "ratio": 0.75,

@@ -17,10 +17,9 @@ def test_every_recipe_is_valid(path):
     assert recipe.input_size
 
 
-def test_only_a_sparse_recipe_has_a_sparsity_block_and_a_target_ratio():
+def test_only_a_sparse_recipe_has_a_sparsity_block():
     assert read_recipe(RECIPES / "picodet_s_416_trees.yml").sparsity is None
-    assert read_recipe(RECIPES / "picodet_s_416_trees.yml").target_ratio == 0
-    assert read_recipe(SPARSE).target_ratio == 0.75
+    assert read_recipe(SPARSE).pruning_config().ratio == 0.75
 
 
 def test_options_override_values_of_the_recipe():
@@ -56,6 +55,16 @@ def test_different_recipes_have_different_digests():
     assert first.digest == read_recipe(SPARSE).digest
     assert first.digest != read_recipe(SPARSE, options=["seed=1"]).digest
     assert first.digest != read_recipe(SPARSE, options=["Sparsity.ratio=0.8"]).digest
+    orders = ["Sparsity.ratios={a: 0.7, b: 0.8}"], ["Sparsity.ratios={b: 0.8, a: 0.7}"]  # the last match decides
+    assert len({read_recipe(SPARSE, options=options).digest for options in orders}) == 2
+
+
+def test_a_recipe_adds_its_patterns_behind_those_that_it_starts_from(tmp_path):
+    (tmp_path / "base.yml").write_text(f"_BASE_: [{SPARSE}]\nSparsity:\n  ratios: {{'*': 0.8, 'neck.*': 0.7}}\n")
+    (tmp_path / "mine.yml").write_text("_BASE_: [base.yml]\nSparsity:\n  ratios: {'neck.conv_t.*': 0.9, '*': 0.85}\n")
+    recipe = read_recipe(tmp_path / "mine.yml", options=["pretrain_weights=null"])
+    ratios = recipe.pruning_config().ratios
+    assert list(ratios.items()) == [("*", 0.85), ("neck.*", 0.7), ("neck.conv_t.*", 0.9)]
 
 
 @pytest.mark.parametrize("url", ["https://host/m.pdparams", f"https://host/m.pdparams#sha256={'0' * 64}"])

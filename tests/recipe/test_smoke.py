@@ -18,7 +18,7 @@ def smoke_recipe(tmp_path):
 def test_a_smoke_recipe_keeps_the_network_and_the_exported_size(smoke_recipe):
     recipe = read_recipe(SPARSE)
     assert smoke_recipe.input_size == recipe.input_size
-    assert smoke_recipe.target_ratio == recipe.target_ratio
+    assert smoke_recipe.pruning_config().ratio == recipe.pruning_config().ratio
     for block in ("LCNet", "LCPAN", "PicoHeadV2", "OptimizerBuilder"):
         assert smoke_recipe.content[block] == recipe.content[block]
 

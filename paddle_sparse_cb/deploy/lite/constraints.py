@@ -108,7 +108,7 @@ def check_runs_sparse(plan: PrunePlan, min_sparsity: Mapping[str, float]) -> Non
         name, reason = next(iter(dense.items()))
         more = f" (and {len(dense) - 1} more of {len(plan.pruned)} planned layers)" if len(dense) > 1 else ""
         raise InputError(
-            f"Paddle-Lite would keep {name} dense: {reason}{more}; skip it, or change ratio, scope or sparse_block"
+            f"Paddle-Lite would keep {name} dense: {reason}{more}; skip it, or change its ratio, scope or block"
         )
 
 
