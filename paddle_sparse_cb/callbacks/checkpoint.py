@@ -26,7 +26,7 @@ class Checkpoints(FitCallback):
     """Saves `<epoch>` every few epochs and after the last one, `<epoch>_<batches>` within an epoch, and `final`.
 
     A checkpoint consists of `.pdparams` and `.pdopt` as hapi writes them (also `.pdscaler` under mixed precision),
-    `.pdema` if an `EMACallback` takes part, and `.pdsparse`, which is written last and holds the digests of the other
+    `.pdema` if an `EMACallback` takes part, `.pddistill` if a `Distillation` has projections, and `.pdsparse`, which is written last and holds the digests of the other
     files, the masks, the step and the position of the training. The checkpoint of an epoch is saved after its last
     batch and before the evaluation that follows.
 
@@ -187,7 +187,7 @@ class Checkpoints(FitCallback):
             self.model,
             training,
             session.pruner.state() if session.pruner else None,
-            session.average.arrays() if session.average else None,
+            session.arrays(),
         )
 
 

@@ -79,7 +79,7 @@ def _open(resume: str) -> ResumeState:
         if newest is None:
             raise InputError(f"--resume {resume}: no complete checkpoint in this folder")
         return newest
-    if path.suffix in (".pdparams", ".pdopt", ".pdema", ".pdsparse"):
+    if path.suffix in (".pdparams", ".pdopt", ".pdema", ".pddistill", ".pdsparse"):
         path = path.with_suffix("")
     path = path.with_name(f"{path.name}.pdsparse")
     if not path.is_file():
