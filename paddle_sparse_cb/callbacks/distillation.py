@@ -247,13 +247,14 @@ class Distillation(FitCallback):
 
 def _as_mapping(features: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
     """Returns the names of layers with those in the teacher; raises InputError if these are no names."""
-    names = features if isinstance(features, (list, tuple)) else ()
-    pairs = features.items() if isinstance(features, Mapping) else [(name, name) for name in names]
-    if not isinstance(features, (list, tuple, Mapping)) or not all(isinstance(one, str) for pair in pairs for one in pair):
+    if isinstance(features, (list, tuple)):
+        features = {name: name for name in features}
+    if not isinstance(features, Mapping) or not all(isinstance(one, str) for one in (*features, *features.values())):
         raise InputError(
-            f"features must be a list of structured names of layers, or a dict to those of the teacher, got {features!r}"
+            "features must be a list of structured names of layers, or a dict from them to those of the teacher, got "
+            f"{features!r}"
         )
-    return dict(pairs)
+    return dict(features)
 
 
 ARGUMENTS = tuple(

@@ -23,7 +23,7 @@ def save_checkpoint(
     pruner: PrunerState | None = None,
     arrays: Mapping[str, Mapping[str, paddle.Tensor]] | None = None,
 ) -> Path:
-    """Writes a checkpoint: `.pdparams`, `.pdopt`, `.pdscaler`, further arrays and, last, `.pdsparse` with their digests.
+    """Writes a checkpoint: `.pdparams`, `.pdopt`, `.pdscaler`, further arrays, and last `.pdsparse` with the digests.
 
     Args:
         folder: created if needed.
