@@ -170,11 +170,11 @@ class Distillation(FitCallback):
         }
 
     def state(self) -> dict[str, Any]:
-        """Returns the settings and the shapes of the projections."""
-        return {"distillation": {**self.settings(), "projections": self._projections.shapes()}}
+        """Returns the settings, and shapes and steps of the projections."""
+        return {"distillation": {**self.settings(), "projections": self._projections.state()}}
 
     def arrays(self) -> dict[str, paddle.Tensor]:
-        """Returns the projections and the moments of their optimizers, by name."""
+        """Returns the projections and their moments, by name."""
         return self._projections.arrays()
 
     def on_train_batch_begin(self, step: int, logs: Any = None) -> None:

@@ -28,17 +28,25 @@ class LayerOutputs:
     def __init__(self, network: nn.Layer, names: Iterable[str], whose: str) -> None:
         self._whose = whose
         self._outputs: dict[str, list[Any]] = {}
+        self._is_recording = False
         layers = {name: find_layer(network, name, whose) for name in names}
         self._handles = [
             layer.register_forward_post_hook(functools.partial(self._record, name)) for name, layer in layers.items()
         ]
 
     def _record(self, name: str, layer: nn.Layer, inputs: Any, outputs: Any) -> None:
-        self._outputs.setdefault(name, []).append(outputs)
+        if self._is_recording:
+            self._outputs.setdefault(name, []).append(outputs)
 
-    def clear(self) -> None:
-        """Drops what was recorded."""
+    def start(self) -> None:
+        """Begins to record a forward pass, and drops what was recorded before."""
         self._outputs.clear()
+        self._is_recording = True
+
+    def stop(self) -> None:
+        """Drops what was recorded, and ignores later calls, such as those of recomputed layers in a backward pass."""
+        self._outputs.clear()
+        self._is_recording = False
 
     def last(self, name: str) -> Any:
         """Returns what a layer returned when it was last called.
@@ -70,7 +78,7 @@ class LayerOutputs:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self.clear()
+        self.stop()
 
 
 def without_wrapper(network: nn.Layer) -> nn.Layer:

@@ -82,8 +82,8 @@ class TeacherComparison:
     @paddle.no_grad()
     def _run_teacher(self, network: nn.Layer, inputs: tuple[Any, ...]) -> None:
         if self._is_training():
-            self._ours.clear()
-            self._theirs.clear()
+            self._ours.start()
+            self._theirs.start()
             self._teacher(*inputs)
 
     def terms(self) -> dict[str, paddle.Tensor]:
@@ -100,8 +100,8 @@ class TeacherComparison:
             terms.update({name: compared.weight * term for name, term in named.items()})
         if compared.features and compared.feature_weight:
             terms["features"] = compared.feature_weight * self._feature_distance()
-        self._ours.clear()
-        self._theirs.clear()
+        self._ours.stop()
+        self._theirs.stop()
         for name, term in terms.items():
             if term.size != 1:
                 raise InputError(f"Distillation: the term {name!r} must be one number, got shape {term.shape}")
@@ -130,8 +130,8 @@ class TeacherComparison:
             )
         if any(one.stop_gradient for one in ours):
             raise InputError(
-                f"Distillation: no gradient flows to the layer {name!r} of the network: it is frozen, or recomputed in "
-                "the backward pass"
+                f"Distillation: no gradient flows to the layer {name!r} of the network: it is frozen, or within a "
+                "block that is recomputed in the backward pass"
             )
         return list(zip(ours, theirs))
 
