@@ -11,6 +11,7 @@ import paddle
 from paddle import nn
 
 from ..errors import InputError
+from ..utils.distributed import check_same_on_ranks
 from ..utils.layers import network_digest
 from ..utils.validation import check_count, check_keys, check_number, check_same
 from .distillation_losses import SoftenedLogits, as_float
@@ -52,6 +53,7 @@ class Distillation(FitCallback):
         InputError: when created, if an argument is unknown or out of range; at train begin, if a layer does not exist
             or cannot be observed, or the checkpoint was made with another teacher or other settings (see
             `allow_config_change` of `ResumableCallbacks`); at the first batch, if the outputs do not fit.
+        RankMismatchError: at train begin, if the ranks have different teachers.
 
     Example:
         >>> import paddle
@@ -128,6 +130,7 @@ class Distillation(FitCallback):
             raise InputError("Distillation: the model was prepared without a loss; train it with labels=False")
         self._reset()
         self._digest = network_digest(self.teacher)
+        check_same_on_ranks("teacher", self._digest)
         session.distillation = self
         self._restore()
         self._comparison = TeacherComparison(

@@ -15,6 +15,7 @@ from ..utils.distributed import is_distributed
 from .distillation_losses import feature_distance
 
 _RATE, _BETAS, _EPSILON = 1e-3, (0.9, 0.999), 1e-8  # of Adam; features are normalized, whatever their scale
+_MAX_STEPS = 2**53
 _PARTS = ("weight", "moment1", "moment2")
 
 
@@ -104,8 +105,12 @@ class Projections:
             for part, array in found.items():
                 if not isinstance(shape, list) or len(shape) != 2 or list(array.shape) != shape:
                     raise InputError(f"{where}: {name}.{part} must have shape {shape}, got {list(array.shape)}")
-            if type(steps) is not int or steps < 1:
-                raise InputError(f"{where}: the steps of {name} must be a positive whole number, got {steps!r}")
+                if array.dtype != np.float32:
+                    raise InputError(f"{where}: {name}.{part} must be of type float32, got {array.dtype}")
+            if type(steps) is not int or not 1 <= steps <= _MAX_STEPS:
+                raise InputError(
+                    f"{where}: the steps of {name} must be a whole number from 1 to {_MAX_STEPS}, got {steps!r}"
+                )
             self._add(name, found, steps)
 
 

@@ -329,7 +329,16 @@ def test_resuming_with_or_without_a_distillation_is_an_input_error_that_can_be_o
     train(tmp_path / "e", Distillation(net(9), features=["0"]), resume=distilled, allow_config_change=True)
 
 
-def test_damaged_projections_are_an_input_error(data, tmp_path, teacher):
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("shape", [3, 3], r"0#0\.weight must have shape \[3, 3\], got \[12, 6\]"),
+        ("shape", "large", r"0#0\.weight must have shape large"),
+        ("steps", 0, "the steps of 0#0 must be a whole number from 1 to"),
+        ("steps", 10**400, "the steps of 0#0 must be a whole number from 1 to"),
+    ],
+)
+def test_damaged_projections_are_an_input_error(data, tmp_path, teacher, key, value, message):
     def train(resume=None):
         with paddle.utils.unique_name.guard():
             loader = SkipBatchesLoader(paddle.io.DataLoader(data, batch_size=8), seed=3)
@@ -339,8 +348,8 @@ def test_damaged_projections_are_an_input_error(data, tmp_path, teacher):
 
     train()
     resume = find_checkpoint(tmp_path)
-    resume.state.training["distillation"]["projections"]["0#0"]["shape"] = [3, 3]
-    with pytest.raises(InputError, match=r"0\.pddistill: 0#0\.weight must have shape \[3, 3\], got \[12, 6\]"):
+    resume.state.training["distillation"]["projections"]["0#0"][key] = value
+    with pytest.raises(InputError, match=rf"0\.pddistill: {message}"):
         train(resume)
 
 
