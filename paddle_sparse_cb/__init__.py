@@ -10,6 +10,7 @@ from typing import Any
 from ._version import __version__
 from .callbacks.best_checkpoint import BestCheckpoint
 from .callbacks.checkpoint import Checkpoints
+from .callbacks.distillation import Distillation
 from .callbacks.early_stopping import SparseEarlyStopping
 from .callbacks.ema import EMACallback
 from .callbacks.resume import ResumableCallbacks, SkipBatchesLoader
@@ -26,6 +27,7 @@ from .pruning.statistics import SparsityReport, measure_sparsity
 __all__ = [
     "BestCheckpoint",
     "Checkpoints",
+    "Distillation",
     "DivergenceError",
     "EMACallback",
     "GMPPruner",

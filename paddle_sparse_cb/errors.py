@@ -26,7 +26,7 @@ class DivergenceError(PipelineError):
 
 
 class RankMismatchError(PipelineError):
-    """The ranks of a distributed training no longer hold the same masks."""
+    """The ranks of a distributed training do not hold the same masks, or the same teacher."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 from helpers import Pointwise, classifier
 
-from paddle_sparse_cb import Checkpoints, EMACallback, GMPPruner, SparsityCallback
+from paddle_sparse_cb import Checkpoints, Distillation, EMACallback, GMPPruner, SparsityCallback
 from paddle_sparse_cb.callbacks.sync_buffers import SyncBuffers
 from paddle_sparse_cb.errors import PipelineError
 from paddle_sparse_cb.utils import distributed
@@ -52,6 +52,22 @@ class RecordMasks(paddle.callbacks.Callback):
 
     def on_eval_begin(self, logs=None):
         self.evaluated.append(state(self.model.network))
+
+
+class RecordProjections(paddle.callbacks.Callback):
+    """Records the projections of a distillation from a teacher with other channels after each batch."""
+
+    def __init__(self, distils):
+        super().__init__()
+        paddle.seed(9)
+        teacher = paddle.nn.Sequential(paddle.nn.Conv2D(1, 8, 1), paddle.nn.AdaptiveAvgPool2D(1), paddle.nn.Flatten())
+        paddle.seed(rank)
+        self.distillation = Distillation(teacher, weight=0, features={"depthwise": "0"}) if distils else None
+        self.together, self.seen = [self.distillation, self] if distils else [], []
+
+    def on_train_batch_end(self, step, logs=None):
+        arrays = self.distillation.arrays()
+        self.seen.append({name: tensor.numpy().ravel().tolist() for name, tensor in arrays.items()})
 
 
 def fit(perturb_rank_1, extra_callbacks):
@@ -107,10 +123,15 @@ def loop():
         optimizer.clear_grad()
         masks.append([distributed.digest(mask) for mask in pruner.masks.values()])
     gather_count_in_training = gather_count
-    try:
-        distributed.check_same_masks(10 + rank, [], [])
-    except PipelineError as error:
-        errors.append(str(error))
+    distributed.check_same_on_ranks("teacher", "f" * 64)
+    for check in (
+        lambda: distributed.check_same_masks(10 + rank, [], []),
+        lambda: distributed.check_same_on_ranks("teacher", f"{rank}" * 64),
+    ):
+        try:
+            check()
+        except PipelineError as error:
+            errors.append(str(error))
     return {"masks": masks, "errors": errors, "gather_count_in_training": gather_count_in_training}
 
 
@@ -120,5 +141,8 @@ if __name__ == "__main__":
     if mode == "loop":
         results = loop()
     else:
-        results = fit(mode == "perturb", [EMACallback(), Checkpoints(folder / "checkpoints")] if mode == "fit" else [])
+        projected = RecordProjections(mode == "fit")
+        callbacks = [EMACallback(), Checkpoints(folder / "checkpoints"), *projected.together]
+        results = fit(mode == "perturb", callbacks if mode == "fit" else [])
+        results["projections"] = projected.seen
     (folder / f"{rank}.json").write_text(json.dumps({**results, "gather_count": gather_count}))

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from paddle_sparse_cb.recipe.schema import read_recipe
@@ -34,7 +34,10 @@ TITLES = {
     "gmp": "GMP, this project",
     "oneshot": "one-shot",
     "paddleslim": "GMP, PaddleSlim",
+    "dense_distilled": "dense, trained on, distilled",
+    "gmp_distilled": "GMP, distilled",
 }
+DISTILLED = ("dense_distilled", "gmp_distilled")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Method:
     ratio: float
 
     def __str__(self):
-        return self.name if self.name in ("start", "dense") else f"{self.name}{self.ratio:.0%}".rstrip("%")
+        return f"{self.name}{self.ratio:.0%}".rstrip("%") if self.ratio else self.name
 
     def recipe(self, size):
         """Returns the recipe to train; methods of the same ratio differ only in the pruner."""
@@ -54,6 +57,8 @@ class Method:
         options = [f"{split}Dataset.sample_num={size.images}" for split in ("Train", "Eval") if size.images]
         if size.epochs and recipe.sparsity:
             options += size.epoch_options(recipe)
+        if self.name in DISTILLED:
+            options.append("Distillation={teacher: dense}")
         return read_recipe(file, options=options)
 
 
@@ -85,7 +90,8 @@ class Size:
 DENSE_START = Method("start", 0.0)
 METHODS = [
     Method("dense", 0.0),
-    *(Method(name, ratio) for name in ("gmp", "oneshot", "paddleslim") for ratio in PRUNED),
+    Method("dense_distilled", 0.0),
+    *(Method(name, ratio) for name in ("gmp", "oneshot", "paddleslim", "gmp_distilled") for ratio in PRUNED),
 ]
 
 
@@ -112,6 +118,7 @@ def run(method, seed, output, size):
     from paddle_sparse_cb.detection.build import build_detector
     from paddle_sparse_cb.detection.network import SetEpoch
     from paddle_sparse_cb.detection.weights import load_matching, read_weights
+    from paddle_sparse_cb.recipe.distillation import build_distillation
     from paddle_sparse_cb.utils.files import atomic_write, write_text
 
     recipe = method.recipe(size)
@@ -127,10 +134,15 @@ def run(method, seed, output, size):
     sparsity = {**(recipe.sparsity or {}), "skip": ()}
     create_callbacks = {
         "gmp": lambda: [SparsityCallback(**sparsity, plan=plan)],
+        "gmp_distilled": lambda: [SparsityCallback(**sparsity, plan=plan)],
         "oneshot": lambda: [SparsityCallback(**{**sparsity, **ONE_SHOT}, plan=plan)],
         "paddleslim": lambda: [_paddleslim(network, plan, sparsity, len(train_loader))],
     }
     callbacks = create_callbacks.get(method.name, list)()
+    if recipe.distillation:
+        # The teacher is the start of this comparison, which all methods share, and not that of a recipe.
+        given = replace(recipe.distillation, teacher=source)
+        callbacks += build_distillation(replace(recipe, distillation=given), network)
     epochs = recipe.content["epoch"]
     start_time = time.time()
     print(f"{method} seed {seed}: {epochs} epochs of {len(train_loader)} steps", flush=True)

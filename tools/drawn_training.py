@@ -17,6 +17,7 @@ from paddle import nn
 
 from paddle_sparse_cb import (
     Checkpoints,
+    Distillation,
     EMACallback,
     ResumableCallbacks,
     SkipBatchesLoader,
@@ -35,7 +36,7 @@ SCHEDULES = {
         paddle.optimizer.lr.CosineAnnealingDecay(0.05, 7), 3, 0.001, 0.05
     ),
 }
-SAVED = ("final.pdparams", "final.pdopt", "final.pdema", "final.pdscaler")
+SAVED = ("final.pdparams", "final.pdopt", "final.pdema", "final.pdscaler", "final.pddistill")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,10 @@ class Training:
     workers: int = 0
     shuffle: bool = True
     samples: int = 20
-    order: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
+    distils: bool = False
+    labels: bool = True  # of a distillation
+    decays: bool = False
+    order: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6)
     interrupts: tuple[int, ...] = (3,)
     mixed: bool = False  # each layer has its own ratio and block
 
@@ -81,7 +85,10 @@ def trainings(workers=(0,)):
         workers=st.sampled_from(workers),
         shuffle=st.booleans(),
         samples=st.integers(17, 26),
-        order=st.permutations(range(6)).map(tuple),
+        distils=st.booleans(),
+        labels=st.booleans(),
+        decays=st.booleans(),
+        order=st.permutations(range(7)).map(tuple),
         interrupts=st.lists(st.integers(0, 14), min_size=1, max_size=3).map(tuple),
         mixed=st.booleans(),
     )
@@ -171,6 +178,7 @@ def _run(training, folder, interrupt):
             *(stepping if stepping and not outside else [paddle.callbacks.Callback()]),
             *([SetRate()] if training.sets_rate and is_constant else [paddle.callbacks.Callback()]),
             paddle.callbacks.EarlyStopping("loss", patience=99, save_best_model=False),
+            _distillation(training) if training.distils else paddle.callbacks.Callback(),
         ]
         together = [together[place] for place in training.order]
         if interrupt is not None:
@@ -195,6 +203,21 @@ def _run(training, folder, interrupt):
         except KeyboardInterrupt:
             return False
     return True
+
+
+def _distillation(training):
+    """Returns a distillation with a projection, from a teacher that is the same in each run."""
+    teacher = nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 4))
+    rng = np.random.default_rng(1)
+    for parameter in teacher.parameters():
+        parameter.set_value(rng.normal(size=parameter.shape).astype("float32"))
+    return Distillation(
+        teacher,
+        features={"0": "1"},
+        labels=training.labels,
+        warmup_epochs=1,
+        decay=training.decays and training.labels,
+    )
 
 
 def differences(training, folder):

@@ -28,9 +28,9 @@ class Checkpoints(FitCallback):
     """Saves `<epoch>` every few epochs and after the last one, `<epoch>_<batches>` within an epoch, and `final`.
 
     A checkpoint consists of `.pdparams` and `.pdopt` as hapi writes them (also `.pdscaler` under mixed precision),
-    `.pdema` if an `EMACallback` takes part, and `.pdsparse`, which is written last and holds the digests of the other
-    files, the masks, the step and the position of the training. The checkpoint of an epoch is saved after its last
-    batch and before the evaluation that follows.
+    `.pdema` if an `EMACallback` takes part, `.pddistill` if a `Distillation` has projections, and `.pdsparse`, which
+    is written last and holds the digests of the other files, the masks, the step and the position of the training.
+    The checkpoint of an epoch is saved after its last batch and before the evaluation that follows.
 
     Pruned weights are zero in every checkpoint: those that another callback changed after the optimizer step are set to
     zero before saving, with a warning.
@@ -189,7 +189,7 @@ class Checkpoints(FitCallback):
             self.model,
             training,
             session.pruner.state() if session.pruner else None,
-            session.average.arrays() if session.average else None,
+            session.arrays(),
         )
 
 

@@ -32,13 +32,16 @@ class TrainingCurves:
         self._last_step = pruner.cur_iteration
         self._eval_names: list[str] = []
 
-    def add_step(self, optimizer: Any, losses: Sequence[float], is_last: bool = False) -> None:
+    def add_step(
+        self, optimizer: Any, losses: Sequence[float], terms: Sequence[str] = (), is_last: bool = False
+    ) -> None:
         """Writes a point of the training if it is due, or if it is the last one.
 
         Args:
             optimizer: the optimizer, for the learning rate.
             losses: the losses of the last training batch. hapi's `logs` cannot be read at the end of a training: an
                 evaluation overwrites the losses in it.
+            terms: the names of the last ones among them, which a `Distillation` added.
             is_last: write the point even if it is not due.
         """
         step = self.pruner.cur_iteration
@@ -55,6 +58,10 @@ class TrainingCurves:
             values["sparsity/actual"] = self.pruner.sparsity()
         if losses:
             values["train/loss"] = sum(losses)
+        if terms and len(losses) >= len(terms):
+            named = dict(zip(terms, losses[-len(terms) :]))
+            values["train/distillation"] = sum(named.values())
+            values.update({f"train/distillation/{name}": value for name, value in named.items()})
         self._writer.scalars(step, values)
 
     def begin_evaluation(self, logs: Mapping[str, Any]) -> None:

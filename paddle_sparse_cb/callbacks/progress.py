@@ -137,13 +137,20 @@ class TrainingProgress(FitCallback):
     def _position(self) -> str:
         return f"epoch {self._epoch + 1}/{self.params.get('epochs')}  {_step_of(self._step, self._steps)}"
 
+    def _names(self) -> tuple[str, ...]:
+        """The names of the losses, with those that a `Distillation` added; it may have replaced all others."""
+        terms = self.session.loss_terms
+        own = self.loss_names or (("labels",) if terms else ())
+        return terms if len(terms) == len(self._losses) else (*own, *terms)
+
     def _figures(self) -> str:
         """Losses, learning rate and remaining time, as far as they are known."""
         figures = []
         if self._losses:
             figures.append(f"loss {sum(self._losses):.4g}")
-        if len(self._losses) == len(self.loss_names) > 1:
-            named = ", ".join(f"{name} {loss:.4g}" for name, loss in zip(self.loss_names, self._losses))
+        names = self._names()
+        if len(self._losses) == len(names) > 1:
+            named = ", ".join(f"{name} {loss:.4g}" for name, loss in zip(names, self._losses))
             figures[-1] += f" ({named})"
         optimizer = getattr(self.model, "_optimizer", None)
         if optimizer is not None:

@@ -116,7 +116,7 @@ class ResumableCallbacks(FitCallback):
 
     Raises:
         InputError: a loader has no `set_epoch`; at train begin, if the checkpoint cannot be loaded, or if it used EMA
-            and this run does not.
+            or Distillation and this run does not.
 
     Example:
         >>> import paddle, tempfile
@@ -199,6 +199,10 @@ class ResumableCallbacks(FitCallback):
         if self.session.saved("ema") is not None and self.session.average is None:
             assert self.session.resume is not None
             raise InputError(f"{self.session.resume.path}: the checkpoint used an EMACallback, and this run has none")
+        is_missing = self.session.saved("distillation") is not None and self.session.distillation is None
+        if is_missing and not self.allow_config_change:
+            assert self.session.resume is not None
+            raise InputError(f"{self.session.resume.path}: the checkpoint used a Distillation, and this run has none")
 
     def on_train_end(self, logs: Any = None) -> None:
         """Passes the event on."""

@@ -23,14 +23,18 @@ if TYPE_CHECKING:
     from ..pruning.pruner import GMPPruner
 
 
-class Average(Protocol):
+class WithArrays(Protocol):
+    """What has tensors that checkpoints save, such as `Distillation`."""
+
+    def arrays(self) -> Mapping[str, paddle.Tensor]:
+        """Returns the tensors to save, by name."""
+
+
+class Average(WithArrays, Protocol):
     """A weight average that checkpoints save, such as `EMACallback`."""
 
     def settings(self) -> dict[str, Any]:
         """Returns plain values: what a resumed run must have in common, and the progress."""
-
-    def arrays(self) -> Mapping[str, paddle.Tensor]:
-        """Returns the tensors to save, by name."""
 
 
 class FitSession:
@@ -42,9 +46,12 @@ class FitSession:
         resume: the checkpoint that the training resumes from.
         pruner: the pruner, if a `SparsityCallback` takes part.
         average: the weight average, if an `EMACallback` takes part.
+        distillation: the distillation, if a `Distillation` takes part.
+        loss_terms: the names of its terms, whose values come last among the losses that hapi logs.
         is_finished: whether the training ended regularly.
         arguments: the arguments of `fit`.
         identity: what identifies the training (`describe_training`); empty before it begins.
+        allow_config_change: whether this run may differ from the checkpoint.
         num_iters: the iterations after which hapi ends the training, if it is told to.
     """
 
@@ -58,6 +65,9 @@ class FitSession:
         self.resume: ResumeState | None = None
         self.pruner: GMPPruner | None = None
         self.average: Average | None = None
+        self.distillation: WithArrays | None = None
+        self.loss_terms: tuple[str, ...] = ()
+        self.allow_config_change = False
         self.is_finished = False
         self._members: list[FitCallback] = []
         self._has_begun = False
@@ -85,7 +95,7 @@ class FitSession:
         if self.resume is None:
             self.position = resume.position_in(batches, allow_config_change)
             self._resume_steps = resume.load_into(self.model, batches, allow_config_change, self.identity or None)
-            self.resume = resume
+            self.resume, self.allow_config_change = resume, allow_config_change
             self._rate_at_begin = deepcopy(rate_state(self.model._optimizer))
         return self._resume_steps
 
@@ -110,6 +120,12 @@ class FitSession:
     def restore_rate(self) -> None:
         """Sets the learning rate to that of the checkpoint again."""
         restore_rate(self.model._optimizer, self._rate_at_begin)
+
+    def arrays(self) -> dict[str, Mapping[str, paddle.Tensor]]:
+        """Returns what checkpoints save beside network and optimizer: tensors by the suffix of their file."""
+        owners = {".pdema": self.average, ".pddistill": self.distillation}
+        found = {suffix: owner.arrays() for suffix, owner in owners.items() if owner is not None}
+        return {suffix: arrays for suffix, arrays in found.items() if arrays}
 
     def callback_states(self) -> dict[str, Any]:
         """Returns the states of all callbacks that have one, by their keys; plain values to be saved."""

@@ -249,7 +249,7 @@ class SparsityCallback(FitCallback):
         if done > self._steps_before or scaler is None or not scaler.is_enable():
             check_finite_loss(self._losses, done)
         if self._curves:
-            self._curves.add_step(self.model._optimizer, self._losses)
+            self._curves.add_step(self.model._optimizer, self._losses, self.session.loss_terms)
 
     def on_eval_begin(self, logs: Any = None) -> None:
         """Passes the names of the metrics to the curves."""
@@ -273,7 +273,7 @@ class SparsityCallback(FitCallback):
                 stacklevel=2,
             )
         if self._curves:
-            self._curves.add_step(self.model._optimizer, self._losses, is_last=True)
+            self._curves.add_step(self.model._optimizer, self._losses, self.session.loss_terms, is_last=True)
 
     def after_training(self) -> None:
         """Calls the post-train hooks."""

@@ -77,7 +77,7 @@ class ResumeState:
         """Returns the arrays of one of the checkpoint's files, by name.
 
         Args:
-            suffix: `.pdparams`, `.pdopt`, `.pdscaler` or `.pdema`.
+            suffix: `.pdparams`, `.pdopt`, `.pdscaler`, `.pdema` or `.pddistill`.
 
         Raises:
             InputError: the checkpoint has no such file, or it holds anything but arrays.

@@ -21,9 +21,9 @@ def save_checkpoint(
     model: paddle.Model,
     training: dict[str, Any],
     pruner: PrunerState | None = None,
-    ema: Mapping[str, paddle.Tensor] | None = None,
+    arrays: Mapping[str, Mapping[str, paddle.Tensor]] | None = None,
 ) -> Path:
-    """Writes a checkpoint: `.pdparams`, `.pdopt`, `.pdscaler`, `.pdema` and, last, `.pdsparse` with their digests.
+    """Writes a checkpoint: `.pdparams`, `.pdopt`, `.pdscaler`, further arrays, and last `.pdsparse` with the digests.
 
     Args:
         folder: created if needed.
@@ -31,7 +31,7 @@ def save_checkpoint(
         model: a prepared model.
         training: plain values to keep in the state: epoch, batch and the like.
         pruner: the state of the pruner, if there is one.
-        ema: arrays of the weight average, if there is one.
+        arrays: further arrays to save, by the suffix of their file, such as `.pdema`.
 
     Returns:
         The `.pdsparse` file.
@@ -42,7 +42,7 @@ def save_checkpoint(
     """
     check_finite(model.network, f"{folder / name} is not saved")
     try:
-        return _write(folder, name, model, training, pruner or PrunerState(0, {}, {}), ema)
+        return _write(folder, name, model, training, pruner or PrunerState(0, {}, {}), arrays or {})
     except OSError as error:
         error.filename = error.filename or str(folder / name)
         raise
@@ -54,16 +54,15 @@ def _write(
     model: paddle.Model,
     training: dict[str, Any],
     pruner: PrunerState,
-    ema: Mapping[str, paddle.Tensor] | None,
+    arrays: Mapping[str, Mapping[str, paddle.Tensor]],
 ) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with scratch_folder(folder, "saving") as scratch:
         model.save(str(scratch / name))
         _add_pending_moments(model._optimizer, scratch / f"{name}.pdopt")
-        if ema is not None:
+        for suffix, tensors in arrays.items():
             # As arrays: a tensor would be saved with its name, which depends on what the process did before.
-            arrays = {key: tensor.numpy() for key, tensor in ema.items()}
-            paddle.save(arrays, str(scratch / f"{name}.pdema"))
+            paddle.save({key: tensor.numpy() for key, tensor in tensors.items()}, str(scratch / f"{name}{suffix}"))
         files = sorted(scratch.iterdir())
         digests = {file.name: file_digest(file) for file in files}
         for file in files:  # .pdparams comes after the others: when it is there, all of them are

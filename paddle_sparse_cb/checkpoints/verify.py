@@ -14,7 +14,7 @@ from ..pruning.schedule import GMPSchedule
 from .position import ResumeState
 from .state import TrainingState
 
-_WITH_STATE = (".pdparams", ".pdopt", ".pdscaler", ".pdema")
+_WITH_STATE = (".pdparams", ".pdopt", ".pdscaler", ".pdema", ".pddistill")
 
 
 def verify_checkpoint(path: Path) -> tuple[ResumeState | None, list[str]]:

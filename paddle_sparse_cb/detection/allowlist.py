@@ -29,11 +29,9 @@ _FILES = tuple(
 _UNSAFE_MODULES = frozenset({"ConvNeXt", "CustomCSPPAN", "SwinTransformer", "VisionTransformer"})
 # Transforms that unpickle or write files.
 UNSAFE_TRANSFORMS = frozenset({"DebugVisibleImage", "DecodeCache", "VisibleRBox"})
-DATASETS = ("COCODataSet", "VOCDataSet")
+DATASETS = ("COCODataSet", "ImageFolder", "VOCDataSet")
 # YAML tags in PaddleDetection's own files. Other tags would create layers or folders while the file is read.
-TAGS = frozenset(
-    f"!{name}" for name in (*DATASETS, "ImageFolder", "CosineDecay", "ExpWarmup", "LinearWarmup", "PiecewiseDecay")
-)
+TAGS = frozenset(f"!{name}" for name in (*DATASETS, "CosineDecay", "ExpWarmup", "LinearWarmup", "PiecewiseDecay"))
 
 
 def is_allowed_module(name: str, schema: Any) -> bool:

@@ -34,7 +34,12 @@ class Detector:
 
 
 def build_detector(
-    content: dict[str, Any], origin: str, *, amp: dict[str, Any] | None = None, find_unused_parameters: bool = False
+    content: dict[str, Any],
+    origin: str,
+    *,
+    amp: dict[str, Any] | None = None,
+    find_unused_parameters: bool = False,
+    labels: bool = True,
 ) -> Detector:
     """Builds the detector of a configuration with initial weights.
 
@@ -47,6 +52,7 @@ def build_detector(
         amp: `amp_configs` of `paddle.Model.prepare`.
         find_unused_parameters: whether ranks look for parameters without gradients; needed if a rank's batch can be
             without boxes.
+        labels: False leaves the boxes out of training batches, and the network computes no losses.
 
     Raises:
         InputError: an unknown key, or a part that cannot be built from the configuration.
@@ -54,7 +60,7 @@ def build_detector(
     with config.convert_errors(origin):
         registry = config.load(content, origin)
         network = build_network(registry)
-        train_loader, eval_loader = build_loader(registry, "Train"), build_loader(registry, "Eval")
+        train_loader, eval_loader = build_loader(registry, "Train", labels), build_loader(registry, "Eval")
         if paddle.get_device() == "cpu":
             from .depthwise import use_fast_depthwise  # here, because numba cannot be installed beside Paddle 3
 

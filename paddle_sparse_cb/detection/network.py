@@ -110,6 +110,8 @@ class DetectionNetwork(nn.Layer):
     ) -> list[paddle.Tensor]:
         """Computes the losses of a training batch or the boxes of an evaluation batch.
 
+        Without `gt_bbox`, a training batch has no losses: it is for a `Distillation` that compares layers.
+
         Args:
             image: [b, 3, h, w], normalized.
             scale_factor: [b, 2], network pixels per image pixel, height first.
@@ -119,14 +121,17 @@ class DetectionNetwork(nn.Layer):
             pad_gt_mask: [b, g, 1], 1 for a box and 0 for padding.
 
         Returns:
-            In training the losses `LOSS_NAMES`, each of shape [1]. In evaluation the boxes [b, max_boxes, 6] (class,
-            score, x1, y1, x2, y2 in image pixels; class -1 is padding) and im_id.
+            In training the losses `LOSS_NAMES`, each of shape [1], or without boxes the scores and distances that the
+            head predicts. In evaluation the boxes [b, max_boxes, 6] (class, score, x1, y1, x2, y2 in image pixels;
+            class -1 is padding) and im_id.
         """
         self.detector.training = self.training
         inputs = {"image": image, "scale_factor": scale_factor, "im_id": im_id}
         if not self.training:
             found = self.detector(inputs)
             return [self.pad_boxes(found["bbox"], found["bbox_num"]), im_id]
+        if gt_bbox is None:
+            return list(paddle.utils.flatten(self.head(self.neck(self.backbone(inputs)))[:2]))
         inputs.update(epoch_id=self.epoch, pad_gt_mask=pad_gt_mask, gt_bbox=gt_bbox, gt_class=gt_class)
         if not hasattr(self.head, "static_assigner"):  # SimOTA (PicoHead) takes the boxes of each image unpadded
             assert pad_gt_mask is not None

@@ -109,6 +109,7 @@ def build(recipe: Recipe) -> Run:
         recipe.files,
         amp=amp_configs(recipe),
         find_unused_parameters=bool(recipe.content.get("find_unused_parameters", False)),
+        labels=recipe.distillation is None or recipe.distillation.labels,
     )
     with config.convert_errors(recipe.files):
         plan = make_recipe_plan(recipe, detector.network)

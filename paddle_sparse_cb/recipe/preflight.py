@@ -13,6 +13,7 @@ from ..errors import InputError, PipelineError
 from ..pruning.plan import PrunePlan
 from ..utils.distributed import is_rank_zero, rank_zero_info
 from .build import Run, build_ema, naming_recipe
+from .distillation import check_teacher_exists
 from .schema import Recipe
 
 # PaddleDetection's keys that have no effect here, and what to use instead.
@@ -43,6 +44,7 @@ def check_recipe(recipe: Recipe) -> None:
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise InputError(f"save_dir: {recipe.output} cannot be created: {folder} is not a writable folder")
     build_ema(recipe)
+    check_teacher_exists(recipe)
     for key, instead in WITHOUT_EFFECT.items():
         if recipe.content.get(key):
             rank_zero_info(f"note: {key} has no effect here: {instead}")

@@ -39,7 +39,8 @@ def checkpoint_metadata(recipe: Recipe, dense: dict[str, float], dense_note: str
 def _plain(recipe: Recipe) -> Any:
     content = {key: value for key, value in recipe.content.items() if key not in _FREE}
     sparsity = {key: value for key, value in (recipe.sparsity or {}).items() if key not in _FREE_SPARSITY}
-    return json.loads(json.dumps({**content, "Sparsity": sparsity}, default=vars))
+    learned = {"Distillation": recipe.distillation} if recipe.distillation else {}
+    return json.loads(json.dumps({**content, "Sparsity": sparsity, **learned}, default=vars))
 
 
 def find_resume_state(recipe: Recipe, resume: str | None, allow_config_change: bool = False) -> ResumeState | None:
@@ -79,7 +80,7 @@ def _open(resume: str) -> ResumeState:
         if newest is None:
             raise InputError(f"--resume {resume}: no complete checkpoint in this folder")
         return newest
-    if path.suffix in (".pdparams", ".pdopt", ".pdema", ".pdsparse"):
+    if path.suffix in (".pdparams", ".pdopt", ".pdema", ".pddistill", ".pdsparse"):
         path = path.with_suffix("")
     path = path.with_name(f"{path.name}.pdsparse")
     if not path.is_file():

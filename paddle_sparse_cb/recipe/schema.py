@@ -1,7 +1,7 @@
-"""A recipe: a YAML file in PaddleDetection's format with one additional block for the sparsity.
+"""A recipe: a YAML file in PaddleDetection's format with additional blocks for sparsity and distillation.
 
-The block is `Sparsity:` and holds the arguments of `SparsityCallback`. PaddleDetection's `UnstructuredPruner:` is read
-as the same block; where both are given, values of `Sparsity:` take precedence.
+`Sparsity:` holds the arguments of `SparsityCallback`. PaddleDetection's `UnstructuredPruner:` is read as the same
+block; where both are given, values of `Sparsity:` take precedence. `Distillation:` is a `DistillationBlock`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from ..detection import config
 from ..errors import InputError
 from ..pruning.config import PruningConfig
 from ..utils.validation import check_count, check_keys
-from .values import check_values
+from .distillation_block import DistillationBlock
+from .options import parse_option
+from .values import check_save_dir, check_values
 
 # Arguments of SparsityCallback that a recipe may give beside those of the pruner.
 _LOGGING_KEYS = ("log_freq", "per_layer")
@@ -52,6 +54,7 @@ class Recipe:
         content: ppdet's blocks, merged.
         sparsity: arguments of `SparsityCallback`; None for a dense training.
         above: the recipes that start from this one.
+        distillation: what it learns from a teacher; None without one.
         is_smoke: whether it was reduced to a few steps on other data (`smoke.py`).
         slim: PaddleDetection's slim file that was merged over it, if there is one.
         files: the files that it was read from, except those that `_BASE_` names, for messages.
@@ -66,6 +69,7 @@ class Recipe:
     slim: Path | None = None
     files: str = ""
     given_keys: frozenset[str] = frozenset()
+    distillation: DistillationBlock | None = None
 
     @property
     def name(self) -> str:
@@ -178,6 +182,14 @@ class Recipe:
             self.path.parent / source[len("recipe:") :], (), None, (*self.above, self), self.content.get("save_dir")
         )
 
+    @functools.cached_property
+    def teacher(self) -> Recipe | None:
+        """The recipe that `Distillation: {teacher: recipe:FILE}` names; its output folder is beside this one's."""
+        file = self.distillation.recipe_file if self.distillation else None
+        if file is None:
+            return None
+        return _read(self.path.parent / file, (), None, (*self.above, self), self.content.get("save_dir"))
+
     @property
     def digest(self) -> str:
         """A digest of the recipe and of the versions that run it; output folder and `weights` make no difference."""
@@ -186,6 +198,8 @@ class Recipe:
         patterns = [list(settings.ratios), list(settings.blocks)]  # the last one that matches decides
         dense = self.dense.digest if self.dense else None
         what = [content, self.sparsity, patterns, paddle.__version__, __version__, dense]
+        if self.distillation:
+            what += [self.distillation, self.teacher.content if self.teacher else None]
         return hashlib.sha256(json.dumps(what, sort_keys=True, default=vars).encode()).hexdigest()
 
 
@@ -201,9 +215,9 @@ def read_recipe(path: str | os.PathLike[str], slim_config: str | None = None, op
         InputError: a file is missing or not a recipe, or a key is unknown or has a bad value.
     """
     recipe = _read(path, options, slim_config, (), None)
-    below = recipe.dense  # reads all of them, so that errors are found now
-    while below:
-        below = below.dense
+    below: Recipe | None = recipe
+    while below:  # reads all of them and their teachers, so that errors are found now
+        _, below = below.teacher, below.dense
     return recipe
 
 
@@ -226,12 +240,12 @@ def _read(
         slim = Path(slim_config) if "slim" in over else None  # a file of plain values does not name the run
         content, files = config.merge(over, content), f"{path} with {slim_config}"
     for option in options:
-        content = config.merge(_option(option), content)
+        content = config.merge(parse_option(option), content)
     if save_dir:
         content["save_dir"] = save_dir
     with config.prefix_errors(files):
         if not save_dir and not any(option.startswith("save_dir=") for option in options):
-            _check_save_dir(content.get("save_dir"))
+            check_save_dir(content.get("save_dir"))
         given_keys = frozenset(option.partition("=")[0] for option in options)
         return _made(Path(path), content, above, slim, files, given_keys)
 
@@ -255,7 +269,8 @@ def _made(
             raise InputError(f"the Sparsity block must be a mapping, got {block!r}")
         check_keys(block, [*_PRUNING_KEYS, *_LOGGING_KEYS], "Sparsity")
     sparsity = {key: value for block in blocks for key, value in block.items()} if blocks else None
-    recipe = Recipe(path, content, sparsity, above, slim=slim, files=files, given_keys=given_keys)
+    learned = DistillationBlock.read(content)
+    recipe = Recipe(path, content, sparsity, above, slim=slim, files=files, given_keys=given_keys, distillation=learned)
     recipe.pruning_config()  # finds bad values before anything long is started
     check_count("log_freq", (sparsity or {}).get("log_freq", 1), least=1)
     if not isinstance((sparsity or {}).get("per_layer", False), bool):
@@ -270,25 +285,3 @@ def _made(
                 f"folder {recipe.output}"
             )
     return recipe
-
-
-def _check_save_dir(save_dir: object) -> None:
-    """Raises InputError if a recipe, which may come from a stranger, writes outside the folder in which it is run."""
-    if isinstance(save_dir, str) and (Path(save_dir).is_absolute() or ".." in Path(save_dir).parts):
-        raise InputError(
-            f"save_dir: {save_dir} is outside the folder in which the recipe is run; only the command "
-            f"line may name it: -o save_dir={save_dir}"
-        )
-
-
-def _option(option: str) -> dict[str, Any]:
-    keys, equals, value = option.partition("=")
-    if not equals or not keys:
-        raise InputError(f"-o {option}: an option must be key=value or Block.key=value")
-    try:
-        parsed = config.parse_yaml(value)
-    except InputError as error:
-        raise InputError(f"-o {option}: {error}") from None
-    for key in reversed(keys.split(".")):
-        parsed = {key: parsed}
-    return parsed

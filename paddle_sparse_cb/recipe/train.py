@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import paddle
 
 from ..callbacks.best_checkpoint import BestCheckpoint
 from ..callbacks.checkpoint import Checkpoints
+from ..callbacks.distillation import Distillation
 from ..callbacks.evaluation_log import EvaluationLog
 from ..callbacks.progress import TrainingProgress
 from ..callbacks.resume import ResumableCallbacks
@@ -24,6 +26,7 @@ from ..report.schema import read_report
 from ..utils.distributed import is_distributed, rank_zero_info
 from ..utils.locks import lock_folder
 from .build import Run, build, build_ema, load_weights
+from .distillation import build_distillation
 from .output_folder import check_space, prepare_output
 from .post_train import EvaluateNetwork, hooks_after_training, print_results
 from .preflight import check_recipe, check_trainable
@@ -84,13 +87,19 @@ def train(recipe: Recipe, options: TrainOptions | None = None) -> None:
         source = None if resume else start_weights(recipe, options)
         loaded = load_weights(recipe, run, source) if source else None
         with lock_folder(recipe.output), paddle.utils.unique_name.guard():
-            _train(run, loaded, options, resume)
+            _train(run, loaded, options, resume, build_distillation(recipe, run.network))
 
 
-def _train(run: Run, loaded: LoadedWeights | None, options: TrainOptions, resume: ResumeState | None) -> None:
+def _train(
+    run: Run,
+    loaded: LoadedWeights | None,
+    options: TrainOptions,
+    resume: ResumeState | None,
+    distillation: list[Distillation],
+) -> None:
     recipe = run.recipe
     if recipe.sparsity is None:
-        _fit(run, [], options, resume)
+        _fit(run, distillation, options, resume)
         call_hooks([EvaluateNetwork(run), run.report, print_results], run.context(recipe.checkpoint("last")))
         return
     if resume:
@@ -106,7 +115,7 @@ def _train(run: Run, loaded: LoadedWeights | None, options: TrainOptions, resume
         post_train=hooks_after_training(run, options.export),
         allow_config_change=options.allow_config_change,
     )
-    _fit(run, [sparsity], options, resume)
+    _fit(run, [sparsity, *distillation], options, resume)
 
 
 def _measure_dense(run: Run, untrained_heads: tuple[str, ...]) -> None:
@@ -124,7 +133,7 @@ def _measure_dense(run: Run, untrained_heads: tuple[str, ...]) -> None:
 
 
 def _fit(
-    run: Run, callbacks: list[paddle.callbacks.Callback], options: TrainOptions, resume: ResumeState | None
+    run: Run, callbacks: Sequence[paddle.callbacks.Callback], options: TrainOptions, resume: ResumeState | None
 ) -> None:
     recipe, content = run.recipe, run.recipe.content
     every = content.get("snapshot_epoch", 1)

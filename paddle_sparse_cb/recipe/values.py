@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
@@ -54,6 +55,19 @@ def check_values(content: dict[str, Any]) -> None:
         raise InputError(f"use_gpu must be true or false, got {content['use_gpu']!r}")
     _check_mixed_precision(content)
     _check_export(content.get("export") or {})
+
+
+def check_save_dir(save_dir: object) -> None:
+    """Checks that a recipe, which may come from a stranger, writes to the folder in which it is run.
+
+    Raises:
+        InputError: the output folder is outside of it.
+    """
+    if isinstance(save_dir, str) and (Path(save_dir).is_absolute() or ".." in Path(save_dir).parts):
+        raise InputError(
+            f"save_dir: {save_dir} is outside the folder in which the recipe is run; only the command "
+            f"line may name it: -o save_dir={save_dir}"
+        )
 
 
 def _check_mixed_precision(content: dict[str, Any]) -> None:

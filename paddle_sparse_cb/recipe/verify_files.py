@@ -15,7 +15,7 @@ from ..deploy.program import read_program
 from ..errors import InputError, PipelineError
 from ..utils.weight_files import load_arrays, load_inference
 
-_CHECKPOINT = (".pdparams", ".pdopt", ".pdscaler", ".pdema", ".pdsparse")
+_CHECKPOINT = (".pdparams", ".pdopt", ".pdscaler", ".pdema", ".pddistill", ".pdsparse")
 _EXPORTED = (".pdmodel", ".pdiparams")
 SUFFIXES = (*_CHECKPOINT, *_EXPORTED, ".nb")
 

@@ -1,4 +1,4 @@
-"""Ranks of a distributed run: which one this is, and whether all of them hold the same masks.
+"""Ranks of a distributed run: which one this is, and whether all of them hold the same masks and teachers.
 
 Gradients are averaged over the ranks, so that weights, and the masks chosen from them, are equal on all ranks.
 """
@@ -32,6 +32,28 @@ def rank_zero_info(message: str) -> None:
 def digest(mask: paddle.Tensor) -> int:
     """Returns 64 bits of a digest of a mask, the same on every rank, machine and version."""
     return int.from_bytes(hashlib.blake2b(mask.numpy().tobytes(), digest_size=8).digest(), "little", signed=True)
+
+
+def check_same_on_ranks(what: str, hexadecimal: str) -> None:
+    """Compares the digests that the ranks have of something; alone, a process compares nothing.
+
+    Every rank must call this, and every rank gets the same result.
+
+    Args:
+        what: what the digest is of, for the message, such as `teacher`.
+        hexadecimal: the digest, in hexadecimal digits.
+
+    Raises:
+        RankMismatchError: on every rank, if one has another digest.
+    """
+    if not is_distributed():
+        return
+    gathered: list[paddle.Tensor] = []
+    paddle.distributed.all_gather(gathered, paddle.to_tensor([int(hexadecimal[:15], 16)], "int64"))
+    first, *others = [int(value) for value in gathered]
+    for rank, value in enumerate(others, start=1):
+        if value != first:
+            raise RankMismatchError(f"the ranks have different {what}s: that of rank {rank} is not that of rank 0")
 
 
 def check_same_masks(step: int, names: Sequence[str], masks: Sequence[paddle.Tensor | None]) -> None:

@@ -1,8 +1,9 @@
-"""The weights of a network by name, and its evaluation mode for a limited time."""
+"""The weights of a network by name, their digest, and its evaluation mode for a limited time."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 
 import paddle
@@ -22,6 +23,15 @@ def eval_mode(network: nn.Layer) -> Iterator[None]:
     finally:
         for layer, training in modes:
             layer.training = training
+
+
+def network_digest(network: nn.Layer) -> str:
+    """Returns the SHA-256 digest, in hexadecimal digits, of all parameters and buffers with their names and types."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def named_weights(network: nn.Layer) -> Iterator[tuple[str, nn.Layer, paddle.Tensor]]:

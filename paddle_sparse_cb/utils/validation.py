@@ -59,6 +59,22 @@ def check_count(name: str, value: object, least: int = 0) -> int:
     raise InputError(f"{name} must be a whole number of at least {least}, got {_in_one_line(value)}")
 
 
+def check_number(name: str, value: object, least: float = 0.0) -> float:
+    """Returns a number as a float, or raises InputError if it is not a finite one of at least `least`.
+
+    Args:
+        name: the argument's name, for the message.
+        value: a real number; bools are rejected.
+        least: the smallest value allowed.
+
+    Raises:
+        InputError: the value is no number, not finite or too small.
+    """
+    if isinstance(value, Real) and not isinstance(value, bool) and least <= float(value) < math.inf:
+        return float(value)
+    raise InputError(f"{name} must be a finite number of at least {least:g}, got {_in_one_line(value)}")
+
+
 def _in_one_line(value: object) -> str:
     return " ".join(repr(value).split())
 

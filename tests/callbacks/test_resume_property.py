@@ -31,6 +31,7 @@ def check(training):
 @example(Training(schedule="cosine", by_epoch=True, interrupts=(6,), every_batches=None))  # stepped after the save
 @example(Training(schedule="restarts", interrupts=(6,)))  # Paddle saves a part of its state
 @example(Training(sets_rate=True, optimizer="AdamW", ema=True, interrupts=(12,), every_batches=None))
+@example(Training(distils=True, decays=True, amp=True, accumulate=2, interrupts=(4, 3)))
 @given(trainings())
 @pytest.mark.filterwarnings("ignore:The recursion limit")  # Paddle raises it at its first training
 @settings(PROFILE, deadline=None, suppress_health_check=[HealthCheck.too_slow])

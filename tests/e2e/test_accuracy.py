@@ -40,6 +40,15 @@ def test_all_ways_of_a_ratio_train_alike():
         assert all(recipe.content[key] == recipes[0].content[key] for recipe in recipes)
 
 
+def test_a_distilled_way_differs_from_the_plain_one_in_its_digest_and_in_nothing_that_it_trains_with():
+    plain, distilled = (accuracy.Method(name, 0.85).recipe(accuracy.Size()) for name in ("gmp", "gmp_distilled"))
+    assert plain.distillation is None
+    assert distilled.distillation is not None
+    assert distilled.content == plain.content
+    assert distilled.sparsity == plain.sparsity
+    assert distilled.digest != plain.digest
+
+
 def test_longer_arms_stretch_pruning_and_learning_rate():
     recipe = accuracy.Method("gmp", 0.85).recipe(accuracy.Size(epochs=30))
     assert recipe.content["epoch"] == 30

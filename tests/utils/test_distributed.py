@@ -85,9 +85,11 @@ def assert_same_training_on_both_ranks(folder):
     assert len({tuple(masks) for masks in first["masks"]}) == MASK_UPDATES + 1  # they did change
     for name, values in first["final"].items():  # running statistics differ between ranks until an evaluation
         assert (values == second["final"][name]) == (bool(first["evaluated"]) or not name.endswith(RUNNING_STATISTICS))
-    # One gather per mask update and none in between; an evaluation gathers the outputs and labels of each batch.
+    # One gather per mask update and none in between; an evaluation gathers the outputs and labels of each batch, and a
+    # distillation the digests of the teachers.
     batches = STEPS if first["evaluated"] else 0
-    assert first["gather_count"] == second["gather_count"] == MASK_UPDATES + 1 + 2 * batches
+    gathers = MASK_UPDATES + 1 + 2 * batches + bool(first["projections"])
+    assert first["gather_count"] == second["gather_count"] == gathers
     return first, second
 
 
@@ -97,6 +99,8 @@ def test_two_ranks_train_evaluate_and_save_the_same_network(tmp_path):
     assert codes == [0], logs
     first, second = assert_same_training_on_both_ranks(tmp_path)
     assert first["evaluated"] == second["evaluated"]  # running statistics included
+    assert first["projections"] == second["projections"]  # although the features differ
+    assert len({str(seen) for seen in first["projections"]}) == STEPS
     saved = load_arrays(tmp_path / "checkpoints" / "0.pdparams")
     for name, values in first["evaluated"][0].items():
         np.testing.assert_array_equal(saved[name].ravel(), np.float32(values))
@@ -136,6 +140,7 @@ def test_ranks_compare_masks_in_a_training_loop_without_hapi(tmp_path):
     assert first["errors"][1] == (
         "the ranks are out of step: rank 0 updated its masks at optimizer step 10, rank 1 at step 11"
     )
+    assert first["errors"][2] == "the ranks have different teachers: that of rank 1 is not that of rank 0"
 
 
 def test_a_single_process_compares_no_masks(first_digits, monkeypatch):

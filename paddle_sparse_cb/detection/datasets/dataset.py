@@ -13,18 +13,19 @@ from defusedxml import ElementTree
 
 from ...errors import InputError
 from ..config import convert_errors, create
-from . import coco, samples, voc
+from . import coco, folder, samples, voc
 
 # The functions that depend on the format of the annotations, by the name of ppdet's class.
 _FORMATS: dict[str, ModuleType] = {"COCODataSet": coco, "VOCDataSet": voc}
 
 
-def build_dataset(registry: Any, split: str) -> Any:
+def build_dataset(registry: Any, split: str, labels: bool = True) -> Any:
     """Builds and parses a data set of a loaded configuration.
 
     Args:
         registry: ppdet's registry (`detection.config.load`).
         split: `Train` or `Eval`, as in `TrainDataset`.
+        labels: whether annotations are needed; without them it may be an `ImageFolder`.
 
     Returns:
         ppdet's data set, whose records are in `roidbs`.
@@ -35,13 +36,22 @@ def build_dataset(registry: Any, split: str) -> Any:
     """
     with convert_errors(f"{split}Dataset"):
         dataset = create(f"{split}Dataset")()
-        if type(dataset).__name__ not in _FORMATS:
-            raise InputError(f"{split}Dataset must be one of {', '.join(_FORMATS)}, got {type(dataset).__name__}")
-    for key in ("dataset_dir", "image_dir", "anno_path"):
+    kind = type(dataset).__name__
+    if kind == folder.NAME and labels:
+        raise InputError(
+            f"{split}Dataset: {folder.NAME} has no annotations; only TrainDataset can be one, with Distillation: "
+            "{labels: false}"
+        )
+    if kind not in (*_FORMATS, folder.NAME):
+        raise InputError(f"{split}Dataset must be one of {', '.join(_FORMATS)}, got {kind}")
+    for key in ("dataset_dir", "image_dir", *(("anno_path",) if kind in _FORMATS else ())):
         if not isinstance(getattr(dataset, key), str):
             raise InputError(f"{split}Dataset.{key} must be a string, got {getattr(dataset, key)!r}")
     if dataset.dataset_dir.startswith("sample:"):
         dataset.dataset_dir = str(samples.resolve(dataset.dataset_dir[len("sample:") :]))
+    if kind == folder.NAME:
+        folder.list_images(dataset, split)
+        return dataset
     _check_paths(dataset, split)
     _parse(dataset, split)
     _check_records(dataset, split)

@@ -23,7 +23,7 @@ from .dataset import build_dataset
 from .workers import block_signals, leave_process_group
 
 
-def build_loader(registry: Any, split: str) -> SeededLoader:
+def build_loader(registry: Any, split: str, labels: bool = True) -> SeededLoader:
     """Builds the loader of a loaded configuration.
 
     Under `paddle.distributed.launch` each rank gets its share of the images.
@@ -31,6 +31,7 @@ def build_loader(registry: Any, split: str) -> SeededLoader:
     Args:
         registry: ppdet's registry (`detection.config.load`).
         split: `Train` or `Eval`, as in `TrainDataset` and `TrainReader`.
+        labels: False leaves the boxes out of training batches, which then have the tensors of an evaluation.
 
     Returns:
         A loader of batches with the tensors `network.TRAIN_FIELDS` or `network.EVAL_FIELDS`.
@@ -42,24 +43,27 @@ def build_loader(registry: Any, split: str) -> SeededLoader:
     from ppdet.data.transform import PadGT
 
     training = split == "Train"
-    dataset, reader = build_dataset(registry, split), create(f"{split}Reader")
+    dataset, reader = build_dataset(registry, split, labels), create(f"{split}Reader")
     if training and len(dataset) < reader.batch_size:
         raise InputError(
             f"TrainReader: batch_size is {reader.batch_size}, more than the {len(dataset)} images in "
-            f"{dataset.get_anno()}"
+            f"{dataset.get_anno() or dataset.image_dir}"
         )
     dataset.set_transform(TransformSample(reader._sample_transforms))
     dataset.set_kwargs(**reader.kwargs)
     transforms = reader._batch_transforms
     transforms.collate_batch = True
-    if training and not any(isinstance(op, PadGT) for op in transforms.transforms_cls):
+    others = [op for op in transforms.transforms_cls if not isinstance(op, PadGT)]
+    if not labels:
+        transforms.transforms_cls = others
+    elif training and len(others) == len(transforms.transforms_cls):
         transforms.transforms_cls.append(PadGT())
     seeded = SeededDataset(dataset, int(registry.get("seed", 0)))
     # ppdet's EvalReader drops an incomplete last batch by default, which would leave images unmeasured.
     sampler = SeededBatchSampler(
         seeded, reader.batch_size, shuffle=reader.shuffle and training, drop_last=reader.drop_last and training
     )
-    collate = CollateBatch(transforms, TRAIN_FIELDS if training else EVAL_FIELDS)
+    collate = CollateBatch(transforms, TRAIN_FIELDS if training and labels else EVAL_FIELDS)
     return SeededLoader(
         seeded,
         batch_sampler=sampler,

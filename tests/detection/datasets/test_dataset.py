@@ -107,5 +107,5 @@ def test_unusable_annotations_are_found_before_the_training(registry, tmp_path, 
 
 def test_a_data_set_in_another_format_is_an_error(registry):
     registry["EvalDataset"] = config.parse_yaml("!ImageFolder {anno_path: a.json}")
-    with pytest.raises(InputError, match="EvalDataset must be one of COCODataSet, VOCDataSet, got ImageFolder"):
+    with pytest.raises(InputError, match="EvalDataset: ImageFolder has no annotations"):
         build_dataset(registry, "Eval")
