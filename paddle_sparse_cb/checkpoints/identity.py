@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Mapping
@@ -140,7 +141,7 @@ def _describe_data(given: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(loader, paddle.io.Dataset):
         batch_size = arguments.get("batch_size", 1)
         return {
-            "samples": _length(loader),
+            **_describe_dataset(loader),
             "batch_size": batch_size[0] if isinstance(batch_size, (list, tuple)) else batch_size,
             "drop_last": bool(arguments.get("drop_last", False)),
             "shuffle": bool(arguments.get("shuffle", True)),
@@ -148,7 +149,7 @@ def _describe_data(given: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     sampler = getattr(loader, "batch_sampler", None)
     order = getattr(sampler, "sampler", None)
     described = {
-        "samples": _length(getattr(loader, "dataset", None)),
+        **_describe_dataset(getattr(loader, "dataset", None)),
         "batch_size": getattr(sampler, "batch_size", getattr(loader, "batch_size", None)),
         "drop_last": getattr(sampler, "drop_last", None),
         "shuffle": getattr(sampler, "shuffle", None),
@@ -158,11 +159,13 @@ def _describe_data(given: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in described.items() if value is not None and _is_plain(value)}
 
 
-def _length(dataset: Any) -> int | None:
-    try:
-        return len(dataset)
-    except (TypeError, RuntimeError, NotImplementedError):  # no map-style data set
-        return None
+def _describe_dataset(dataset: Any) -> dict[str, Any]:
+    """Returns the number of samples and, if the data set has this attribute, the `digest` of its content."""
+    digest = getattr(dataset, "digest", None)
+    described: dict[str, Any] = {"digest": digest} if isinstance(digest, str) else {}
+    with contextlib.suppress(TypeError, RuntimeError, NotImplementedError):  # no map-style data set
+        described["samples"] = len(dataset)
+    return described
 
 
 def _has_names(value: Any) -> bool:

@@ -30,13 +30,15 @@ def warmup(steps):
     )
 
 
-def train(folder, optimizer=None, samples=32, epochs=1, resume=None, allow=False, **keywords):
+def train(folder, optimizer=None, samples=32, epochs=1, resume=None, allow=False, digest=None, **keywords):
     """Trains an epoch, or another one from a checkpoint; batches of 8, so that 4 are an epoch."""
     with paddle.utils.unique_name.guard():
         network = nn.Linear(6, 4)
         model = paddle.Model(network)
         model.prepare((optimizer or momentum())(network.parameters()), nn.CrossEntropyLoss())
         data = paddle.io.TensorDataset([paddle.rand([samples, 6]), paddle.randint(0, 4, [samples, 1])])
+        if digest:
+            data.digest = digest
         sparsity = SparsityCallback(
             ratio=0.5,
             pruning_iterations=1,
@@ -75,6 +77,7 @@ DIFFERENCES = {
         "data: batch_size is 8 in the checkpoint and 9 in this run",
     ),
     "an image more": ({"samples": 30}, {"samples": 31}, "data: samples is 30 in the checkpoint and 31 in this run"),
+    "content of the data": ({"digest": "5e"}, {"digest": "a7"}, "data: digest is 5e in the checkpoint and a7 in this"),
     "order": ({}, {"shuffle": False}, "data: shuffle is True in the checkpoint and False in this run"),
     "accumulation": ({}, {"accumulate_grad_batches": 4}, "accumulate_grad_batches is 1 in the checkpoint and 4"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 from pathlib import Path
 from types import ModuleType
@@ -80,6 +81,19 @@ def ground_truth(dataset: Any) -> str | dict[str, Any]:
 def image_ids(dataset: Any) -> list[int]:
     """Returns the ids of the images in a data set, as in its ground truth."""
     return [int(record["im_id"][0]) for record in dataset.roidbs]
+
+
+def content_digest(dataset: Any) -> str:
+    """Returns a SHA-256 digest of the annotations, and of the names and sizes of the image files."""
+    digest = hashlib.sha256()
+    for record in dataset.roidbs:
+        if record.get("im_file"):
+            image = Path(record["im_file"])
+            digest.update(f"{image.name} {image.stat().st_size}".encode())
+        for key in sorted(record):
+            if isinstance(record[key], np.ndarray):
+                digest.update(key.encode() + record[key].tobytes())
+    return digest.hexdigest()
 
 
 def _format(dataset: Any) -> Any:

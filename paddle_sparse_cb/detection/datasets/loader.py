@@ -6,6 +6,7 @@ training can be resumed at any batch.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from ...errors import InputError
 from ..config import create
 from ..network import EVAL_FIELDS, TRAIN_FIELDS
 from .batches import CollateBatch, TransformSample, error_message
-from .dataset import build_dataset
+from .dataset import build_dataset, content_digest
 from .workers import block_signals, leave_process_group
 
 
@@ -129,6 +130,11 @@ class SeededDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.source)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """What `content_digest` returns: a training resumes only with the same data."""
+        return content_digest(self.source)
 
     def __getitem__(self, index: int) -> Any:
         """Returns a transformed sample."""

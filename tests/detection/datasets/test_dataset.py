@@ -4,7 +4,7 @@ import pytest
 
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.detection import config
-from paddle_sparse_cb.detection.datasets.dataset import build_dataset
+from paddle_sparse_cb.detection.datasets.dataset import build_dataset, content_digest
 from paddle_sparse_cb.detection.datasets.samples import resolve
 
 
@@ -103,6 +103,23 @@ def renumbered(number):
 def test_unusable_annotations_are_found_before_the_training(registry, tmp_path, change, message):
     with pytest.raises(InputError, match=f"EvalDataset: .*val.json.*{message}"):
         build_dataset(changed(registry, tmp_path, change), "Eval")
+
+
+def test_the_digest_changes_with_a_box_or_an_image_and_not_with_the_folder(registry, tmp_path):
+    def digest(folder, change=lambda coco: None, more=b""):
+        (tmp_path / folder / "images").mkdir(parents=True)
+        for image in (resolve("trees_256") / "images").iterdir():
+            (tmp_path / folder / "images" / image.name).write_bytes(image.read_bytes() + more)
+        changed(registry, tmp_path / folder, change)
+        registry["EvalDataset"]["dataset_dir"] = str(tmp_path / folder)
+        return content_digest(build_dataset(registry, "Eval"))
+
+    def move_a_box(coco):
+        coco["annotations"][0]["bbox"][0] += 1
+
+    digests = [digest("a"), digest("b"), digest("c", move_a_box), digest("d", more=b"0")]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
 
 
 def test_a_data_set_in_another_format_is_an_error(registry):
