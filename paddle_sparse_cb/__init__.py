@@ -18,6 +18,7 @@ from .callbacks.sparsity import SparsityCallback
 from .checkpoints.position import ResumeState, TrainingPosition, find_checkpoint, last_checkpoint
 from .errors import DivergenceError, InputError, PipelineError, RankMismatchError
 from .hooks import HookContext
+from .pruning.channel_permutation import permute_channels
 from .pruning.config import PruningConfig
 from .pruning.paddleslim_masks import apply_paddleslim_masks
 from .pruning.planner import PrunePlan, make_plan
@@ -51,6 +52,7 @@ __all__ = [
     "last_checkpoint",
     "make_plan",
     "measure_sparsity",
+    "permute_channels",
 ]
 
 

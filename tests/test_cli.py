@@ -71,6 +71,8 @@ NO_DENSE = "pretrain_weights=sample:picodet_s_416_lcnet"
             ["plan", SPARSE, "-o", "Sparsity.ratios={neck.conv_t.convs.0.conv.weight: 0.5}"],
             "Paddle-Lite would keep neck.conv_t.convs.0.conv.weight dense: it may end with as few as 50.00% zeros",
         ),
+        (["train", SPARSE, "-o", "Sparsity.permute_channels=1"], "permute_channels must be true or false, got 1"),
+        (["train", SPARSE, "-o", "Sparsity.permute_channels=true"], "no layer is pruned in blocks of output channels"),
         (["train", SPARSE, "-o", "export.int8=true"], "Paddle-Lite computes hard swish, which PicoDet uses, wrongly"),
         (
             ["train", SPARSE, "-o", "export.lite.enable_fp16=true"],

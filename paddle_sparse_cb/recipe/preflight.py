@@ -10,6 +10,7 @@ from ..deploy.lite.constraints import check_runs_sparse
 from ..deploy.lite.optimizer import find_optimizer
 from ..detection import config
 from ..errors import InputError, PipelineError
+from ..pruning.channel_permutation import is_in_row_blocks
 from ..pruning.plan import PrunePlan
 from ..utils.distributed import is_rank_zero, rank_zero_info
 from .build import Run, build_ema, naming_recipe
@@ -71,6 +72,10 @@ def check_trainable(run: Run) -> None:
     with config.prefix_errors(recipe.files):
         recipe.pruning_config().schedule(steps, recipe.content["epoch"] * steps)
         check_plan(recipe, run.plan)
+        if recipe.sparsity.get("permute_channels") and not any(map(is_in_row_blocks, run.plan.pruned)):
+            raise InputError(
+                "permute_channels: no layer is pruned in blocks of output channels, such as sparse_block: [4, 1]"
+            )
     single = [layer for layer in run.plan.pruned if layer.block_note]
     if single:
         rank_zero_info(

@@ -1,7 +1,8 @@
 """A recipe: a YAML file in PaddleDetection's format with additional blocks for sparsity and distillation.
 
-`Sparsity:` holds the arguments of `SparsityCallback`. PaddleDetection's `UnstructuredPruner:` is read as the same
-block; where both are given, values of `Sparsity:` take precedence. `Distillation:` is a `DistillationBlock`.
+`Sparsity:` holds arguments of `SparsityCallback` and `permute_channels`. PaddleDetection's `UnstructuredPruner:` is
+read as the same block; where both are given, values of `Sparsity:` take precedence. `Distillation:` is a
+`DistillationBlock`.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from .distillation_block import DistillationBlock
 from .options import parse_option
 from .values import check_save_dir, check_values
 
-# Arguments of SparsityCallback that a recipe may give beside those of the pruner.
-_LOGGING_KEYS = ("log_freq", "per_layer")
+# What a recipe may give beside the settings of the pruner: arguments of SparsityCallback, and a step before it.
+_OTHER_KEYS = ("log_freq", "per_layer", "permute_channels")
 _PRUNING_KEYS = tuple(field.name for field in fields(PruningConfig) if field.name != "skip_params_func")
 _REQUIRED = (
     "architecture",
@@ -52,7 +53,7 @@ class Recipe:
     Attributes:
         path: the file.
         content: ppdet's blocks, merged.
-        sparsity: arguments of `SparsityCallback`; None for a dense training.
+        sparsity: the `Sparsity` block; None for a dense training.
         above: the recipes that start from this one.
         distillation: what it learns from a teacher; None without one.
         is_smoke: whether it was reduced to a few steps on other data (`smoke.py`).
@@ -107,7 +108,7 @@ class Recipe:
     def pruning_config(self) -> PruningConfig:
         """The settings of the pruner; the defaults for a dense training."""
         return PruningConfig.from_dict(
-            {key: value for key, value in (self.sparsity or {}).items() if key not in _LOGGING_KEYS}
+            {key: value for key, value in (self.sparsity or {}).items() if key not in _OTHER_KEYS}
         )
 
     @property
@@ -267,14 +268,15 @@ def _made(
     for block in blocks:
         if not isinstance(block, dict):
             raise InputError(f"the Sparsity block must be a mapping, got {block!r}")
-        check_keys(block, [*_PRUNING_KEYS, *_LOGGING_KEYS], "Sparsity")
+        check_keys(block, [*_PRUNING_KEYS, *_OTHER_KEYS], "Sparsity")
     sparsity = {key: value for block in blocks for key, value in block.items()} if blocks else None
     learned = DistillationBlock.read(content)
     recipe = Recipe(path, content, sparsity, above, slim=slim, files=files, given_keys=given_keys, distillation=learned)
     recipe.pruning_config()  # finds bad values before anything long is started
     check_count("log_freq", (sparsity or {}).get("log_freq", 1), least=1)
-    if not isinstance((sparsity or {}).get("per_layer", False), bool):
-        raise InputError(f"per_layer must be true or false, got {(sparsity or {})['per_layer']!r}")
+    for key in ("per_layer", "permute_channels"):
+        if not isinstance((sparsity or {}).get(key, False), bool):
+            raise InputError(f"{key} must be true or false, got {(sparsity or {})[key]!r}")
     if not recipe.name.strip("."):  # `...yml` is a valid file name
         raise InputError(f"the output folder has the name of the recipe, which cannot be {recipe.name!r}")
     check_options(recipe.lite_options, sparsity is not None)

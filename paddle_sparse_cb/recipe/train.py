@@ -28,11 +28,14 @@ from ..utils.locks import lock_folder
 from .build import Run, build, build_ema, load_weights
 from .distillation import build_distillation
 from .output_folder import check_space, prepare_output
+from .permute import permute_run
 from .post_train import EvaluateNetwork, hooks_after_training, print_results
 from .preflight import check_recipe, check_trainable
 from .resume import LAST, checkpoint_metadata, find_resume_state
 from .schema import Recipe
 
+# Keys of the `Sparsity` block that the plan and the start weights already reflect.
+_BEFORE_TRAINING = ("skip", "ratios", "blocks", "permute_channels")
 _SHORT_LOSS_NAMES = [name[len("loss_") :] for name in LOSS_NAMES]
 
 
@@ -86,6 +89,8 @@ def train(recipe: Recipe, options: TrainOptions | None = None) -> None:
             check_trainable(run)
         source = None if resume else start_weights(recipe, options)
         loaded = load_weights(recipe, run, source) if source else None
+        if not resume:
+            permute_run(run)
         with lock_folder(recipe.output), paddle.utils.unique_name.guard():
             _train(run, loaded, options, resume, build_distillation(recipe, run.network))
 
@@ -108,7 +113,7 @@ def _train(
     else:
         _measure_dense(run, loaded.untrained_heads if loaded else ())
     sparsity = SparsityCallback(
-        **{**recipe.sparsity, "skip": (), "ratios": {}, "blocks": {}},  # which are in the plan
+        **{key: value for key, value in recipe.sparsity.items() if key not in _BEFORE_TRAINING},
         plan=run.plan,
         save_dir=recipe.output,
         log_dir=recipe.output / "tensorboard",

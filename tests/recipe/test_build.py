@@ -1,3 +1,6 @@
+import re
+
+import numpy as np
 import paddle
 import pytest
 from helpers import RECIPES
@@ -5,6 +8,7 @@ from helpers import RECIPES
 from paddle_sparse_cb.detection import config
 from paddle_sparse_cb.detection.network import build_network
 from paddle_sparse_cb.recipe.build import amp_configs, build, load_weights
+from paddle_sparse_cb.recipe.permute import permute_run
 from paddle_sparse_cb.recipe.schema import read_recipe
 from paddle_sparse_cb.recipe.train import TrainOptions, start_weights
 
@@ -45,6 +49,37 @@ def test_a_sparse_recipe_without_weights_warns_and_a_dense_one_does_not(capsys):
     assert "warning: starting from untrained weights" in capsys.readouterr().out
     assert start_weights(read_recipe(DENSE, options=NO_WEIGHTS), TrainOptions()) is None
     assert capsys.readouterr().out == ""
+
+
+def test_channels_are_permuted_for_blocks_and_the_detector_computes_the_same(capsys):
+    options = ["Sparsity.sparse_block=[4,1]", "Sparsity.permute_channels=true"]
+    recipe = read_recipe(RECIPES / "picodet_s_garments_sparse75.yml", options=[*options, *NO_WEIGHTS])
+    run = build(recipe)
+    load_weights(recipe, run, "sample:picodet_s_416_lcnet")
+    image = {"image": paddle.rand([1, 3, 96, 96]), "scale_factor": None}
+    run.network.eval()
+
+    def outputs():
+        with run.network.export_mode(96, 96, post_process=False, nms=False) as (detector, _):
+            return [one.numpy() for one in paddle.utils.flatten(detector(image))]
+
+    before, weights = outputs(), run.network.backbone.blocks2[0].pw_conv.conv.weight.numpy()
+    permute_run(run)
+    found = re.search(
+        r"channels of 40 of 40 layers permuted: their blocks keep (.*)% of .* at the target ratio, (.*)% before",
+        capsys.readouterr().out,
+    )
+    assert float(found[1]) > float(found[2]) + 5
+    for expected, now in zip(before, outputs()):
+        np.testing.assert_allclose(now, expected, atol=1e-3 * np.abs(expected).max())
+    assert (run.network.backbone.blocks2[0].pw_conv.conv.weight.numpy() != weights).any()
+
+
+def test_channels_are_permuted_on_request_only():
+    run = build(read_recipe(RECIPES / "picodet_s_garments_sparse75_block4x1.yml", options=NO_WEIGHTS))
+    before = run.network.backbone.blocks2[0].pw_conv.conv.weight.numpy()
+    permute_run(run)
+    assert (run.network.backbone.blocks2[0].pw_conv.conv.weight.numpy() == before).all()
 
 
 def test_amp_settings_reach_paddles_model():
