@@ -1,4 +1,4 @@
-"""The code in README.md, docs/resume.md and docs/training.md runs as printed."""
+"""The code in README.md and in the pages on resuming, training and distillation runs as printed."""
 
 import hashlib
 import re
@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import curves
 
 ROOT = Path(__file__).parent.parent
-README, RESUME, TRAINING = (
+README, RESUME, TRAINING, DISTILLATION = (
     re.findall(r"```python\n(.*?)```", (ROOT / file).read_text(), re.S)
-    for file in ("README.md", "docs/resume.md", "docs/training.md")
+    for file in ("README.md", "docs/resume.md", "docs/training.md", "docs/distillation.md")
 )
 
 # Real digits, resized to the input size and channels of a network. The detection extra cannot be imported.
@@ -112,3 +113,12 @@ def test_settings_are_validated_and_scheduled_as_documented(tmp_path):
     done = run(TRAINING[1], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == re.search(r"# (\d+) optimizer", TRAINING[1])[1]
+
+
+@pytest.mark.slow
+def test_a_pruned_network_learns_from_its_dense_self_as_documented(tmp_path):
+    code = DISTILLATION[0] + "print(f'{sparsity.report.ratio:.2%}')"
+    done = run(DATA.format(size=28, channels=1) + code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "75.00%"
+    assert {"train/distillation/logits", "train/distillation/features"} <= curves(tmp_path / "curves").keys()

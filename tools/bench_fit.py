@@ -14,6 +14,7 @@ import tempfile
 import time
 import zlib  # noqa: F401  before paddle, as the package does
 from pathlib import Path
+from typing import Any
 
 import paddle
 from paddle import nn
@@ -40,7 +41,12 @@ def build_picodet_s(size):
 def pruned_picodet_s():
     """Returns PicoDet-s for images of 256 pixels with its loader, and a function that creates the callback."""
     detector = build_picodet_s(256)
-    settings = {"pruning_iterations": 8, "tunning_iterations": 2, "stable_iterations": 0, "pruning_steps": 8}
+    settings: dict[str, Any] = {
+        "pruning_iterations": 8,
+        "tunning_iterations": 2,
+        "stable_iterations": 0,
+        "pruning_steps": 8,
+    }
     skip = detector.network.prediction_layers()
     return (
         detector.model,
@@ -65,7 +71,7 @@ def pruned_lenet():
     network = paddle.vision.models.LeNet()
     model = paddle.Model(network)
     model.prepare(paddle.optimizer.Momentum(0.01, parameters=network.parameters()), nn.CrossEntropyLoss())
-    settings = {
+    settings: dict[str, Any] = {
         "pruning_iterations": 50,
         "tunning_iterations": 10,
         "stable_iterations": 0,

@@ -556,7 +556,7 @@ def test_a_teacher_that_changes_is_warned_of(data, teacher):
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"temprature": 3}, "Distillation: unknown argument 'temprature'; did you mean 'temperature'?"),
+        ({"temperatures": 3}, "Distillation: unknown argument 'temperatures'; did you mean 'temperature'?"),
         ({"temperature": 0}, "temperature must be above 0, got 0"),
         ({"weight": -1}, "weight must be a finite number of at least 0, got -1"),
         ({"weight": float("inf")}, "weight must be a finite number of at least 0, got inf"),

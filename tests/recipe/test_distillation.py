@@ -62,7 +62,7 @@ def test_the_weights_of_the_block_have_defaults(tmp_path):
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        ({"techer": "dense"}, "Distillation: unknown argument 'techer'; did you mean 'teacher'?"),
+        ({"teachers": "dense"}, "Distillation: unknown argument 'teachers'; did you mean 'teacher'?"),
         ({"localisation": 1}, "Distillation: unknown argument 'localisation'; did you mean 'localization'?"),
         ("dense", "the Distillation block must be a mapping, got 'dense'"),
         ({"teacher": 5}, "Distillation.teacher must be dense, recipe:FILE or weights, got 5"),
@@ -130,7 +130,8 @@ def test_the_teacher_has_the_start_weights_and_the_recipe_stays_loaded(tmp_path,
     expected.set_state_dict(paddle.load(str(weights)))
     assert network_digest(distillation.teacher) == network_digest(expected)
     assert [parameter.name for parameter in network.parameters()] == names
-    assert distillation.compared.loss.settings() == {"classification": 1.0, "localization": 0.5}
+    weights_of_terms = {"classification": 1.0, "localization": 0.5}
+    assert distillation.settings()["loss"] == {"name": "DetectionDistillation", **weights_of_terms}
 
 
 def test_the_teacher_may_be_larger(tmp_path):
