@@ -38,8 +38,9 @@ runner::Output describe(const Tensor& tensor) {
 
 int main(int count, char** arguments) {
   const runner::Options options = runner::parse(count, arguments);
+  const std::string model = runner::read_model(options);
   paddle::lite_api::MobileConfig config;
-  config.set_model_from_file(options.model);
+  config.set_model_from_buffer(model);
   config.set_threads(options.threads);
   config.set_power_mode(power_mode(options.cluster));
   std::shared_ptr<PaddlePredictor> predictor =
@@ -58,10 +59,11 @@ int main(int count, char** arguments) {
       runner::fill(tensor->mutable_data<float>(), runner::size(options.inputs[index]));
     }
   };
+  const double temperature = runner::temperature();
   const std::vector<double> milliseconds = runner::time(options, set_inputs, [&] { predictor->Run(); });
   std::vector<runner::Output> outputs;
   for (size_t index = 0; index < predictor->GetOutputNames().size(); ++index) {
     outputs.push_back(describe(*predictor->GetOutput(static_cast<int>(index))));
   }
-  return runner::report(options, "Paddle-Lite", predictor->GetVersion(), milliseconds, outputs);
+  return runner::report(options, "Paddle-Lite", predictor->GetVersion(), temperature, milliseconds, outputs);
 }

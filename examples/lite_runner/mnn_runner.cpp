@@ -27,7 +27,8 @@ runner::Shape shape_of(const MNN::Tensor& tensor) {
 
 int main(int count, char** arguments) {
   const runner::Options options = runner::parse(count, arguments);
-  std::unique_ptr<MNN::Interpreter> interpreter(MNN::Interpreter::createFromFile(options.model.c_str()));
+  const std::string model = runner::read_model(options);
+  std::unique_ptr<MNN::Interpreter> interpreter(MNN::Interpreter::createFromBuffer(model.data(), model.size()));
   if (!interpreter) runner::fail("MNN cannot load " + options.model);
   MNN::BackendConfig backend;
   backend.power = power_mode(options.cluster);
@@ -46,6 +47,7 @@ int main(int count, char** arguments) {
       input.second->copyFromHostTensor(host.get());
     }
   };
+  const double temperature = runner::temperature();
   const std::vector<double> milliseconds = runner::time(options, set_inputs, [&] {
     if (interpreter->runSession(session) != MNN::NO_ERROR) runner::fail("MNN cannot run " + options.model);
   });
@@ -55,5 +57,5 @@ int main(int count, char** arguments) {
     const runner::Shape shape = shape_of(*host);
     outputs.push_back({shape, runner::mean_magnitude(host->host<float>(), runner::size(shape))});
   }
-  return runner::report(options, "MNN", MNN::getVersion(), milliseconds, outputs);
+  return runner::report(options, "MNN", MNN::getVersion(), temperature, milliseconds, outputs);
 }

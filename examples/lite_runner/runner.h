@@ -5,7 +5,9 @@
 // wrong arguments.
 #pragma once
 
+#include <dirent.h>
 #include <sched.h>
+#include <sys/utsname.h>
 
 #include <algorithm>
 #include <chrono>
@@ -14,6 +16,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <functional>
 #include <string>
 #include <vector>
@@ -25,7 +28,7 @@ using Shape = std::vector<int64_t>;
 enum class Cluster { kAny, kBig, kLittle };
 
 struct Options {
-  std::string model;
+  std::string model;  // a file, or "-" for standard input
   std::vector<Shape> inputs;
   int warmup = 10, repeats = 50, threads = 1;
   Cluster cluster = Cluster::kAny;
@@ -69,12 +72,12 @@ inline Shape parse_shape(const std::string& text) {
 
 inline Options parse(int count, char** arguments) {
   const std::string usage = std::string("usage: ") + arguments[0] +
-                            " MODEL [--input 1x3x320x320]... [--warmup N] [--repeats N] [--threads N] "
+                            " MODEL|- [--input 1x3x320x320]... [--warmup N] [--repeats N] [--threads N] "
                             "[--cluster any|big|little]";
   Options options;
   for (int index = 1; index < count; ++index) {
     const std::string name = arguments[index];
-    if (name.compare(0, 2, "--") != 0) {
+    if (name == "-" || name.compare(0, 1, "-") != 0) {
       if (!options.model.empty()) fail(usage, 2);
       options.model = name;
       continue;
@@ -91,10 +94,18 @@ inline Options parse(int count, char** arguments) {
     else fail(usage, 2);
   }
   if (options.model.empty()) fail(usage, 2);
-  std::FILE* file = std::fopen(options.model.c_str(), "rb");  // the runtimes abort if they cannot read it
-  if (file == nullptr) fail("cannot read " + options.model, 2);
-  std::fclose(file);
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // a runner whose lines nobody reads any more ends at the next one
   return options;
+}
+
+inline std::string read_model(const Options& options) {
+  std::FILE* file = options.model == "-" ? stdin : std::fopen(options.model.c_str(), "rb");
+  std::string content;
+  char part[1 << 16];
+  size_t length = 0;
+  while (file != nullptr && (length = std::fread(part, 1, sizeof(part), file)) > 0) content.append(part, length);
+  if (content.empty()) fail("cannot read " + options.model, 2);
+  return content;
 }
 
 // A pattern between -1 and 1. Small inputs, such as PicoDet's scale factor, are ones.
@@ -140,6 +151,39 @@ inline std::vector<int> allowed_cpus() {
   return cpus;
 }
 
+inline std::string first_line(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line.substr(0, line.find('\0'));
+}
+
+// The hottest sensor of the processor in degrees Celsius, or of all if none is named so; NAN if none can be read.
+inline double temperature(const std::string& root = "/sys/class/thermal") {
+  double processor = NAN, any = NAN;
+  DIR* folder = opendir(root.c_str());
+  for (const dirent* entry; folder != nullptr && (entry = readdir(folder)) != nullptr;) {
+    const std::string zone = root + "/" + entry->d_name;
+    const std::string text = first_line(zone + "/temp"), type = first_line(zone + "/type");
+    char* end = nullptr;
+    double degrees = std::strtod(text.c_str(), &end);
+    if (text.empty() || *end != '\0') continue;
+    if (std::fabs(degrees) >= 1000) degrees /= 1000;  // most zones count thousandths
+    if (degrees <= 0 || degrees > 150) continue;      // switched off
+    any = std::fmax(any, degrees);
+    const bool is_processor = type.find("cpu") != std::string::npos || type.find("soc") != std::string::npos;
+    if (is_processor) processor = std::fmax(processor, degrees);
+  }
+  if (folder != nullptr) closedir(folder);
+  return std::isnan(processor) ? any : processor;
+}
+
+inline std::string number_or_null(double number) {  // JSON has no NaN
+  char text[32] = "null";
+  if (std::isfinite(number)) std::snprintf(text, sizeof(text), "%.9g", number);
+  return text;
+}
+
 // Times `run` after the warm-up and prints {"run": ..., "ms": ...} for each run. `set_inputs` is called before each run
 // and not timed: the runtimes use the memory of the inputs for intermediate results.
 inline std::vector<double> time(const Options& options, const std::function<void()>& set_inputs,
@@ -157,24 +201,27 @@ inline std::vector<double> time(const Options& options, const std::function<void
   return milliseconds;
 }
 
-// Prints the last line, with "runtime", "version", "threads", "cpus", "median_ms", "min_ms" and "outputs".
+// Prints the last line: what ran, on what, how fast, the temperature before and after, and the outputs.
 inline int report(const Options& options, const std::string& runtime, const std::string& version,
-                  std::vector<double> milliseconds, const std::vector<Output>& outputs) {
+                  double temperature_before, std::vector<double> milliseconds, const std::vector<Output>& outputs) {
   std::sort(milliseconds.begin(), milliseconds.end());
   const size_t half = milliseconds.size() / 2;
   const double median = (milliseconds[(milliseconds.size() - 1) / 2] + milliseconds[half]) / 2;
   std::string described;
   for (const Output& output : outputs) {
-    char mean[32] = "null";  // JSON has no NaN
-    if (std::isfinite(output.mean_magnitude)) std::snprintf(mean, sizeof(mean), "%.9g", output.mean_magnitude);
     described += described.empty() ? "" : ", ";
-    described += "{\"shape\": " + list(output.shape) + ", \"mean_magnitude\": " + mean + "}";
+    described += "{\"shape\": " + list(output.shape) + ", \"mean_magnitude\": ";
+    described += number_or_null(output.mean_magnitude) + "}";
   }
+  utsname system;
+  if (uname(&system) != 0) system.machine[0] = '\0';
   std::printf(
-      "{\"runtime\": %s, \"version\": %s, \"threads\": %d, \"cpus\": %s, \"median_ms\": %.6f, \"min_ms\": %.6f, "
-      "\"outputs\": [%s]}\n",
-      quote(runtime).c_str(), quote(version).c_str(), options.threads, list(allowed_cpus()).c_str(), median,
-      milliseconds.front(), described.c_str());
+      "{\"runtime\": %s, \"version\": %s, \"machine\": %s, \"device\": %s, \"threads\": %d, \"cpus\": %s, "
+      "\"temperature\": [%s, %s], \"median_ms\": %.6f, \"min_ms\": %.6f, \"outputs\": [%s]}\n",
+      quote(runtime).c_str(), quote(version).c_str(), quote(system.machine).c_str(),
+      quote(first_line("/proc/device-tree/model")).c_str(), options.threads, list(allowed_cpus()).c_str(),
+      number_or_null(temperature_before).c_str(), number_or_null(temperature()).c_str(), median, milliseconds.front(),
+      described.c_str());
   return std::fflush(stdout) == 0 ? 0 : 1;
 }
 

@@ -89,9 +89,9 @@ def verify(context: HookContext) -> None:
         prefix = artefacts["inference"]
         checks["pdiparams"] = _check(lambda: check_arrays(context, load_inference(prefix), is_complete=False))
     for name, precision in (("nb", "FP32"), ("nb_fp16", "FP16"), ("nb_int8", "INT8")):
-        files = [artefacts[key] for key in (f"{name}_dense", f"{name}_sparse") if key in artefacts]
-        if "inference" in artefacts and len(files) == 2:
-            checks[name] = _check(functools.partial(check_nb, context, *files, precision))
+        dense, sparse = (artefacts.get(f"{name}_{kind}") for kind in ("dense", "sparse"))
+        if "inference" in artefacts and dense and sparse:
+            checks[name] = _check(functools.partial(check_nb, context, dense, sparse, precision))
     if artefacts.keys() - {"pdparams"}:
         checks["manifest"] = _check(lambda: check_manifest(context))
 

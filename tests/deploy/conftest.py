@@ -1,18 +1,15 @@
 """The runners of `examples/lite_runner`, compiled for this machine."""
 
 import importlib.util
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from paddle_sparse_cb.deploy.lite.optimizer import WHEELS
-from paddle_sparse_cb.utils.packages import fetch_wheel
+from paddle_sparse_cb.deploy.lite.optimizer import find_optimizer
 
-HERE = Path(__file__).parent
-SOURCES = HERE.parent.parent / "examples" / "lite_runner"
+from .compiling import SOURCES, compile_runner
+
 # The libraries are extension modules: they need a Python around them, so a runner is called in a Python process.
 CALL_MAIN = """
 import ctypes, sys
@@ -24,23 +21,15 @@ sys.exit(ctypes.CDLL(program).main(len(arguments), values))
 """
 
 
-def compile_runner(name, folder, *options):
-    """Compiles a runner as a shared library against the stated part of the API."""
-    compiler = shutil.which("g++") or shutil.which("c++")
-    if compiler is None:
-        pytest.skip("no C++ compiler")
-    output = folder / f"{name}.so"
-    command = [compiler, "-std=c++11", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", *options]
-    subprocess.run([*command, f"-I{HERE / 'api_headers'}", SOURCES / f"{name}.cpp", "-o", output], check=True)
-    return output
-
-
 @pytest.fixture(scope="session")
 def lite_runner(tmp_path_factory):
     """The command that runs lite_runner with the library of the optimizer's wheel."""
-    program = compile_runner("lite_runner", tmp_path_factory.mktemp("lite_runner"))
+    program = compile_runner(SOURCES / "lite_runner.cpp", tmp_path_factory.mktemp("lite_runner"))
     installed = importlib.util.find_spec("paddlelite")
-    folder = Path(installed.origin).parent if installed else fetch_wheel(WHEELS["3.10"]) / "paddlelite"
+    cached = find_optimizer().environment.get("PYTHONPATH")
+    if not (installed or cached):
+        pytest.skip("the optimizer is not that of the wheel")
+    folder = Path(installed.origin).parent if installed else Path(cached, "paddlelite")
     return [sys.executable, "-c", CALL_MAIN, str(folder / "lite.so"), str(program)]
 
 
@@ -50,5 +39,6 @@ def mnn_runner(tmp_path_factory):
     installed = importlib.util.find_spec("_mnncengine")
     if installed is None:
         pytest.skip("MNN is not installed")
-    program = compile_runner("mnn_runner", tmp_path_factory.mktemp("mnn_runner"), "-D_GLIBCXX_USE_CXX11_ABI=0")
+    folder = tmp_path_factory.mktemp("mnn_runner")
+    program = compile_runner(SOURCES / "mnn_runner.cpp", folder, "-D_GLIBCXX_USE_CXX11_ABI=0")
     return [sys.executable, "-c", CALL_MAIN, installed.origin, str(program)]

@@ -1,5 +1,6 @@
 """The runners in C++, with the real libraries on this machine's processor."""
 
+import ctypes
 import json
 import subprocess
 
@@ -10,6 +11,8 @@ from paddle.static import InputSpec
 
 from paddle_sparse_cb.deploy.export import export
 from paddle_sparse_cb.deploy.lite.optimizer import find_optimizer, optimize
+
+from .compiling import compile_runner
 
 SHAPE = [1, 1, 8, 8]
 INPUT = ["--input", "1x1x8x8"]
@@ -111,3 +114,48 @@ def test_a_file_that_mnn_cannot_load_is_one_line(mnn_runner, tmp_path):
     done = run(mnn_runner, tmp_path / "bad.mnn")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"MNN cannot load {tmp_path / 'bad.mnn'}"
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """Functions of runner.h that can be called from here."""
+    folder = tmp_path_factory.mktemp("parts")
+    (folder / "parts.cpp").write_text(
+        '#include "runner.h"\n'
+        'extern "C" double temperature(const char* root) { return runner::temperature(root); }\n'
+        'extern "C" const char* quote(const char* text) {\n'
+        "  static std::string quoted;\n"
+        "  return (quoted = runner::quote(text)).c_str();\n"
+        "}\n"
+    )
+    library = ctypes.CDLL(str(compile_runner(folder / "parts.cpp", folder)))
+    library.temperature.restype, library.quote.restype = ctypes.c_double, ctypes.c_char_p
+    return library
+
+
+@pytest.mark.parametrize(
+    ("zones", "expected"),
+    [
+        ({}, None),
+        ({"battery": "31000\n"}, 31.0),
+        ({"battery": "52000\n", "cpu-0-0-usr": "45123\n", "cpu-1-0-usr": "47800\n"}, 47.8),
+        ({"soc_thermal": "61\n", "ddr": "70000\n"}, 61.0),
+        ({"cpu-0-0-usr": "-40000\n", "gpu": "39000\n"}, 39.0),
+        ({"cpu0": "", "cpu1": "unknown\n", "cpu2": "0\n", "cpu3": "999999999\n"}, None),
+    ],
+)
+def test_the_temperature_is_that_of_the_hottest_sensor_of_the_processor(zones, expected, parts, tmp_path):
+    for index, (kind, degrees) in enumerate(zones.items()):
+        zone = tmp_path / f"thermal_zone{index}"
+        zone.mkdir()
+        (zone / "type").write_text(f"{kind}\n")
+        (zone / "temp").write_text(degrees)
+    (tmp_path / "cooling_device0").mkdir()
+    found = parts.temperature(str(tmp_path).encode())
+    assert np.isnan(found) if expected is None else found == pytest.approx(expected)
+    assert np.isnan(parts.temperature(b"/no/such/folder"))
+
+
+def test_texts_are_quoted_as_json(parts):
+    text = 'a "b" \\ \x01\n\t é'
+    assert json.loads(parts.quote(text.encode()).decode()) == text

@@ -60,7 +60,7 @@ class ConfigBase {
 class MobileConfig {
  public:
   MobileConfig() { new (storage_) ConfigBase(); }
-  void set_model_from_file(const std::string& path);
+  void set_model_from_buffer(const std::string& model);
   void set_threads(int threads) { reinterpret_cast<ConfigBase*>(storage_)->set_threads(threads); }
   void set_power_mode(PowerMode mode) { reinterpret_cast<ConfigBase*>(storage_)->set_power_mode(mode); }
 

@@ -59,7 +59,7 @@ class Session;
 
 class Interpreter {
  public:
-  static Interpreter* createFromFile(const char* file);
+  static Interpreter* createFromBuffer(const void* model, size_t size);
   ~Interpreter();
   Session* createSession(const ScheduleConfig& config);
   ErrorCode runSession(Session* session) const;
