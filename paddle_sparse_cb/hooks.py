@@ -34,8 +34,8 @@ class HookContext:
         target_ratio: the fraction of zeros the training aimed at, over all weights in `plan.pruned` together.
         metrics: evaluation results of `network` by name, such as `{"mAP": 0.29}`.
         artefacts: paths of the files made so far, by name. `Export` adds `inference` (a prefix without an extension),
-            `QuantizeInt8` adds `inference_int8`, `OptimizeLite` adds `nb_dense`, `nb_sparse`, `nb_int8_dense` and
-            `nb_int8_sparse`. Add a checkpoint as `pdparams` to have it verified too.
+            `QuantizeInt8` adds `inference_int8`, `OptimizeLite` adds `nb_dense` and `nb_sparse`, and the same
+            with `nb_fp16_` and `nb_int8_`. Add a checkpoint as `pdparams` to have it verified too.
         checks: verification results by name, added by `verify`. Each is a JSON-serializable dict with a boolean `ok`.
         min_sparsity: the fraction of zeros that each planned weight must have at least, by structured name (see
             `PruningConfig.min_sparsity`). A weight that it does not name counts for `target_ratio` only.

@@ -75,8 +75,12 @@ NO_DENSE = "pretrain_weights=sample:picodet_s_416_lcnet"
         (["train", SPARSE, "-o", "Sparsity.permute_channels=true"], "no layer is pruned in blocks of output channels"),
         (["train", SPARSE, "-o", "export.int8=true"], "Paddle-Lite computes hard swish, which PicoDet uses, wrongly"),
         (
-            ["train", SPARSE, "-o", "export.lite.enable_fp16=true"],
-            "enable_fp16=true is incompatible with a sparse model",
+            ["train", SPARSE, "-o", "export.lite.enable_fp16=yes please"],
+            "option enable_fp16 must be a word or comma-separated words, got 'yes please'",
+        ),
+        (
+            ["train", SPARSE, "-o", "export.lite.enable_fp16=1"],
+            "option enable_fp16 must be true or false, got '1'",
         ),
         (["train", SPARSE, "-o", "export.lite.sparse_model=true"], "option sparse_model is set by this package"),
         (["train", SPARSE, "-o", "export.lite=arm"], "export.lite must be a mapping of options of paddle_lite_opt"),

@@ -14,7 +14,7 @@ import random
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ from paddle_sparse_cb.hooks import Hook
 from paddle_sparse_cb.utils.weight_files import load_arrays, load_parameters
 
 SPEC = [InputSpec([1, 3, 16, 16], "float32", "x")]
+FP16 = OptimizeLite({"enable_fp16": "true"})
+NB = ("model_sparse.nb", "model_dense.nb", "model_sparse_fp16.nb", "model_dense_fp16.nb")
 _MUTATIONS: dict[str, Callable[[Path], None]] = {}
 
 
@@ -69,7 +71,7 @@ def train(folder: Path) -> HookContext:
         def name_checkpoint(context: HookContext) -> None:
             context.artefacts["pdparams"] = checkpoints / "final.pdparams"
 
-        hooks: list[Hook] = [name_checkpoint, Export(SPEC), OptimizeLite(), verify, found.append]
+        hooks: list[Hook] = [name_checkpoint, Export(SPEC), FP16, verify, found.append]
         sparsity = SparsityCallback(
             ratio=0.75, pruning_epochs=2, tunning_epochs=1, pruning_steps=2, save_dir=folder, post_train=hooks
         )
@@ -100,7 +102,7 @@ def _refresh(folder: Path) -> None:
     checkpoint, exported = folder / "checkpoints" / "final.pdparams", exported_files(folder / "inference" / "model")
     record(folder, [checkpoint])
     record(folder, exported, [checkpoint])
-    record(folder, [folder / "model_dense.nb", folder / "model_sparse.nb"], exported)
+    record(folder, [folder / name for name in NB], exported)
 
 
 def _rewrite_checkpoint(folder: Path, name: str, suffix: str, change: Callable[[dict[str, Any]], None]) -> None:
@@ -137,9 +139,10 @@ def _rewrite_nb(folder: Path, file: str, change: Callable[[np.ndarray], np.ndarr
     _refresh(folder)
 
 
-def _for_each(name: str, values: list[Any], damage: Callable[[Path, Any], None]) -> None:
+def _for_each(name: str, values: Iterable[Any], damage: Callable[[Path, Any], None]) -> None:
     for value in values:
-        _MUTATIONS[f"{name} {value}"] = functools.partial(_swapped, damage, value)
+        text = " and ".join(value) if isinstance(value, tuple) else value
+        _MUTATIONS[f"{name} {text}"] = functools.partial(_swapped, damage, value)
 
 
 def _swapped(damage: Callable[[Path, Any], None], value: Any, folder: Path) -> None:
@@ -150,8 +153,7 @@ _for_each(
     "missing",
     [
         MANIFEST,
-        "model_sparse.nb",
-        "model_dense.nb",
+        *NB,
         *(f"inference/model{suffix}" for suffix in (".pdmodel", ".pdiparams", ".pdiparams.info")),
         *(f"checkpoints/{name}" for name in ("final.pdparams", "1.pdsparse", "0.pdopt")),
     ],
@@ -163,8 +165,13 @@ _for_each(
     lambda folder, factor: _rewrite_nb(folder, "model_sparse.nb", lambda array: array * factor, "nonzeros_output"),
 )
 _for_each(
+    "every FP16 weight times",
+    [-3, 1.001],
+    lambda folder, factor: _rewrite_nb(folder, "model_sparse_fp16.nb", lambda array: array * factor, "nonzeros_output"),
+)
+_for_each(
     "biases of 1e6 in",
-    ["model_sparse.nb", "model_dense.nb"],
+    NB,
     lambda folder, file: _rewrite_nb(folder, file, lambda array: array * 0 + 1e6, ".b_0"),
 )
 _for_each(
@@ -254,20 +261,34 @@ def renamed_operators(folder: Path) -> None:
     file.write_bytes(file.read_bytes().replace(b"\x04relu", b"\x04tanh"))
 
 
-@mutation
-def the_dense_file_twice(folder: Path) -> None:
-    """The sparse file is a copy of the dense one, recorded as it is."""
-    shutil.copy(folder / "model_dense.nb", folder / "model_sparse.nb")
+def _copy(folder: Path, names: tuple[str, str]) -> None:
+    """Replaces the second file by a copy of the first one, recorded as it is."""
+    shutil.copy(folder / names[0], folder / names[1])
     _refresh(folder)
 
 
+def _exchange(folder: Path, names: tuple[str, str]) -> None:
+    """Exchanges two files, recorded as they are."""
+    first, second, other = folder / names[0], folder / names[1], folder / "other"
+    first.rename(other)
+    second.rename(first)
+    other.rename(second)
+    _refresh(folder)
+
+
+_PAIRS = [(first, second) for first in NB for second in NB if first != second]
+_for_each("one file twice", _PAIRS, _copy)
+_for_each("exchanged", [pair for pair in _PAIRS if pair[0] < pair[1]], _exchange)
+
+
 @mutation
-def exchanged_files(folder: Path) -> None:
-    """Dense and sparse are exchanged, recorded as they are."""
-    dense, sparse, other = folder / "model_dense.nb", folder / "model_sparse.nb", folder / "other"
-    dense.rename(other)
-    sparse.rename(dense)
-    other.rename(sparse)
+def a_flag_for_pairs_of_channels(folder: Path) -> None:
+    """The FP16 file asks for the kernel that reads the weights in another order."""
+    path = folder / "model_sparse_fp16.nb"
+    content = path.read_bytes()
+    changed = content.replace(b"flag_semi", b"flag_none")
+    assert changed != content
+    path.write_bytes(changed)
     _refresh(folder)
 
 

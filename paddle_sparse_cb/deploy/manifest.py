@@ -49,6 +49,14 @@ def record(output: Path, files: Iterable[Path], sources: Iterable[Path] = ()) ->
     write_text(output / NAME, _render(entries))
 
 
+def discard(output: Path, file: Path) -> None:
+    """Removes a file and its entry in the manifest of a folder; a file that has none is kept."""
+    entries = _read(output) if (output / NAME).is_file() else {}
+    if entries.pop(_relative(file, output), None) is not None:
+        write_text(output / NAME, _render(entries))
+        file.unlink(missing_ok=True)
+
+
 def find_problems(output: Path, required: Iterable[Path] = ()) -> list[str]:
     """Compares the files of a folder with its manifest.
 

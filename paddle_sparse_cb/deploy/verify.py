@@ -82,9 +82,9 @@ def _count_zeros(array: np.ndarray) -> int:
 def verify(context: HookContext) -> None:
     """Post-train hook: verifies every file among the artefacts and adds the results to `context.checks`.
 
-    The keys are `pdparams` and `pdiparams` (see `check_arrays`), `nb` and `nb_int8` (see `check_nb`), and `manifest`
-    (see `check_manifest`). What is wrong is recorded, a missing or damaged file too, and not raised, so that a report
-    can still be written; `fail_on_mismatch` raises it.
+    The keys are `pdparams` and `pdiparams` (see `check_arrays`), `nb`, `nb_fp16` and `nb_int8` (see `check_nb`), and
+    `manifest` (see `check_manifest`). What is wrong is recorded, a missing or damaged file too, and not raised, so that
+    a report can still be written; `fail_on_mismatch` raises it.
     """
     print("verifying the files ...", flush=True)
     artefacts, checks = context.artefacts, context.checks
@@ -94,10 +94,10 @@ def verify(context: HookContext) -> None:
     if "inference" in artefacts:
         prefix = artefacts["inference"]
         checks["pdiparams"] = _check(lambda: check_arrays(context, load_inference(prefix), is_complete=False))
-    for name in ("nb", "nb_int8"):
-        files = [artefacts[key] for key in (f"{name}_dense", f"{name}_sparse") if key in artefacts]
-        if "inference" in artefacts and len(files) == 2:
-            checks[name] = _check(functools.partial(check_nb, context, *files))
+    for name, precision in (("nb", "FP32"), ("nb_fp16", "FP16"), ("nb_int8", "INT8")):
+        dense, sparse = (artefacts.get(f"{name}_{kind}") for kind in ("dense", "sparse"))
+        if "inference" in artefacts and dense and sparse:
+            checks[name] = _check(functools.partial(check_nb, context, dense, sparse, precision))
     if artefacts.keys() - {"pdparams"}:
         checks["manifest"] = _check(lambda: check_manifest(context))
 
@@ -163,17 +163,19 @@ def _summary(check: Mapping[str, Any]) -> str:
             f"({_WEIGHTS_SCOPE.format_map(check)})"
         )
     dense = f"; dense: {_first(check['dense_layers'])}" if check["dense_layers"] else ""
+    paired = f" ({check['paired_convs']} in pairs of output channels)" if check["paired_convs"] else ""
+    kernels = f"; {_first(check['kernel_problems'], '; ')}" if check["kernel_problems"] else ""
     operators = "" if check["same_operators"] else "; the operators of the two files differ"
-    scope = (_INT8_SCOPE if check["is_int8"] else _NB_SCOPE).format_map(check)
+    scope = (_INT8_SCOPE if check["precision"] == "INT8" else _NB_SCOPE).format_map(check)
     return (
         f"{check['planned'] - len(check['dense_layers'])} of {check['planned']} planned layers run sparse; "
-        f"{check['sparse_convs']} of {check['convs']} convolutions; {check['sparse_bytes']:,} bytes, dense "
-        f"{check['dense_bytes']:,}{dense}{operators}{differences} ({scope})"
+        f"{check['sparse_convs']} of {check['convs']} convolutions{paired}; {check['sparse_bytes']:,} bytes, dense "
+        f"{check['dense_bytes']:,}{dense}{operators}{differences}{kernels} ({scope})"
     )
 
 
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def _first(names: list[str], separator: str = ", ") -> str:
+    return separator.join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def layer_table(context: HookContext) -> str:
@@ -191,12 +193,19 @@ def layer_table(context: HookContext) -> str:
         row = [layer.name, "x".join(map(str, layer.shape)), layer.zeros]
         row += [counts.get(layer.name) for counts in zeros.values()]
         for layers in nb_layers.values():
-            row += [layers.get(layer.name, {}).get(key) for key in ("zeros", "kernel")]
+            found = layers.get(layer.name, {})
+            row += [found.get("zeros"), _kernel(found)]
         row.append("pruned" if layer.pruned else layer.reason)
         rows.append(["-" if cell is None else f"{cell:,}" if isinstance(cell, int) else cell for cell in row])
     nb_headers = [header for name in nb_layers for header in (name, "kernel")]
     headers = ["zeros in", "shape", "network", *zeros, *nb_headers, ""]
     return render_table(headers, rows, f"llr{'r' * len(zeros)}{'rl' * len(nb_layers)}l")
+
+
+def _kernel(layer: Mapping[str, Any]) -> str | None:
+    """The kernel of a layer, such as `sparse 2x1`; blocks of one weight are not mentioned."""
+    block = layer.get("block") or [1, 1]
+    return layer.get("kernel") if block == [1, 1] else f"{layer['kernel']} {'x'.join(map(str, block))}"
 
 
 def print_verification(context: HookContext) -> None:

@@ -15,6 +15,7 @@ from paddle.static import InputSpec
 
 from ..callbacks.ema import EMACallback
 from ..callbacks.sync_buffers import SyncBuffers
+from ..deploy.lite.optimizer import OptimizeLite
 from ..detection import config
 from ..detection.build import build_detector
 from ..detection.network import DetectionNetwork, build_network
@@ -66,8 +67,7 @@ class Run:
         """What a sparse recipe makes of its checkpoint, by the names of `HookContext.artefacts`."""
         return {
             "inference": self.recipe.exported,
-            "nb_dense": self.recipe.output / "model_dense.nb",
-            "nb_sparse": self.recipe.output / "model_sparse.nb",
+            **OptimizeLite(self.recipe.lite_options).files(self.recipe.output, sparse=True),
         }
 
     def context(self, weights: Path) -> HookContext:

@@ -19,7 +19,8 @@ from ..utils.distributed import is_distributed, rank_zero_info
 from ..utils.weight_files import load_arrays
 from .build import Run
 
-_OUTPUTS = ("report.md", "report.json", "tensorboard", "checkpoints", "inference", "model_dense.nb", "model_sparse.nb")
+_NB = ("model_dense.nb", "model_sparse.nb", "model_dense_fp16.nb", "model_sparse_fp16.nb")
+_OUTPUTS = ("report.md", "report.json", "tensorboard", "checkpoints", "inference", *_NB)
 
 
 @dataclass

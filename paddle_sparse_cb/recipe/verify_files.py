@@ -79,9 +79,12 @@ def _verify_deployed(path: Path) -> tuple[str, list[str]]:
             problems += find_problems(folder, [path])
             break
     if path.suffix == ".nb":
-        problems += [f"{path}: {name} is not finite" for name in not_finite(read_nb(path).parameters)]
-        counted = count_convolutions(path)
-        return f"{counted.sparse} of {counted.total} convolutions have sparse kernels", problems
+        model, counted = read_nb(path), count_convolutions(path)
+        problems += [f"{path}: {name} is not finite" for name in not_finite(model.parameters)]
+        paired = f" ({counted.paired} in pairs of output channels)" if counted.paired else ""
+        precisions = " and ".join(sorted({one.precision for one in model.convolutions.values()} - {""}))
+        found = f"{counted.sparse} of {counted.total} convolutions have sparse kernels{paired}"
+        return f"{found}; they compute in {precisions or 'no known precision'}", problems
     prefix = path.with_suffix("")
     arrays = load_inference(prefix)
     problems += [f"{path}: {name} is not finite" for name in not_finite(arrays)]

@@ -12,42 +12,48 @@ import numpy as np
 from ...hooks import HookContext
 from ...utils.layers import named_weights
 from ..program import Convolution, Program, read_program
+from .constraints import runs_paired
 from .folding import fold_parameters
 from .nb import Operator, OptimizedModel, read_nb
 
 # The kernel of a layer that the file does not contain by itself: Paddle-Lite has merged it with its neighbor.
 _MERGED = "merged"
+_MAX_FP16 = float(np.finfo(np.float16).max)
 
 
-def check_nb(context: HookContext, dense: Path, sparse: Path) -> dict[str, Any]:
+def check_nb(context: HookContext, dense: Path, sparse: Path, precision: str = "FP32") -> dict[str, Any]:
     """Checks two `.nb` files of the same network, tensor by tensor.
 
     Both files must have operators of the same types, except for the sparse kernels, and the same tensors, bit for bit.
     Unless they are INT8, each tensor must be that of the exported model, with the batch norms folded in (see
-    `fold_parameters`). In `sparse` every planned weight must have a sparse kernel and be zero wherever the network's
-    is. `sparse` must be the smaller file, unless the model is INT8.
+    `fold_parameters`): FP16 files hold FP32 tensors too, which Paddle-Lite rounds when it loads them. In `sparse` every
+    planned weight must have a sparse kernel and be zero wherever the network's is, and the kernel for two output
+    channels at a time if the zeros allow it. `sparse` must be the smaller file, unless the model is INT8.
 
     Args:
         context: the network, its plan, and its exported model as the artefact `inference`.
         dense: the `.nb` file with dense kernels.
         sparse: the `.nb` file with sparse kernels.
+        precision: what the convolutions must compute in: `FP32`, `FP16` or `INT8`.
 
     Returns:
-        A dict with `planned`, `sparse_convs` and `convs` (numbers of layers), `dense_bytes` and `sparse_bytes`,
-        `layers` (`name`, `kernel` and `zeros` of each convolution in `sparse`; `kernel` is `sparse`, `dense` or
-        `merged`), `dense_layers` (names of planned weights without a sparse kernel), `tensors` (the number of tensors
-        in `dense`), `compared` (how many of them were compared with the exported model), `is_int8`, `wrong` (names of
-        tensors that differ between the files, from the exported model or from the network's zeros), `same_operators`
-        and `ok`.
+        A dict with `planned`, `sparse_convs`, `paired_convs` (those of two output channels at a time) and `convs`
+        (numbers of layers), `dense_bytes` and `sparse_bytes`, `layers` (`name`, `kernel`, `block` and `zeros` of each
+        convolution in `sparse`; `kernel` is `sparse`, `dense` or `merged`; `block` has the output and input channels
+        that a sparse kernel processes at a time), `dense_layers` (names of planned weights without a sparse kernel),
+        `tensors` (the number of tensors in `dense`), `compared` (how many of them were compared with the exported
+        model), `precision`, `wrong` (names of tensors that differ between the files, from the exported model or from
+        the network's zeros), `kernel_problems` (unsuitable kernels and tensors, one line each), `same_operators` and
+        `ok`.
 
     Raises:
         InputError: a file is missing or damaged, or was made for an input of another size.
     """
     program = read_program(context.artefacts["inference"])
     dense_model, sparse_model = read_nb(dense), read_nb(sparse)
-    is_int8 = _is_int8(sparse_model)
+    is_int8 = precision == "INT8"
     names = {convolution.variable: name for name, convolution in program.convolutions.items()}
-    layers, wrong = _compare_convolutions(context, program, dense_model, sparse_model)
+    layers, wrong, kernel_problems = _compare_convolutions(context, program, dense_model, sparse_model)
     others = _differing_parameters(dense_model, sparse_model)
     compared = 0
     if not is_int8:
@@ -56,6 +62,10 @@ def check_nb(context: HookContext, dense: Path, sparse: Path) -> dict[str, Any]:
     wrong = list(dict.fromkeys([*wrong, *sorted(names.get(variable, variable) for variable in others)]))
     planned = {layer.name for layer in context.plan.pruned}
     run_sparse = {layer["name"] for layer in layers if layer["kernel"] == "sparse"}
+    for model in (dense_model, sparse_model):
+        kernel_problems += _unsuitable_kernels(model, precision, names)
+    if precision == "FP16":
+        kernel_problems += _beyond_fp16(dense_model, names)
     convolutions = [operator for operator in sparse_model.operators if operator.weight_variable is not None]
     dense_bytes, sparse_bytes = dense.stat().st_size, sparse.stat().st_size
     same_operators = _operator_counts(dense_model.operators) == _operator_counts(sparse_model.operators)
@@ -64,6 +74,7 @@ def check_nb(context: HookContext, dense: Path, sparse: Path) -> dict[str, Any]:
     return {
         "planned": len(planned),
         "sparse_convs": sum(operator.sparse for operator in convolutions),
+        "paired_convs": sum(operator.block == (2, 1) for operator in convolutions),
         "convs": len(convolutions),
         "dense_bytes": dense_bytes,
         "sparse_bytes": sparse_bytes,
@@ -71,31 +82,40 @@ def check_nb(context: HookContext, dense: Path, sparse: Path) -> dict[str, Any]:
         "dense_layers": sorted(planned - run_sparse),
         "tensors": len(dense_model.parameters),
         "compared": compared,
-        "is_int8": is_int8,
+        "precision": precision,
         "wrong": wrong,
+        "kernel_problems": kernel_problems,
         "same_operators": same_operators,
-        "ok": planned <= run_sparse and not wrong and is_smaller and same_operators,
+        "ok": planned <= run_sparse and not wrong and not kernel_problems and is_smaller and same_operators,
     }
 
 
 def _compare_convolutions(
     context: HookContext, program: Program, dense_model: OptimizedModel, sparse_model: OptimizedModel
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Returns a row per convolution, and the names of those whose weights differ or lack a zero of the network."""
+) -> tuple[list[dict[str, Any]], list[str], list[str]]:
+    """Compares the weights of all convolutions.
+
+    Returns:
+        A row per convolution, the names of those whose weights differ or lack a zero of the network, and a line for
+        each that has its zeros in pairs of output channels and a kernel for single ones.
+    """
     own = {name: weight for name, _, weight in named_weights(context.network)}
     planned = {layer.name for layer in context.plan.pruned}
-    layers, wrong = [], []
+    layers, wrong, unpaired = [], [], []
     for name, convolution in program.convolutions.items():
         _, dense_weight = _find_kernel(dense_model, convolution)
         kernel, weight = _find_kernel(sparse_model, convolution)
+        block = sparse_model.convolutions[convolution.variable].block if kernel == "sparse" else None
         zeros = None if weight is None else weight.size - int(np.count_nonzero(weight))
-        layers.append({"name": name, "kernel": kernel, "zeros": zeros})
+        layers.append({"name": name, "kernel": kernel, "block": block and list(block), "zeros": zeros})
         if weight is None:
             continue
         lacks_zeros = name in planned and weight[own[name].numpy() == 0].any()
         if lacks_zeros or not np.array_equal(weight, np.asarray(dense_weight)):
             wrong.append(name)
-    return layers, wrong
+        if block == (1, 1) and runs_paired(weight):
+            unpaired.append(f"{name} has its zeros in pairs of output channels and a kernel for single ones")
+    return layers, wrong, unpaired
 
 
 def _find_kernel(model: OptimizedModel, convolution: Convolution) -> tuple[str, np.ndarray | None]:
@@ -158,12 +178,30 @@ def _compare_with_exported(model: OptimizedModel, prefix: Path) -> tuple[set[str
     return {name for name, array in compared.items() if not expected[name].matches(array)}, len(compared)
 
 
-def _is_int8(model: OptimizedModel) -> bool:
-    return any(
-        model.parameters[operator.inputs["NonZeroWeights"]].dtype == np.int8
-        for operator in model.operators
-        if operator.sparse
-    )
+def _unsuitable_kernels(model: OptimizedModel, precision: str, names: dict[str, str]) -> list[str]:
+    """Returns a line for each convolution with a kernel of another precision. An INT8 file may have FP32 kernels too.
+
+    Args:
+        model: the content of a file.
+        precision: see `check_nb`.
+        names: the structured names of weights by variable.
+    """
+    found = {operator.precision for operator in model.convolutions.values()}
+    allowed = {"INT8", "FP32"} if precision == "INT8" and "INT8" in found else {precision}
+    return [
+        f"{model.path.name}: {names.get(variable, variable)} has the kernel {operator.kernel}, expected {precision}"
+        for variable, operator in model.convolutions.items()
+        if operator.precision not in allowed
+    ]
+
+
+def _beyond_fp16(model: OptimizedModel, names: dict[str, str]) -> list[str]:
+    """Returns a line for each parameter that becomes infinite when Paddle-Lite rounds it to FP16."""
+    return [
+        f"{model.path.name}: {names.get(variable, variable)} has a value beyond {_MAX_FP16:,.0f}, the range of FP16"
+        for variable, array in model.parameters.items()
+        if array.dtype.kind == "f" and np.abs(array).max(initial=0) > _MAX_FP16
+    ]
 
 
 def _operator_counts(operators: Iterable[Operator]) -> Counter[str]:

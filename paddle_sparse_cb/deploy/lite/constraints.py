@@ -28,14 +28,14 @@ _WRONG_IN_INT8 = ("hard_swish", "leaky_relu")
 
 # Options of `paddle_lite_opt` that exclude a sparse model: the one value that is compatible, and why others are not.
 _SPARSE_VALUES = {
-    "enable_fp16": ("false", "sparse models are supported in FP32 and INT8 only"),
     "quant_model": (
         "false",
         "the weights of sparse convolutions would stay FP32; export.int8 (QuantizeInt8) quantizes them",
     ),
     "valid_targets": ("arm", "sparse kernels are chosen for the single target 'arm' only"),
 }
-_OPTIONS = {*_SPARSE_VALUES, "quant_type"}
+_FLAGS = ("enable_fp16", "quant_model")  # the optimizer takes anything but `true` for false
+_OPTIONS = {*_SPARSE_VALUES, *_FLAGS, "quant_type"}
 _RESERVED_OPTIONS = {
     "model_dir",
     "model_file",
@@ -56,7 +56,8 @@ def check_options(options: Mapping[str, str], sparse: bool) -> None:
         sparse: whether the options are for a model with sparse kernels.
 
     Raises:
-        InputError: an option is unknown, set by `optimize` itself, or incompatible with a sparse model.
+        InputError: an option is unknown, set by `optimize` itself, has a value that the optimizer would ignore, or is
+            incompatible with a sparse model.
     """
     for name, value in options.items():
         if name in _RESERVED_OPTIONS:
@@ -65,9 +66,28 @@ def check_options(options: Mapping[str, str], sparse: bool) -> None:
             raise InputError(f"Paddle-Lite's option {name} is unknown; known: {', '.join(sorted(_OPTIONS))}")
         if not re.fullmatch(r"[\w,]+", value):
             raise InputError(f"Paddle-Lite's option {name} must be a word or comma-separated words, got {value!r}")
+        if name in _FLAGS and value not in ("true", "false"):
+            raise InputError(f"Paddle-Lite's option {name} must be true or false, got {value!r}")
         compatible, reason = _SPARSE_VALUES.get(name, (value, ""))
         if sparse and value != compatible:
             raise InputError(f"Paddle-Lite's option {name}={value} is incompatible with a sparse model: {reason}")
+    targets = options.get("valid_targets", "arm")
+    if options.get("enable_fp16") == "true" and "arm" not in targets.split(","):
+        raise InputError(f"Paddle-Lite's option enable_fp16=true needs 'arm' in valid_targets, got {targets!r}")
+
+
+def runs_paired(weight: np.ndarray) -> bool:
+    """Returns whether a sparse FP32 or FP16 kernel processes two output channels at a time.
+
+    Paddle-Lite pairs the rows 0 and 1, 2 and 3, ... and chooses that kernel if at least 90% of what it would process is
+    not zero (lite/core/optimizer/mir/sparse_conv_detect_pass.cc, ComputeSemiSparseZeros).
+
+    Args:
+        weight: the weight of a 1x1 convolution, of shape [output channels, input channels, 1, 1].
+    """
+    nonzero = weight.reshape(len(weight), -1)[: len(weight) // 2 * 2] != 0
+    either = nonzero[::2] | nonzero[1::2]
+    return bool(np.count_nonzero(nonzero) * 5 >= np.count_nonzero(either) * 9)
 
 
 def find_dense_layers(plan: PrunePlan, min_sparsity: Mapping[str, float]) -> dict[str, str]:

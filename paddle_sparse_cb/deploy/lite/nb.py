@@ -20,6 +20,8 @@ from ...errors import InputError
 # Paddle-Lite's VarType: the types of weights and offsets.
 _DTYPES = {2: "<i4", 3: "<i8", 4: "<f2", 5: "<f4", 21: "i1"}
 _LAYOUT_VERSION = 2  # the first number in the file
+_KERNEL_ATTRIBUTE = "__@kernel_type_attr@__"
+_KERNEL_PRECISIONS = {"1": "FP32", "2": "INT8", "5": "FP16"}  # of Paddle-Lite's PrecisionType
 _MAX_VTABLE = 256  # bytes of the list of a table's fields; the largest one in the schema has some 20 fields
 _TABLE_SIZE = 8  # bytes that a table takes at least, with the offset that leads to it
 _MAX_WEIGHTS = 1 << 26  # of a convolution; the zeros that a sparse kernel leaves out take memory too
@@ -33,16 +35,31 @@ class Operator:
         type: such as `conv2d` or `sparse_conv2d`.
         inputs: the variable of each input, such as `conv2d_0.w_0` of `Filter`.
         attributes: the integer attributes, such as `first_ic`.
+        kernel: the kernel that runs it: operator, alias, target, precision and layout, such as `conv2d/def/4/1/1`.
     """
 
     type: str
     inputs: dict[str, str]
     attributes: dict[str, int]
+    kernel: str = ""
 
     @property
     def sparse(self) -> bool:
         """Whether the operator has a sparse kernel."""
         return self.type == "sparse_conv2d"
+
+    @property
+    def block(self) -> tuple[int, int] | None:
+        """The output and input channels that a sparse kernel processes at a time; None for other kernels."""
+        if not self.sparse:
+            return None
+        return (2, 1) if self.attributes["flag_semi"] else (1, 1)
+
+    @property
+    def precision(self) -> str:
+        """What the kernel computes in: `FP32`, `FP16`, `INT8`, or empty if it is anything else."""
+        _, _, _, number, *_ = [*self.kernel.split("/"), *[""] * 4]
+        return _KERNEL_PRECISIONS.get(number, "")
 
     @property
     def weight_variable(self) -> str | None:
@@ -91,7 +108,7 @@ class OptimizedModel:
         values = self.parameters[operator.inputs["NonZeroWeights"]]
         ends = self.parameters[operator.inputs["OcNonZeros"]].tolist()
         steps, remainders = np.divmod(self.parameters[operator.inputs["Diffs"]], pixels * values.itemsize)
-        first, paired = operator.attributes["first_ic"], bool(operator.attributes["flag_semi"])
+        first, paired = operator.attributes["first_ic"], operator.block == (2, 1)
         # Output channels are stored in pairs (a last odd one by itself) or one by one. In the latter case the values of
         # each FP32 channel are padded to a multiple of four.
         rows_per_group, alignment = (2, 1) if paired else (1, 4 if values.dtype == np.float32 else 1)
@@ -117,10 +134,17 @@ class OptimizedModel:
 
 @dataclass(frozen=True)
 class ConvolutionCount:
-    """The number of convolutions in a `.nb` file, and of those with a sparse kernel."""
+    """The number of convolutions in a `.nb` file, of those with a sparse kernel, and of those among these in pairs.
+
+    Attributes:
+        total: all convolutions.
+        sparse: those with a sparse kernel.
+        paired: those with a sparse kernel that processes two output channels at a time.
+    """
 
     total: int
     sparse: int
+    paired: int = 0
 
 
 def count_convolutions(nb: Path) -> ConvolutionCount:
@@ -130,7 +154,8 @@ def count_convolutions(nb: Path) -> ConvolutionCount:
         InputError: see `read_nb`.
     """
     convolutions = [op for op in read_nb(nb).operators if op.weight_variable is not None]
-    return ConvolutionCount(len(convolutions), sum(op.sparse for op in convolutions))
+    blocks = [op.block for op in convolutions if op.sparse]
+    return ConvolutionCount(len(convolutions), len(blocks), blocks.count((2, 1)))
 
 
 def read_nb(path: Path) -> OptimizedModel:
@@ -150,7 +175,7 @@ def read_nb(path: Path) -> OptimizedModel:
         source = _Source(data)
         operators = tuple(_operators(_root(source, begin)))
         for operator in operators:
-            operator.weight_variable  # noqa: B018  raises KeyError for a convolution without a weight
+            operator.weight_variable, operator.block  # noqa: B018  raise KeyError for a convolution that lacks them
         return OptimizedModel(path, operators, dict(_parameters(source, begin + size)))
     except InputError:
         raise
@@ -241,11 +266,11 @@ def _operators(program: _Table) -> Iterator[Operator]:
     for block in program.tables(0):
         for op in block.tables(3):
             inputs = {slot.string(0): names[0] for slot in op.tables(1) if (names := slot.strings(1))}
-            # Only attributes of type INT (0) are needed.
-            integers = {
-                attribute.string(0): attribute.number(2) for attribute in op.tables(3) if attribute.number(1) == 0
-            }
-            yield Operator(op.string(0), inputs, integers)
+            # Only attributes of type INT (0) are needed, and one of type STRING (2).
+            attributes = [(attribute.string(0), attribute.number(1), attribute) for attribute in op.tables(3)]
+            integers = {name: attribute.number(2) for name, kind, attribute in attributes if kind == 0}
+            kernels = [one.string(4) for name, kind, one in attributes if kind == 2 and name == _KERNEL_ATTRIBUTE]
+            yield Operator(op.string(0), inputs, integers, *kernels[:1])
 
 
 def _parameters(source: _Source, at: int) -> Iterator[tuple[str, np.ndarray]]:

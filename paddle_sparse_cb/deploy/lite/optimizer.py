@@ -20,7 +20,7 @@ from ...hooks import HookContext
 from ...pruning.plan import PrunePlan
 from ...utils.files import atomic_write
 from ...utils.packages import Wheel, fetch_wheel
-from ..manifest import exported_files, record
+from ..manifest import discard, exported_files, record
 from .constraints import THRESHOLD, check_options, check_runs_sparse, check_sparse
 from .pooling import check_pools
 
@@ -168,7 +168,7 @@ def optimize(
         output: the `.nb` file to write. It appears only when it is complete.
         sparse: whether to use sparse kernels for 1x1 convolutions with enough zeros (`constraints.THRESHOLD`).
         optimizer: the result of `find_optimizer`, called if None.
-        options: further options of `paddle_lite_opt`, such as `{"enable_fp16": "true"}` for a dense file.
+        options: further options of `paddle_lite_opt`, such as `{"enable_fp16": "true"}`.
 
     Returns:
         `output`.
@@ -207,9 +207,10 @@ def optimize(
 class OptimizeLite:
     """Post-train hook: optimizes the exported model, and the INT8 model if `QuantizeInt8` made one.
 
-    Writes `model_dense.nb` and, if the plan prunes anything, `model_sparse.nb` from the same weights; for the INT8
-    model `model_int8_dense.nb` and `model_int8_sparse.nb`. At train begin `SparsityCallback` calls `before_training`,
-    so that a plan that Paddle-Lite would run dense is refused before any weight has changed.
+    Writes `model_dense.nb` and, if the plan prunes anything, `model_sparse.nb` from the same weights. With the option
+    `enable_fp16` writes beside them `model_dense_fp16.nb` and `model_sparse_fp16.nb`, and for an INT8 model
+    `model_int8_dense.nb` and `model_int8_sparse.nb`. At train begin `SparsityCallback` calls `before_training`, so that
+    a plan that Paddle-Lite would run dense is refused before any weight has changed.
 
     Attributes:
         options: options of `paddle_lite_opt` (see `optimize`).
@@ -226,22 +227,37 @@ class OptimizeLite:
         check_options(self.options, bool(plan.pruned))
         check_runs_sparse(plan, min_sparsity)
 
+    def files(self, output: Path, *, sparse: bool) -> dict[str, Path]:
+        """Returns what is made of the exported model, by the names of `HookContext.artefacts`.
+
+        Args:
+            output: the output folder.
+            sparse: whether the plan prunes anything.
+        """
+        kinds = ("dense", "sparse") if sparse else ("dense",)
+        files = {f"nb_{kind}": output / f"model_{kind}.nb" for kind in kinds}
+        if self.options.get("enable_fp16") == "true":
+            files.update({f"nb_fp16_{kind}": output / f"model_{kind}_fp16.nb" for kind in kinds})
+        return files
+
     def __call__(self, context: HookContext) -> None:
-        """Adds the artefacts `nb_dense`, `nb_sparse`, `nb_int8_dense` and `nb_int8_sparse`, also to the manifest."""
-        kinds = ("dense", "sparse") if context.plan.pruned else ("dense",)
-        for kind in kinds:
-            check_options(self.options, kind == "sparse")
+        """Adds the artefacts `nb_dense`, `nb_sparse`, and those with `nb_fp16_` and `nb_int8_`, also to the manifest.
+
+        FP16 files of an earlier call are removed if this one makes none: they would be those of another export.
+        """
+        sparse, output = bool(context.plan.pruned), context.output
+        check_options(self.options, sparse)
         optimizer = find_optimizer()
         print("running Paddle-Lite's optimizer for ARM ...", flush=True)
-        for exported, prefix in (("inference", ""), ("inference_int8", "int8_")):
-            for kind in kinds if exported in context.artefacts else ():
-                source = context.artefacts[exported]
-                made = optimize(
-                    source,
-                    context.output / f"model_{prefix}{kind}.nb",
-                    sparse=kind == "sparse",
-                    optimizer=optimizer,
-                    options=self.options,
-                )
-                context.artefacts[f"nb_{prefix}{kind}"] = made
-                record(context.output, [made], exported_files(source))
+        files = self.files(output, sparse=sparse)
+        int8 = {f"nb_int8_{kind}": output / f"model_int8_{kind}.nb" for kind in ("dense", "sparse")[: 1 + sparse]}
+        for name, path in {**files, **int8}.items():
+            source = context.artefacts.get("inference_int8" if name in int8 else "inference")
+            if source is None:
+                continue
+            options = {**self.options, "enable_fp16": str("fp16" in name).lower()}
+            optimize(source, path, sparse=name.endswith("sparse"), optimizer=optimizer, options=options)
+            context.artefacts[name] = path
+            record(output, [path], exported_files(source))
+        for path in sorted(set(output.glob("model_*_fp16.nb")) - set(files.values())):
+            discard(output, path)

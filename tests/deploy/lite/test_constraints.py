@@ -1,3 +1,4 @@
+import numpy as np
 import paddle
 import pytest
 from paddle import nn
@@ -10,9 +11,11 @@ from paddle_sparse_cb.deploy.lite.constraints import (
     check_runs_sparse,
     check_sparse,
     find_dense_layers,
+    runs_paired,
 )
-from paddle_sparse_cb.deploy.lite.nb import count_convolutions
+from paddle_sparse_cb.deploy.lite.nb import count_convolutions, read_nb
 from paddle_sparse_cb.deploy.lite.optimizer import OptimizeLite, find_optimizer, optimize
+from paddle_sparse_cb.deploy.program import read_program
 from paddle_sparse_cb.pruning.min_sparsity import min_sparsity
 from paddle_sparse_cb.utils.legacy_programs import legacy_program_format
 
@@ -118,7 +121,8 @@ def test_the_inputs_of_a_model_exported_elsewhere_are_checked_too(shape, tmp_pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"enable_fp16": "true"}, "enable_fp16=true is incompatible with a sparse model: .* FP32 and INT8 only"),
+        ({"enable_fp16": "True"}, "enable_fp16 must be true or false, got 'True'"),
+        ({"enable_fp16": "1"}, "enable_fp16 must be true or false, got '1'"),
         ({"quant_model": "true"}, "would stay FP32"),
         ({"valid_targets": "arm,x86"}, "the single target 'arm' only"),
         ({"valid_targets": "x86"}, "the single target 'arm' only"),
@@ -132,9 +136,50 @@ def test_an_option_that_is_incompatible_with_a_sparse_model_is_refused(options, 
         optimize(tmp_path / "model", tmp_path / "model.nb", sparse=True, options=options)
 
 
+class Branches(nn.Layer):
+    """1x1 convolutions of the same input with the given weights."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.stem = nn.Conv2D(3, weights[0].shape[1], 3)
+        self.branches = nn.LayerList(nn.Conv2D(weight.shape[1], len(weight), 1) for weight in weights)
+        for branch, weight in zip(self.branches, weights):
+            branch.weight.set_value(weight)
+
+    def forward(self, x):
+        x = nn.functional.relu(self.stem(x))
+        return [nn.functional.relu(branch(x)) for branch in self.branches]
+
+
+def test_the_kernel_for_pairs_of_channels_is_predicted(tmp_path):
+    """The share of whole pairs varies around Paddle-Lite's limit, 80%: 90% of what that kernel processes."""
+    whole = [200, 100, 159, 160, 161, 0]  # of 200 pairs that are not zero
+    weights = []
+    for rows in (64, 65):
+        for count in whole:
+            weight = np.zeros((rows, 20, 1, 1), "float32")
+            weight[0:20:2] = 1.0
+            weight[1:20:2] = (np.arange(200) < count).reshape(10, 20, 1, 1)
+            weight[64:, :5] = 1.0
+            weights.append(weight)
+    prefix = export(Branches(weights), tmp_path / "model", SPEC)
+    model = read_nb(optimize(prefix, tmp_path / "model.nb", sparse=True))
+    expected = [(2, 1) if count >= 160 else (1, 1) for count in whole * 2]
+    found = {name: model.convolutions[one.variable].block for name, one in read_program(prefix).convolutions.items()}
+    assert [found[f"branches.{index}.weight"] for index in range(len(weights))] == expected
+    assert [runs_paired(weight) for weight in weights] == [block == (2, 1) for block in expected]
+
+
 def test_compatible_options_are_accepted():
+    check_options({"enable_fp16": "true"}, sparse=True)
     check_options({"enable_fp16": "false", "quant_model": "false", "valid_targets": "arm"}, sparse=True)
     check_options({"enable_fp16": "true", "quant_model": "true", "quant_type": "QUANT_INT8"}, sparse=False)
+
+
+def test_fp16_without_an_arm_target_is_refused_because_it_would_be_ignored():
+    with pytest.raises(InputError, match="enable_fp16=true needs 'arm' in valid_targets, got 'x86,opencl'"):
+        check_options({"enable_fp16": "true", "valid_targets": "x86,opencl"}, sparse=False)
+    check_options({"enable_fp16": "true", "valid_targets": "arm,opencl"}, sparse=False)
 
 
 def test_options_reach_the_optimizer(tmp_path):
