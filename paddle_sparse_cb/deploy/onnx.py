@@ -1,11 +1,20 @@
-"""Converts an exported model to ONNX with paddle2onnx."""
+"""Converts an exported model to ONNX with paddle2onnx, and reads the layers of an ONNX model."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from ..errors import InputError
 from ..utils.files import atomic_write
-from ..utils.weight_files import parse_program
+from ..utils.weight_files import load_parameters, parse_program
+from .folding import BatchNorm
 from .isolated import require_modules, run_isolated
 
 OPSET = 14  # the first with HardSwish, without which paddle2onnx 1.2 aborts on PicoDet
@@ -17,6 +26,7 @@ paddle2onnx.export(
     enable_onnx_checker=True,
 )
 """
+_RESHAPES = ("Identity", "Reshape", "Squeeze", "Unsqueeze")
 
 
 def export_onnx(prefix: Path, output: Path) -> Path:
@@ -38,6 +48,124 @@ def export_onnx(prefix: Path, output: Path) -> Path:
     require_modules("mnn", "paddle2onnx")
     parse_program(prefix)
     with atomic_write(output) as scratch:
-        files = [f"{prefix}.pdmodel", f"{prefix}.pdiparams", scratch]
+        files = [Path(f"{prefix}.pdmodel"), Path(f"{prefix}.pdiparams"), scratch]
         run_isolated(f"paddle2onnx failed on {prefix}.pdmodel", _EXPORT, files, expected=scratch)
     return output
+
+
+@dataclass(frozen=True)
+class OnnxLayer:
+    """A convolution or a linear layer of an ONNX model.
+
+    Attributes:
+        outputs: the variables of its result, before and after the bias is added.
+        weight: the name of its weight, which is that of the variable in the exported program.
+        is_linear: whether the weight is [inputs, outputs] and not [outputs, inputs, height, width].
+        bias: the bias; None if there is none.
+        norm: the batch norm that alone reads the result; None if there is none.
+    """
+
+    outputs: tuple[str, ...]
+    weight: str
+    is_linear: bool
+    bias: np.ndarray | None
+    norm: BatchNorm | None
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """What is known of an ONNX model: its constants by name, and the layers with a constant weight."""
+
+    constants: dict[str, np.ndarray]
+    layers: tuple[OnnxLayer, ...]
+
+
+def read_onnx(path: Path) -> OnnxModel:
+    """Reads an ONNX model; nothing is executed.
+
+    Raises:
+        InputError: the file is missing or damaged, or refers to other files.
+        PipelineError: the package `onnx` is not installed.
+    """
+    require_modules("mnn", "onnx")
+    import onnx
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+        constants = dict(_constants(graph))
+        return OnnxModel(constants, tuple(_layers(graph, constants)))
+    # A valid message, but something that an operator must have is missing.
+    except (DecodeError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not an ONNX model, or damaged: {type(error).__name__} {error}") from None
+
+
+def _constants(graph: Any) -> Iterator[tuple[str, np.ndarray]]:
+    from onnx import numpy_helper
+
+    tensors = [(tensor.name, tensor) for tensor in graph.initializer]
+    tensors += [
+        (node.output[0], attribute.t)
+        for node in graph.node
+        if node.op_type == "Constant"
+        for attribute in node.attribute
+        if attribute.name == "value"
+    ]
+    for name, tensor in tensors:
+        if tensor.external_data:
+            raise ValueError(f"{name} is stored in another file")
+        yield name, numpy_helper.to_array(tensor)
+
+
+def _layers(graph: Any, constants: dict[str, np.ndarray]) -> Iterator[OnnxLayer]:
+    readers = Counter(name for node in graph.node for name in node.input)
+    by_input = {name: node for node in graph.node for name in node.input if readers[name] == 1}
+    reshaped = {node.output[0]: node.input[0] for node in graph.node if node.op_type in _RESHAPES}
+    for node in graph.node:
+        if node.op_type not in ("Conv", "MatMul"):
+            continue
+        weight = node.input[1]
+        for _ in reshaped:  # not longer than the longest chain, should a damaged one be a circle
+            weight = reshaped.get(weight, weight)
+        if weight not in constants:
+            continue
+        outputs = (node.output[0],)
+        bias = constants[node.input[2]] if len(node.input) > 2 else None
+        add = by_input.get(outputs[0])
+        if add is not None and add.op_type == "Add" and bias is None and add.input[1] in constants:
+            bias, outputs = constants[add.input[1]].reshape(-1), (outputs[0], add.output[0])
+        yield OnnxLayer(outputs, weight, node.op_type == "MatMul", bias, _norm(by_input.get(outputs[-1]), constants))
+
+
+def _norm(node: Any, constants: dict[str, np.ndarray]) -> BatchNorm | None:
+    if node is None or node.op_type != "BatchNormalization":
+        return None
+    epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
+    scale, shift, mean, variance = (constants[name] for name in node.input[1:5])
+    return BatchNorm(scale, shift, mean, variance, epsilon)
+
+
+def find_differing_parameters(model: OnnxModel, prefix: Path) -> list[str]:
+    """Compares the constants of an ONNX model with the parameters of the exported model that it was made from.
+
+    Args:
+        model: the ONNX model.
+        prefix: the exported model's path without `.pdmodel`.
+
+    Returns:
+        The variables whose values differ in any bit, and those of weights that the exported model does not have.
+
+    Raises:
+        InputError: a file of the exported model is missing or damaged.
+    """
+    parameters = load_parameters(prefix)
+    unknown = {layer.weight for layer in model.layers} - parameters.keys()
+    differing = {
+        name
+        for name, array in parameters.items()
+        if name in model.constants
+        and (array.dtype, array.shape, array.tobytes())
+        != (model.constants[name].dtype, model.constants[name].shape, model.constants[name].tobytes())
+    }
+    return sorted(unknown | differing)

@@ -15,6 +15,7 @@ from ..utils.tables import render_table
 from ..utils.weight_files import load_arrays, load_inference
 from .lite.check import check_nb
 from .manifest import exported_files, find_problems
+from .mnn.check import check_mnn
 
 _WEIGHTS_SCOPE = "all {tensors} tensors compared with the network bit for bit"
 _NB_SCOPE = (
@@ -76,8 +77,8 @@ def _count_zeros(array: np.ndarray) -> int:
 def verify(context: HookContext) -> None:
     """Post-train hook: verifies every file among the artefacts and adds the results to `context.checks`.
 
-    The keys are `pdparams` and `pdiparams` (see `check_arrays`), `nb` and `nb_int8` (see `check_nb`), and `manifest`
-    (see `check_manifest`). What is wrong is recorded, a missing or damaged file too, and not raised, so that a report
+    The keys are `pdparams`, `pdiparams` and `pdiparams_no_nms` (see `check_arrays`), `nb` and `nb_int8` (see
+    `check_nb`), `mnn` (see `check_mnn`), and `manifest` (see `check_manifest`). What is wrong is recorded, a missing or damaged file too, and not raised, so that a report
     can still be written; `fail_on_mismatch` raises it.
     """
     print("verifying the files ...", flush=True)
@@ -85,22 +86,25 @@ def verify(context: HookContext) -> None:
     if "pdparams" in artefacts:
         weights = artefacts["pdparams"]
         checks["pdparams"] = _check(lambda: check_arrays(context, load_arrays(weights)))
-    if "inference" in artefacts:
-        prefix = artefacts["inference"]
-        checks["pdiparams"] = _check(lambda: check_arrays(context, load_inference(prefix), is_complete=False))
-    for name in ("nb", "nb_int8"):
+    for name in ("inference", "inference_no_nms"):
+        if name in artefacts:
+            exported = functools.partial(load_inference, artefacts[name])
+            checks[name.replace("inference", "pdiparams")] = _check(
+                lambda exported=exported: check_arrays(context, exported(), is_complete=False)
+            )
+    for name, check_files in (("nb", check_nb), ("nb_int8", check_nb), ("mnn", check_mnn)):
         files = [artefacts[key] for key in (f"{name}_dense", f"{name}_sparse") if key in artefacts]
         if "inference" in artefacts and len(files) == 2:
-            checks[name] = _check(functools.partial(check_nb, context, *files))
+            checks[name] = _check(functools.partial(check_files, context, *files))
     if artefacts.keys() - {"pdparams"}:
         checks["manifest"] = _check(lambda: check_manifest(context))
 
 
 def _check(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Returns the result of a check; a file that cannot be read is a result too."""
+    """Returns the result of a check; a file that cannot be read, or for which a package is missing, is a result too."""
     try:
         return check()
-    except InputError as error:
+    except (InputError, PipelineError) as error:
         return {"problems": [str(error)], "scope": "not readable, so nothing was compared", "ok": False}
 
 
@@ -157,11 +161,12 @@ def _summary(check: Mapping[str, Any]) -> str:
         )
     dense = f"; dense: {_first(check['dense_layers'])}" if check["dense_layers"] else ""
     operators = "" if check["same_operators"] else "; the operators of the two files differ"
-    scope = (_INT8_SCOPE if check["is_int8"] else _NB_SCOPE).format_map(check)
+    faults = "".join(f"; {fault}" for fault in check.get("faults", ()))
+    scope = check.get("scope") or (_INT8_SCOPE if check["is_int8"] else _NB_SCOPE).format_map(check)
     return (
         f"{check['planned'] - len(check['dense_layers'])} of {check['planned']} planned layers run sparse; "
         f"{check['sparse_convs']} of {check['convs']} convolutions; {check['sparse_bytes']:,} bytes, dense "
-        f"{check['dense_bytes']:,}{dense}{operators}{differences} ({scope})"
+        f"{check['dense_bytes']:,}{dense}{operators}{differences}{faults} ({scope})"
     )
 
 
