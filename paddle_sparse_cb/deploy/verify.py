@@ -78,8 +78,8 @@ def verify(context: HookContext) -> None:
     """Post-train hook: verifies every file among the artefacts and adds the results to `context.checks`.
 
     The keys are `pdparams`, `pdiparams` and `pdiparams_no_nms` (see `check_arrays`), `nb` and `nb_int8` (see
-    `check_nb`), `mnn` (see `check_mnn`), and `manifest` (see `check_manifest`). What is wrong is recorded, a missing or damaged file too, and not raised, so that a report
-    can still be written; `fail_on_mismatch` raises it.
+    `check_nb`), `mnn` (see `check_mnn`), and `manifest` (see `check_manifest`). What is wrong is recorded, a missing or
+    damaged file too, and not raised, so that a report can still be written; `fail_on_mismatch` raises it.
     """
     print("verifying the files ...", flush=True)
     artefacts, checks = context.artefacts, context.checks

@@ -1,7 +1,7 @@
 """Which layers can be pruned, and which layers Paddle-Lite and MNN run sparse.
 
-The conditions of Paddle-Lite are those of lite/core/optimizer/mir/sparse_conv_detect_pass.cc, those of MNN are described
-in deploy/mnn/constraints.py.
+The conditions of Paddle-Lite are those of lite/core/optimizer/mir/sparse_conv_detect_pass.cc; those of MNN are
+described in deploy/mnn/constraints.py.
 """
 
 from __future__ import annotations

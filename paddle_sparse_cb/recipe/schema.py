@@ -19,11 +19,12 @@ import paddle
 
 from .._version import __version__
 from ..deploy.lite.constraints import check_options
+from ..deploy.mnn.constraints import check_block
 from ..detection import config
 from ..errors import InputError
 from ..pruning.config import PruningConfig
 from ..utils.validation import check_count, check_keys
-from .values import check_values
+from .values import check_save_dir, check_values, parse_option
 
 # Arguments of SparsityCallback that a recipe may give beside those of the pruner.
 _LOGGING_KEYS = ("log_freq", "per_layer")
@@ -167,6 +168,12 @@ class Recipe:
         }
 
     @property
+    def mnn_block(self) -> int | None:
+        """The block of output channels of `export.mnn`, see `deploy.mnn.converter`; None without MNN."""
+        given = (self.content.get("export") or {}).get("mnn", False)
+        return given.get("block", 1) if isinstance(given, dict) else 1 if given else None
+
+    @property
     def model(self) -> str:
         """A short name of the network, for the report."""
         backbone = self.content.get(self.content["architecture"], {}).get("backbone", "")
@@ -228,12 +235,12 @@ def _read(
         slim = Path(slim_config) if "slim" in over else None  # a file of plain values does not name the run
         content, files = config.merge(over, content), f"{path} with {slim_config}"
     for option in options:
-        content = config.merge(_option(option), content)
+        content = config.merge(parse_option(option), content)
     if save_dir:
         content["save_dir"] = save_dir
     with config.prefix_errors(files):
         if not save_dir and not any(option.startswith("save_dir=") for option in options):
-            _check_save_dir(content.get("save_dir"))
+            check_save_dir(content.get("save_dir"))
         given_keys = frozenset(option.partition("=")[0] for option in options)
         return _made(Path(path), content, above, slim, files, given_keys)
 
@@ -265,6 +272,7 @@ def _made(
     if not recipe.name.strip("."):  # `...yml` is a valid file name
         raise InputError(f"the output folder has the name of the recipe, which cannot be {recipe.name!r}")
     check_options(recipe.lite_options, sparsity is not None)
+    _check_mnn(recipe)
     for other in above:
         if other.output == recipe.output:
             raise InputError(
@@ -274,23 +282,13 @@ def _made(
     return recipe
 
 
-def _check_save_dir(save_dir: object) -> None:
-    """Raises InputError if a recipe, which may come from a stranger, writes outside the folder in which it is run."""
-    if isinstance(save_dir, str) and (Path(save_dir).is_absolute() or ".." in Path(save_dir).parts):
+def _check_mnn(recipe: Recipe) -> None:
+    """Raises InputError if MNN would count too few zeros, because they do not fill its blocks."""
+    if recipe.mnn_block is None:
+        return
+    block, rows = check_block(recipe.mnn_block), recipe.pruning_config().sparse_block[0]
+    if recipe.sparsity is not None and rows % block:
         raise InputError(
-            f"save_dir: {save_dir} is outside the folder in which the recipe is run; only the command "
-            f"line may name it: -o save_dir={save_dir}"
+            f"export.mnn: kernels for blocks of {block} output channels need sparse_block [{block}, 1], or a multiple, "
+            f"got {list(recipe.pruning_config().sparse_block)}"
         )
-
-
-def _option(option: str) -> dict[str, Any]:
-    keys, equals, value = option.partition("=")
-    if not equals or not keys:
-        raise InputError(f"-o {option}: an option must be key=value or Block.key=value")
-    try:
-        parsed = config.parse_yaml(value)
-    except InputError as error:
-        raise InputError(f"-o {option}: {error}") from None
-    for key in reversed(keys.split(".")):
-        parsed = {key: parsed}
-    return parsed

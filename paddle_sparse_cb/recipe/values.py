@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from ..detection import config
 from ..errors import InputError
 from ..utils.validation import check_count, check_keys
 
 _MAX_WORKERS = 1024
 _SLIM = "UnstructuredPruner"  # the only one of PaddleDetection's slim methods that this package implements
 # PaddleDetection's keys, of which the first two have an effect here, and ours.
-_EXPORT_KEYS = ("post_process", "nms", "benchmark", "fuse_conv_bn", "int8", "lite")
+_EXPORT_KEYS = ("post_process", "nms", "benchmark", "fuse_conv_bn", "int8", "lite", "mnn")
 _MIN_COUNTS = {
     "epoch": 1,
     "num_classes": 1,
@@ -78,6 +80,11 @@ def _check_export(export: Any) -> None:
         if key == "lite":
             if not isinstance(value, dict):
                 raise InputError(f"export.lite must be a mapping of options of paddle_lite_opt, got {value!r}")
+        elif key == "mnn":
+            if not isinstance(value, (bool, dict)):
+                raise InputError(f"export.mnn must be true, false or a mapping such as {{block: 4}}, got {value!r}")
+            if isinstance(value, dict):
+                check_keys(value, ("block",), "export.mnn")
         elif key == "int8" and value:
             raise InputError(
                 "export.int8: Paddle-Lite computes hard swish, which PicoDet uses, wrongly in sparse INT8 "
@@ -85,3 +92,30 @@ def _check_export(export: Any) -> None:
             )
         elif not isinstance(value, bool):
             raise InputError(f"export.{key} must be true or false, got {value!r}")
+
+
+def check_save_dir(save_dir: object) -> None:
+    """Raises InputError if a recipe, which may come from a stranger, writes outside the folder in which it is run."""
+    if isinstance(save_dir, str) and (Path(save_dir).is_absolute() or ".." in Path(save_dir).parts):
+        raise InputError(
+            f"save_dir: {save_dir} is outside the folder in which the recipe is run; only the command "
+            f"line may name it: -o save_dir={save_dir}"
+        )
+
+
+def parse_option(option: str) -> dict[str, Any]:
+    """Returns the tree of a value that `-o` sets, such as `{"Sparsity": {"ratio": 0.85}}` of `Sparsity.ratio=0.85`.
+
+    Raises:
+        InputError: it is not `key=value`, or the value is not YAML.
+    """
+    keys, equals, value = option.partition("=")
+    if not equals or not keys:
+        raise InputError(f"-o {option}: an option must be key=value or Block.key=value")
+    try:
+        parsed = config.parse_yaml(value)
+    except InputError as error:
+        raise InputError(f"-o {option}: {error}") from None
+    for key in reversed(keys.split(".")):
+        parsed = {key: parsed}
+    return parsed

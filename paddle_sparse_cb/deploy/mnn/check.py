@@ -114,11 +114,15 @@ def _differing(dense: MNNFile, sparse: MNNFile, expected: Mapping[str, ExpectedC
     """Yields the variables of weights that differ between the files or from the expected values, or their bias does."""
     others = {one.name: one for one in sparse.convolutions}
     for one in dense.convolutions:
-        variable = expected[one.name].variable if one.name in expected else one.name
-        other = others.get(one.name)
-        is_same = other is not None and one.weight().tobytes() == other.weight().tobytes()
-        if not is_same or one.bias.tobytes() != other.bias.tobytes() or not np.isfinite(one.values).all() or (one.name in expected and not expected[one.name].matches(one)):
-            yield variable
+        expectation, other = expected.get(one.name), others.get(one.name)
+        is_same = (
+            other is not None
+            and one.weight().tobytes() == other.weight().tobytes()
+            and one.bias.tobytes() == other.bias.tobytes()
+        )
+        is_finite = np.isfinite(one.values).all() and np.isfinite(one.bias).all()
+        if not is_same or not is_finite or (expectation is not None and not expectation.matches(one)):
+            yield one.name if expectation is None else expectation.variable
 
 
 def _find_faults(prefix: Path, dense: MNNFile, sparse: MNNFile) -> Iterator[str]:

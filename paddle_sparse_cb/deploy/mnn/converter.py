@@ -36,7 +36,7 @@ def convert(onnx: Path, output: Path, *, sparse: bool, block: int = 1) -> Path:
     check_block(block)
     if not onnx.is_file():
         raise InputError(f"{onnx}: no such file")
-    require_modules("mnn", "_tools")
+    require_modules("mnn", "MNN")
     block = block if sparse else 1
     with atomic_write(output) as scratch:
         parameters = scratch.with_name("parameters.bin")  # `.json` would be read in another format

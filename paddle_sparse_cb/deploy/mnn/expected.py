@@ -90,7 +90,8 @@ def _expect(layer: OnnxLayer, weight: np.ndarray, group: int, groups: int) -> Ex
 
 
 def _as_rows(weight: np.ndarray, is_linear: bool) -> np.ndarray:
-    return weight.T if is_linear else weight.reshape(len(weight), -1)
+    rows = weight.reshape(len(weight), -1)  # a linear layer may have a vector as its weight
+    return rows.T if is_linear else rows
 
 
 def _rows(parameter: FoldedParameter, rows: slice) -> FoldedParameter:

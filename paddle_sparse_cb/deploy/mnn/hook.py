@@ -16,12 +16,17 @@ from .constraints import check_block, check_runs_sparse
 from .converter import convert
 
 
+def require_packages() -> None:
+    """Raises PipelineError if a package of the extra `mnn` is missing."""
+    require_modules("mnn", "paddle2onnx", "onnx", "MNN")
+
+
 @dataclass
 class ConvertMNN:
     """Post-train hook: converts the exported model to MNN.
 
-    Writes `model.onnx`, `model_dense.mnn` and, if the plan prunes anything, `model_sparse.mnn` from the same weights. The
-    exported model is the artefact `inference_no_nms` if there is one, and else `inference`. At train begin
+    Writes `model.onnx`, `model_dense.mnn` and, if the plan prunes anything, `model_sparse.mnn` from the same weights.
+    The exported model is the artefact `inference_no_nms` if there is one, and else `inference`. At train begin
     `SparsityCallback` calls `before_training`, so that a plan that MNN would run dense is refused before any weight has
     changed.
 
@@ -41,7 +46,7 @@ class ConvertMNN:
 
     def before_training(self, plan: PrunePlan, min_sparsity: Mapping[str, float]) -> None:
         """Raises InputError if a planned layer would run dense, and PipelineError if a package is missing."""
-        require_modules("mnn", "paddle2onnx", "onnx", "MNN")
+        require_packages()
         check_runs_sparse(plan, min_sparsity, self.block)
 
     def __call__(self, context: HookContext) -> None:

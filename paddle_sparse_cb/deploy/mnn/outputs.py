@@ -6,7 +6,6 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Dict, List
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from ..program import read_program
 # it, and 1e-5 in MobileNets; a wrong stride, activation or weight makes more.
 MAX_ERROR = 1e-3
 
-Outputs = List[Dict[str, np.ndarray]]  # of each sample, by name
+Outputs = list[dict[str, np.ndarray]]  # of each sample, by name
 
 _RUN = """
 from pathlib import Path

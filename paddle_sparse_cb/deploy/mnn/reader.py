@@ -1,7 +1,7 @@
 """Reads the `.mnn` file of MNN's converter: its operators, and the weights of its convolutions as they are stored.
 
-The file is a flatbuffer (MNN 3.6: schema/default/MNN.fbs, CaffeOp.fbs and Tensor.fbs). A sparse convolution is stored as
-its non-zeros and their positions in the dense weight (source/core/CommonCompute.hpp), together with the numbers of
+The file is a flatbuffer (MNN 3.6: schema/default/MNN.fbs, CaffeOp.fbs and Tensor.fbs). A sparse convolution is stored
+as its non-zeros and their positions in the dense weight (source/core/CommonCompute.hpp), together with the numbers of
 non-zeros and blocks, which the runtime allocates memory by.
 """
 
