@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,6 +30,25 @@ def require_modules(extra: str, *modules: str) -> None:
     for module in modules:
         if find_spec(module) is None:
             raise PipelineError(f"{module} is not installed: pip install 'paddle_sparse_cb[{extra}]'")
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Discards what native code of this process prints within the block, by all threads."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    saved = []
+    try:
+        for number in (1, 2):
+            saved.append((number, os.dup(number)))
+            os.dup2(nowhere, number)
+        yield
+    finally:
+        for number, copy in saved:
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(nowhere)
 
 
 def run_isolated(what: str, code: str, arguments: Sequence[str | Path], expected: Path) -> None:

@@ -19,11 +19,14 @@ from .isolated import require_modules, run_isolated
 
 OPSET = 14  # the first with HardSwish, without which paddle2onnx 1.2 aborts on PicoDet
 
+# By default paddle2onnx 2 "optimizes" with Polygraphy, which it tells to install packages with pip: they replaced numpy.
 _EXPORT = f"""
+import inspect
 import paddle2onnx
+parameters = inspect.signature(paddle2onnx.export).parameters
 paddle2onnx.export(
     sys.argv[1], sys.argv[2], sys.argv[3], opset_version={OPSET}, auto_upgrade_opset=False, verbose=False,
-    enable_onnx_checker=True,
+    enable_onnx_checker=True, **({{"optimize_tool": "none"}} if "optimize_tool" in parameters else {{}}),
 )
 """
 _RESHAPES = ("Identity", "Reshape", "Squeeze", "Unsqueeze")
@@ -58,7 +61,7 @@ class OnnxLayer:
     """A convolution or a linear layer of an ONNX model.
 
     Attributes:
-        outputs: the variables of its result, before and after the bias is added.
+        outputs: the variables of its result, before and after the bias is added, and copies of it.
         weight: the name of its weight, which is that of the variable in the exported program.
         is_linear: whether the weight is [inputs, outputs] and not [outputs, inputs, height, width].
         bias: the bias; None if there is none.
@@ -120,26 +123,41 @@ def _constants(graph: Any) -> Iterator[tuple[str, np.ndarray]]:
 
 def _layers(graph: Any, constants: dict[str, np.ndarray]) -> Iterator[OnnxLayer]:
     readers = Counter(name for node in graph.node for name in node.input)
-    by_input = {name: node for node in graph.node for name in node.input if readers[name] == 1}
+    only_reader = {name: node for node in graph.node for name in node.input if readers[name] == 1}
     reshaped = {node.output[0]: node.input[0] for node in graph.node if node.op_type in _RESHAPES}
-    for node in graph.node:
-        if node.op_type not in ("Conv", "MatMul"):
-            continue
-        weight = node.input[1]
+
+    def origin(name: str) -> str:
+        """Returns the constant that a variable is a reshaped copy of, or another variable."""
         for _ in reshaped:  # not longer than the longest chain, should a damaged one be a circle
-            weight = reshaped.get(weight, weight)
-        if weight not in constants:
+            name = reshaped.get(name, name)
+        return name
+
+    for node in graph.node:
+        if node.op_type not in ("Conv", "MatMul") or origin(node.input[1]) not in constants:
             continue
-        outputs = (node.output[0],)
+        outputs = [node.output[0]]
         bias = constants[node.input[2]] if len(node.input) > 2 else None
-        add = by_input.get(outputs[0])
-        if add is not None and add.op_type == "Add" and bias is None and add.input[1] in constants:
-            bias, outputs = constants[add.input[1]].reshape(-1), (outputs[0], add.output[0])
-        yield OnnxLayer(outputs, weight, node.op_type == "MatMul", bias, _norm(by_input.get(outputs[-1]), constants))
+        following = only_reader.get(outputs[0])
+        if following is not None and following.op_type == "Add" and bias is None:
+            other = origin(following.input[1])
+            if following.input[0] == outputs[0] and other in constants:
+                bias = constants[other].reshape(-1)
+                outputs.append(following.output[0])
+        while (following := only_reader.get(outputs[-1])) is not None and following.op_type == "Identity":
+            if following.output[0] in outputs:
+                break
+            outputs.append(following.output[0])
+        yield OnnxLayer(
+            tuple(outputs),
+            origin(node.input[1]),
+            node.op_type == "MatMul",
+            bias,
+            None if following is None else _norm(following, constants),
+        )
 
 
 def _norm(node: Any, constants: dict[str, np.ndarray]) -> BatchNorm | None:
-    if node is None or node.op_type != "BatchNormalization":
+    if node.op_type != "BatchNormalization":
         return None
     epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
     scale, shift, mean, variance = (constants[name] for name in node.input[1:5])

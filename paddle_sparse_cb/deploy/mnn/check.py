@@ -41,7 +41,8 @@ def check_mnn(context: HookContext, dense: Path, sparse: Path) -> dict[str, Any]
         A dict with `planned`, `sparse_convs`, `convs`, `dense_bytes`, `sparse_bytes`, `layers`, `dense_layers`,
         `tensors`, `compared`, `wrong`, `same_operators` and `ok` as in `lite.check.check_nb`; `dense_error` and
         `sparse_error`, the relative errors of the outputs (see `outputs.relative_error`), None if the files were not
-        run; `faults`, what else is wrong, one line each; and `scope`, which says what was compared.
+        run or the error is too large; `faults`, what else is wrong, one line each; and `scope`, which says what was
+        compared.
 
     Raises:
         InputError: a file is missing or damaged.
@@ -74,7 +75,7 @@ def check_mnn(context: HookContext, dense: Path, sparse: Path) -> dict[str, Any]
         "faults": [*_find_faults(prefix, dense_file, sparse_file)],
     }
     is_whole = not wrong and not dense_layers and result["same_operators"] and not result["faults"]
-    if is_whole:  # MNN trusts what it loads
+    if is_whole:
         _add_outputs(result, context, dense_file, sparse_file)
     result["scope"] = _scope(result)
     result["ok"] = is_whole and not result["faults"] and sparse_bytes < dense_bytes
@@ -138,21 +139,28 @@ def _find_faults(prefix: Path, dense: MNNFile, sparse: MNNFile) -> Iterator[str]
 
 
 def _add_outputs(result: dict[str, Any], context: HookContext, dense: MNNFile, sparse: MNNFile) -> None:
-    """Converts the files again, runs them, and adds the errors of their outputs and what is wrong to the result."""
+    """Converts the `.onnx` file again, runs the files, and adds the errors of their outputs and what is wrong."""
     prefix, faults = source_model(context), result["faults"]
+    result["converted_again"] = dense.version == sparse.version == version("MNN")
+    if result["converted_again"]:
+        faults += _find_unlike_conversion(context.artefacts["onnx"], dense, sparse)
+    if faults:  # MNN trusts what it loads
+        return
     samples = context.samples or make_noise(prefix)
     result["samples"] = f"{len(samples)} {'samples' if context.samples else 'inputs of noise'}"
-    result["converted_again"] = dense.version == sparse.version == version("MNN")
     try:
-        if result["converted_again"]:
-            faults += _find_unlike_conversion(context.artefacts["onnx"], dense, sparse)
         outputs, *found = run_models(prefix, [dense.path, sparse.path], samples)
     except PipelineError as error:
         faults.append(str(error))
         return
+    result["is_constant"] = len(samples) > 1 and relative_error(outputs[:1], outputs[1:2]) <= MAX_ERROR
     for kind, file, one in zip(("dense", "sparse"), (dense, sparse), found):
-        error = result[f"{kind}_error"] = relative_error(outputs, one)
-        if not error <= MAX_ERROR:
+        error = relative_error(outputs, one)
+        if error <= MAX_ERROR:
+            result[f"{kind}_error"] = error
+        elif error == float("inf"):
+            faults.append(f"the outputs of {file.path.name} are not finite, or have other shapes than Paddle's")
+        else:
             faults.append(f"the outputs of {file.path.name} differ from Paddle's by {error:.1e} of their magnitude")
 
 
@@ -176,10 +184,13 @@ def _scope(result: Mapping[str, Any]) -> str:
         f"{result['compared']} of {result['tensors']} weights and biases compared with the exported model, batch norms "
         "folded in, all of them between the files bit for bit"
     )
-    if result["dense_error"] is None or result["sparse_error"] is None:
+    if "samples" not in result:
         return f"{compared}; not run"
+    if result["dense_error"] is None or result["sparse_error"] is None:
+        return f"{compared}; run on {result['samples']}"
     again = "converted again byte for byte" if result["converted_again"] else "made by another version of MNN"
     return (
         f"{compared}; {again}; outputs for {result['samples']} within {result['dense_error']:.1e} (dense) and "
         f"{result['sparse_error']:.1e} (sparse) of Paddle's, at most {MAX_ERROR:g}"
+        f"{', but they hardly depend on the input' if result['is_constant'] else ''}"
     )

@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
+from ..executor import run_exported
 from ..isolated import run_isolated
 from ..program import read_program
+from .reader import read_mnn
+from .runtime import MNNModel
 
 # The largest error of an output over its largest magnitude. FP32 rounding makes up to 4e-4 in PicoDet, which amplifies
 # it, and 1e-5 in MobileNets; a wrong stride, activation or weight makes more.
@@ -38,7 +41,7 @@ def run_models(prefix: Path, files: Sequence[Path], samples: Sequence[Mapping[st
         samples: inputs without the batch dimension.
 
     Returns:
-        The outputs of Paddle, followed by those of each file.
+        The outputs of Paddle, followed by those of each file, by the variables of the exported model.
 
     Raises:
         PipelineError: the process ended with an error.
@@ -53,12 +56,16 @@ def run_models(prefix: Path, files: Sequence[Path], samples: Sequence[Mapping[st
 
 def run_all(prefix: Path, inputs: Path, outputs: Path, *files: Path) -> None:
     """Runs in the process that `run_models` starts: reads the samples from a file and writes the outputs to another."""
-    from ..executor import run_exported
-    from .runtime import MNNModel
-
     (samples,) = _load(inputs)
-    models = [MNNModel(path) for path in files]
-    _save(outputs, [run_exported(prefix, samples), *([model.run(sample) for sample in samples] for model in models)])
+    expected = run_exported(prefix, samples)
+    _save(outputs, [expected, *(_run(path, samples, list(expected[0])) for path in files)])
+
+
+def _run(path: Path, samples: Outputs, names: list[str]) -> Outputs:
+    """Runs an `.mnn` file; its outputs are in the order of the exported model's, but may have other names."""
+    model, own_names = MNNModel(path), read_mnn(path).outputs
+    found = [model.run(sample) for sample in samples]
+    return [{name: outputs[own] for name, own in zip(names, own_names) if own in outputs} for outputs in found]
 
 
 def _save(path: Path, runs: Sequence[Sequence[Mapping[str, np.ndarray]]]) -> None:

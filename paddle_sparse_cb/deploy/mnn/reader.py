@@ -18,7 +18,7 @@ from ..flatbuffer import DAMAGED, Source, Table, root_table
 from .constraints import BLOCKS
 
 # Numbers of MNN's schema. Fields of the tables `Net`, `SubGraphProto`, `Op`, `ExtraInfo`, `Input`:
-_EXTRA_INFO, _OPERATORS, _SUBGRAPHS = 2, 3, 10
+_EXTRA_INFO, _OPERATORS, _OUTPUT_NAMES, _SUBGRAPHS = 2, 3, 4, 10
 _NODES = 4
 _INPUTS, _PARAMETER_TYPE, _PARAMETER, _NAME, _OUTPUTS, _TYPE = 0, 1, 2, 3, 4, 5
 _VERSION = 2
@@ -84,6 +84,7 @@ class MNNFile:
         path: the file.
         version: the version of the converter.
         inputs: the shape of each input.
+        outputs: the names of the outputs, in the order of the ONNX model.
         operators: type, name, and numbers of the input and output tensors of each operator.
         convolutions: those among the operators, in their order.
     """
@@ -91,6 +92,7 @@ class MNNFile:
     path: Path
     version: str
     inputs: dict[str, tuple[int, ...]]
+    outputs: tuple[str, ...]
     operators: tuple[tuple[int, str, tuple[int, ...], tuple[int, ...]], ...]
     convolutions: tuple[MNNConvolution, ...]
 
@@ -118,7 +120,8 @@ def read_mnn(path: Path) -> MNNFile:
             for op in tables
         )
         version = net.table(_EXTRA_INFO).string(_VERSION)
-        return MNNFile(path, version, dict(_inputs(tables)), operators, tuple(_convolutions(tables)))
+        outputs = tuple(net.strings(_OUTPUT_NAMES))
+        return MNNFile(path, version, dict(_inputs(tables)), outputs, operators, tuple(_convolutions(tables)))
     except DAMAGED as error:
         raise InputError(f"{path}: not an .mnn file, or damaged: {error}") from None
 

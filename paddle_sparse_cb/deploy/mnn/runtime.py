@@ -9,13 +9,27 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError, PipelineError
-from ..isolated import require_modules
+from ...utils.validation import check_count
+from ..isolated import require_modules, silenced
 
 _HIGH_PRECISION = 1  # BackendConfig::Precision_High; the word "high" would print a line
 
 
+def _import_mnn() -> Any:
+    """Imports MNN, which prints a line to standard output when it is loaded."""
+    require_modules("mnn", "MNN")
+    with silenced():
+        import MNN
+
+        return MNN
+
+
 class MNNModel:
     """An MNN model on the CPU, in FP32, for inputs of the sizes that are stored in it.
+
+    Args:
+        path: the `.mnn` file.
+        threads: the number of threads.
 
     Attributes:
         inputs: the shape of each input.
@@ -26,16 +40,18 @@ class MNNModel:
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
-        require_modules("mnn", "MNN")
-        import MNN
-
+        check_count("threads", threads, least=1)
+        MNN = _import_mnn()
         if not path.is_file():
             raise InputError(f"{path}: no such file")
         self._path = path
-        self._interpreter = MNN.Interpreter(str(path))
-        self._session = self._interpreter.createSession(
-            {"backend": "CPU", "numThread": threads, "precision": _HIGH_PRECISION}
-        )
+        settings = {"backend": "CPU", "numThread": threads, "precision": _HIGH_PRECISION}
+        try:
+            with silenced():
+                self._interpreter = MNN.Interpreter(str(path))
+                self._session = self._interpreter.createSession(settings)
+        except Exception as error:  # MNN raises nothing more specific
+            raise InputError(f"{path}: MNN cannot load it: {error}") from None
         self._inputs = self._host_tensors(MNN, self._interpreter.getSessionInputAll(self._session))
         self._outputs = self._host_tensors(MNN, self._interpreter.getSessionOutputAll(self._session))
         self.inputs = {name: array.shape for name, (_, _, array) in self._inputs.items()}
@@ -59,11 +75,16 @@ class MNNModel:
             InputError: names, shapes or types are not those of the model's inputs.
             PipelineError: MNN failed.
         """
-        found = {name: np.shape(array) for name, array in inputs.items()}
-        if found != self.inputs:
-            raise InputError(f"{self._path}: the inputs have shapes {self.inputs}, got {found}")
+        if inputs.keys() != self.inputs.keys():
+            raise InputError(f"{self._path}: the inputs are {list(self.inputs)}, got {list(inputs)}")
         for name, (tensor, host, array) in self._inputs.items():
-            np.copyto(array, inputs[name], casting="no")
+            given = inputs[name]
+            if (given.shape, given.dtype) != (array.shape, array.dtype):
+                raise InputError(
+                    f"{self._path}: input {name!r} is {array.dtype} of shape {array.shape}, got {given.dtype} of shape "
+                    f"{given.shape}"
+                )
+            np.copyto(array, given)
             tensor.copyFrom(host)
         if self._interpreter.runSession(self._session) != 0:
             raise PipelineError(f"{self._path}: MNN failed to run the model")
