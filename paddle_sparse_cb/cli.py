@@ -26,8 +26,8 @@ _COMMANDS = {
     "train": "train a recipe, export it, optimize it, verify it and report",
     "eval": "evaluate a trained recipe",
     "export": "export a trained recipe again",
-    "optimize": "run Paddle-Lite's optimizer on an exported recipe, verify and report",
-    "verify": "verify all files of a recipe, a checkpoint or folder of checkpoints, or a .pdiparams or .nb file",
+    "optimize": "run Paddle-Lite's optimizer (and MNN's converter) on an exported recipe, verify and report",
+    "verify": "verify all files of a recipe, a checkpoint or folder of checkpoints, or a .pdiparams, .nb or .mnn file",
     "report": "print the table of a trained recipe",
 }
 _NO_EXPORT_FLAG = ("plan", "report")

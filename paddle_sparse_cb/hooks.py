@@ -6,11 +6,12 @@ so what both need is defined here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 
+import numpy as np
 import paddle
 
 from .pruning.plan import PrunePlan
@@ -35,10 +36,13 @@ class HookContext:
         metrics: evaluation results of `network` by name, such as `{"mAP": 0.29}`.
         artefacts: paths of the files made so far, by name. `Export` adds `inference` (a prefix without an extension),
             `QuantizeInt8` adds `inference_int8`, `OptimizeLite` adds `nb_dense` and `nb_sparse`, and the same
-            with `nb_fp16_` and `nb_int8_`. Add a checkpoint as `pdparams` to have it verified too.
+            with `nb_fp16_` and `nb_int8_`, `ConvertMNN` adds `onnx`, `mnn_dense` and `mnn_sparse`. Add a checkpoint as
+            `pdparams` to have it verified too.
         checks: verification results by name, added by `verify`. Each is a JSON-serializable dict with a boolean `ok`.
         min_sparsity: the fraction of zeros that each planned weight must have at least, by structured name (see
             `PruningConfig.min_sparsity`). A weight that it does not name counts for `target_ratio` only.
+        samples: real inputs for files that are run to verify their outputs: dicts from input name to array without the
+            batch dimension. Without them, noise is used.
 
     Example:
         >>> from paddle_sparse_cb import make_plan, measure_sparsity
@@ -61,6 +65,7 @@ class HookContext:
     artefacts: dict[str, Path] = field(default_factory=dict)
     checks: dict[str, Any] = field(default_factory=dict)
     min_sparsity: Mapping[str, float] = field(default_factory=dict)
+    samples: Sequence[Mapping[str, np.ndarray]] = ()
 
 
 # Called with the context after training. A hook may also have

@@ -93,6 +93,7 @@ class Export:
         input_spec: see `export`.
         network: the layer to export instead of the trained network, such as the detector inside a wrapper. It must
             share the trained parameters.
+        name: the folder in the output folder, and the artefact.
 
     Raises:
         InputError: when called and at train begin, see `export`.
@@ -101,6 +102,7 @@ class Export:
 
     input_spec: Sequence[Any]
     network: paddle.nn.Layer | None = None
+    name: str = "inference"
 
     def check_network(self, network: paddle.nn.Layer) -> None:
         """Exports the untrained network to a temporary folder, so that what cannot be exported is found now."""
@@ -108,10 +110,10 @@ class Export:
             export(self.network or network, Path(folder, "model"), self.input_spec)
 
     def __call__(self, context: HookContext) -> None:
-        """Adds the artefact `inference`, the path without an extension, and its files to the manifest."""
+        """Adds the artefact `name`, the path without an extension, and its files to the manifest."""
         print("exporting the network ...", flush=True)
-        prefix = context.output / "inference" / "model"
-        context.artefacts["inference"] = export(self.network or context.network, prefix, self.input_spec)
+        prefix = context.output / self.name / "model"
+        context.artefacts[self.name] = export(self.network or context.network, prefix, self.input_spec)
         sources = [context.artefacts["pdparams"]] if "pdparams" in context.artefacts else []
         record(context.output, sources)
         record(context.output, exported_files(prefix), sources)

@@ -34,18 +34,22 @@ def exported_files(prefix: Path) -> list[Path]:
     return [Path(f"{prefix}{suffix}") for suffix in _EXPORTED]
 
 
-def record(output: Path, files: Iterable[Path], sources: Iterable[Path] = ()) -> None:
+def record(
+    output: Path, files: Iterable[Path], sources: Iterable[Path] = (), versions: Mapping[str, str] | None = None
+) -> None:
     """Adds files to the manifest of a folder.
 
     Args:
         output: the folder of the manifest.
         files: files that exist; earlier entries are replaced.
         sources: the files that they were made from.
+        versions: those of the packages that made them, beside Paddle's and this package's.
     """
     entries = _read(output) if (output / NAME).is_file() else {}
     made_from = {_relative(source, output): _digest(source) for source in sources}
+    made_by = {**_VERSIONS, **(versions or {})}
     for file in files:
-        entries[_relative(file, output)] = {"sha256": _digest(file), "made_from": made_from, "versions": _VERSIONS}
+        entries[_relative(file, output)] = {"sha256": _digest(file), "made_from": made_from, "versions": made_by}
     write_text(output / NAME, _render(entries))
 
 

@@ -15,6 +15,7 @@ from ..utils.tables import render_table
 from ..utils.weight_files import load_arrays, load_inference
 from .lite.check import check_nb
 from .manifest import exported_files, find_problems
+from .mnn.check import check_mnn
 
 _WEIGHTS_SCOPE = "all {tensors} tensors compared with the network bit for bit"
 _NB_SCOPE = (
@@ -24,6 +25,12 @@ _NB_SCOPE = (
 _INT8_SCOPE = (
     "zeros compared with the network, all {tensors} tensors between the files bit for bit; outputs not compared"
 )
+_FILE_CHECKS: dict[str, Callable[..., dict[str, Any]]] = {
+    "nb": check_nb,
+    "nb_fp16": functools.partial(check_nb, precision="FP16"),
+    "nb_int8": functools.partial(check_nb, precision="INT8"),
+    "mnn": check_mnn,
+}
 _MANIFEST_SCOPE = "digests of all files and of what they were made from"
 
 
@@ -82,31 +89,34 @@ def _count_zeros(array: np.ndarray) -> int:
 def verify(context: HookContext) -> None:
     """Post-train hook: verifies every file among the artefacts and adds the results to `context.checks`.
 
-    The keys are `pdparams` and `pdiparams` (see `check_arrays`), `nb`, `nb_fp16` and `nb_int8` (see `check_nb`), and
-    `manifest` (see `check_manifest`). What is wrong is recorded, a missing or damaged file too, and not raised, so that
-    a report can still be written; `fail_on_mismatch` raises it.
+    The keys are `pdparams`, `pdiparams` and `pdiparams_no_nms` (see `check_arrays`), `nb`, `nb_fp16` and `nb_int8` (see
+    `check_nb`), `mnn` (see `check_mnn`), and `manifest` (see `check_manifest`). What is wrong is recorded, a missing or
+    damaged file too, and not raised, so that a report can still be written; `fail_on_mismatch` raises it.
     """
     print("verifying the files ...", flush=True)
     artefacts, checks = context.artefacts, context.checks
     if "pdparams" in artefacts:
         weights = artefacts["pdparams"]
         checks["pdparams"] = _check(lambda: check_arrays(context, load_arrays(weights)))
-    if "inference" in artefacts:
-        prefix = artefacts["inference"]
-        checks["pdiparams"] = _check(lambda: check_arrays(context, load_inference(prefix), is_complete=False))
-    for name, precision in (("nb", "FP32"), ("nb_fp16", "FP16"), ("nb_int8", "INT8")):
+    for name in ("inference", "inference_no_nms"):
+        if name in artefacts:
+            exported = functools.partial(load_inference, artefacts[name])
+            checks[name.replace("inference", "pdiparams")] = _check(
+                lambda exported=exported: check_arrays(context, exported(), is_complete=False)
+            )
+    for name, check_files in _FILE_CHECKS.items():
         dense, sparse = (artefacts.get(f"{name}_{kind}") for kind in ("dense", "sparse"))
         if "inference" in artefacts and dense and sparse:
-            checks[name] = _check(functools.partial(check_nb, context, dense, sparse, precision))
+            checks[name] = _check(functools.partial(check_files, context, dense, sparse))
     if artefacts.keys() - {"pdparams"}:
         checks["manifest"] = _check(lambda: check_manifest(context))
 
 
 def _check(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Returns the result of a check; a file that cannot be read is a result too."""
+    """Returns the result of a check; a file that cannot be read, or for which a package is missing, is a result too."""
     try:
         return check()
-    except InputError as error:
+    except (InputError, PipelineError) as error:
         return {"problems": [str(error)], "scope": "not readable, so nothing was compared", "ok": False}
 
 
@@ -163,14 +173,15 @@ def _summary(check: Mapping[str, Any]) -> str:
             f"({_WEIGHTS_SCOPE.format_map(check)})"
         )
     dense = f"; dense: {_first(check['dense_layers'])}" if check["dense_layers"] else ""
-    paired = f" ({check['paired_convs']} in pairs of output channels)" if check["paired_convs"] else ""
-    kernels = f"; {_first(check['kernel_problems'], '; ')}" if check["kernel_problems"] else ""
+    paired = f" ({check['paired_convs']} in pairs of output channels)" if check.get("paired_convs") else ""
     operators = "" if check["same_operators"] else "; the operators of the two files differ"
-    scope = (_INT8_SCOPE if check["precision"] == "INT8" else _NB_SCOPE).format_map(check)
+    faults = [*check.get("kernel_problems", ()), *check.get("faults", ())]
+    problems = f"; {_first(faults, '; ')}" if faults else ""
+    scope = check.get("scope") or (_INT8_SCOPE if check["precision"] == "INT8" else _NB_SCOPE).format_map(check)
     return (
         f"{check['planned'] - len(check['dense_layers'])} of {check['planned']} planned layers run sparse; "
         f"{check['sparse_convs']} of {check['convs']} convolutions{paired}; {check['sparse_bytes']:,} bytes, dense "
-        f"{check['dense_bytes']:,}{dense}{operators}{differences}{kernels} ({scope})"
+        f"{check['dense_bytes']:,}{dense}{operators}{differences}{problems} ({scope})"
     )
 
 

@@ -81,6 +81,19 @@ class DetectionNetwork(nn.Layer):
         finally:  # evaluation needs both
             self.detector.export_post_process, self.detector.export_nms = before
 
+    def suppress(self, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """Applies the head's non-maximum suppression to outputs of a detector that was exported without it.
+
+        Args:
+            boxes: [1, n, 4], x1 y1 x2 y2 in network pixels.
+            scores: [1, classes, n].
+
+        Returns:
+            [kept, 6]: class, score, x1, y1, x2, y2, with the highest scores first.
+        """
+        kept = self.head.nms(paddle.to_tensor(boxes), paddle.to_tensor(scores))[0].numpy()
+        return kept[np.argsort(-kept[:, 1], kind="stable")]
+
     def prediction_layers(self) -> list[str]:
         """Structured names of the weights of the prediction layers, which only the decoding of boxes follows.
 

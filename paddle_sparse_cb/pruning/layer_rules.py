@@ -1,6 +1,7 @@
-"""Which layers can be pruned, and which layers Paddle-Lite runs sparse.
+"""Which layers can be pruned, and which layers Paddle-Lite and MNN run sparse.
 
-The conditions of Paddle-Lite are those of lite/core/optimizer/mir/sparse_conv_detect_pass.cc.
+The conditions of Paddle-Lite are those of lite/core/optimizer/mir/sparse_conv_detect_pass.cc; those of MNN are
+described in deploy/mnn/constraints.py.
 """
 
 from __future__ import annotations
@@ -48,6 +49,13 @@ def conv1x1_reason(layer: nn.Layer, weight: paddle.Tensor) -> str:
     if layer._data_format != "NCHW":
         return f"{layer._data_format} layout"
     return "single weight" if weight.size == 1 else ""
+
+
+def mnn_reason(layer: nn.Layer, weight: paddle.Tensor) -> str:
+    """Returns why MNN would run a layer dense however many zeros it has; empty if it would not."""
+    if not isinstance(layer, (nn.Conv1D, nn.Conv2D, nn.Linear)):
+        return f"not a convolution or linear layer that MNN runs sparse ({type(layer).__name__})"
+    return unprunable_reason(layer, weight)
 
 
 def as_pair(value: Any) -> list[int]:

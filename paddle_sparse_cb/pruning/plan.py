@@ -21,6 +21,7 @@ class PlannedLayer:
         reason: why the weight is not pruned; empty if it is.
         lite_dense_reason: why Paddle-Lite would run the layer dense however many zeros it has; empty if no reason is
             known.
+        mnn_dense_reason: the same for MNN.
         output_sizes: the distinct spatial sizes of the layer's outputs in pixels, such as `((40, 40),)`, or `((),)`
             for a linear layer applied to vectors; empty if no forward pass was run.
         macs: multiply-accumulates for one image; None if no forward pass was run.
@@ -34,6 +35,7 @@ class PlannedLayer:
     pruned: bool
     reason: str = ""
     lite_dense_reason: str = ""
+    mnn_dense_reason: str = ""
     output_sizes: tuple[tuple[int, ...], ...] = ()
     macs: int | None = None
     ratio: float | None = None

@@ -15,7 +15,7 @@ from paddle import nn
 from ..errors import InputError
 from ..utils.layers import named_weights
 from .forward_profile import ForwardProfile, LayerUse
-from .layer_rules import as_pair, conv1x1_reason, unprunable_reason
+from .layer_rules import as_pair, conv1x1_reason, mnn_reason, unprunable_reason
 from .layer_settings import set_layer_values
 from .plan import PlannedLayer, PrunePlan
 
@@ -78,6 +78,7 @@ def make_plan(
     for name, layer, weight in weights:
         use = profile.use(weight) if profile else None
         lite_dense_reason = conv1x1_reason(layer, weight) or _call_count_reason(use)
+        mnn_dense_reason = mnn_reason(layer, weight) or ("never called" if use and use.calls == 0 else "")
         if weight.stop_gradient:
             reason = "frozen"
         elif skipped_names is not None:
@@ -95,6 +96,7 @@ def make_plan(
                 not reason,
                 reason,
                 lite_dense_reason,
+                mnn_dense_reason,
                 tuple(use.output_sizes) if use else (),
                 use.macs if use else None,
             )

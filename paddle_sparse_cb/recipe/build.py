@@ -65,10 +65,19 @@ class Run:
     @property
     def expected_artefacts(self) -> dict[str, Path]:
         """What a sparse recipe makes of its checkpoint, by the names of `HookContext.artefacts`."""
-        return {
+        output = self.recipe.output
+        expected = {
             "inference": self.recipe.exported,
-            **OptimizeLite(self.recipe.lite_options).files(self.recipe.output, sparse=True),
+            **OptimizeLite(self.recipe.lite_options).files(output, sparse=True),
         }
+        if self.recipe.mnn_block is not None:
+            expected.update(
+                inference_no_nms=output / "inference_no_nms" / "model",
+                onnx=output / "model.onnx",
+                mnn_dense=output / "model_dense.mnn",
+                mnn_sparse=output / "model_sparse.mnn",
+            )
+        return expected
 
     def context(self, weights: Path) -> HookContext:
         """Returns the context of the hooks, with the artefacts that the output folder already holds.
@@ -80,7 +89,7 @@ class Run:
         artefacts = {
             name: path
             for name, path in self.expected_artefacts.items()
-            if (path.with_suffix(".pdmodel") if name == "inference" else path).is_file()
+            if (path.with_suffix(".pdmodel") if name.startswith("inference") else path).is_file()
         }
         artefacts["pdparams"] = weights
         sparsity = measure_sparsity(self.network, self.plan)

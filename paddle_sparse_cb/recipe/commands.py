@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from ..deploy.lite.constraints import find_dense_layers
+from ..deploy.lite import constraints as lite
+from ..deploy.mnn import constraints as mnn
 from ..detection import config
 from ..errors import InputError
 from ..hooks import call_hooks
@@ -29,9 +31,23 @@ def print_plan(recipe: Recipe) -> None:
     print(plan)
     if recipe.sparsity is None:
         return
-    for name, reason in find_dense_layers(plan, recipe.pruning_config().min_sparsity(plan)).items():
-        print(f"dense in Paddle-Lite: {name}: {reason}")
+    least = recipe.pruning_config().min_sparsity(plan)
+    _print_dense_layers(
+        len(plan.pruned), lite.find_dense_layers(plan, least), mnn.find_dense_layers(plan, least, recipe.mnn_block or 1)
+    )
     check_plan(recipe, plan)
+
+
+def _print_dense_layers(planned: int, in_lite: Mapping[str, str], in_mnn: Mapping[str, str]) -> None:
+    """Prints how many planned layers each runtime runs sparse, and each layer that one of them runs dense."""
+    for name, reason in in_lite.items():
+        print(f"dense in Paddle-Lite: {name}: {reason}{'' if name in in_mnn else '; sparse in MNN'}")
+    for name, reason in in_mnn.items():
+        if name not in in_lite:
+            print(f"dense in MNN: {name}: {reason}; sparse in Paddle-Lite")
+    print(
+        f"sparse in Paddle-Lite: {planned - len(in_lite)} of {planned} planned layers; in MNN: {planned - len(in_mnn)}"
+    )
 
 
 def evaluate(recipe: Recipe, export: str | None = None) -> str:
@@ -58,8 +74,9 @@ def optimize(recipe: Recipe, export: str | None = None) -> None:
     """
     run, weights = load_trained(recipe, export)
     context = run.context(weights)
-    if "inference" not in context.artefacts:
-        raise InputError(f"{recipe.exported}.pdmodel: not exported yet; run: paddle-sparse export {recipe.path}")
+    for name in {"inference", "inference_no_nms"} & run.expected_artefacts.keys() - context.artefacts.keys():
+        path = run.expected_artefacts[name]
+        raise InputError(f"{path}.pdmodel: not exported yet; run: paddle-sparse export {recipe.path}")
     report = read_report(recipe.output)
     run.report.digest, run.report.checkpoint = report["digest"], weights.stem
     if report["digest"] != recipe.digest:

@@ -20,6 +20,8 @@ RUN_FILES = (
     "evaluations.json",
     "inference*",
     "manifest.json",
+    "model.onnx",
+    "model_*.mnn",
     "model_*.nb",
     "report.json",
     "report.md",

@@ -10,6 +10,7 @@ from ..callbacks.best_checkpoint import NAME as BEST
 from ..checkpoints.verify import verify_checkpoints
 from ..deploy.export import Export
 from ..deploy.lite.optimizer import OptimizeLite
+from ..deploy.mnn.hook import ConvertMNN
 from ..deploy.verify import fail_on_mismatch, print_verification, verify
 from ..hooks import Hook, HookContext
 from ..pruning.statistics import measure_sparsity
@@ -18,9 +19,11 @@ from ..report.table import report_table
 from ..utils.distributed import is_distributed, rank_zero_info
 from ..utils.weight_files import load_arrays
 from .build import Run
+from .mnn import AddSamples, CompareBoxes
 
 _NB = ("model_dense.nb", "model_sparse.nb", "model_dense_fp16.nb", "model_sparse_fp16.nb")
-_OUTPUTS = ("report.md", "report.json", "tensorboard", "checkpoints", "inference", *_NB)
+_MNN = ("model.onnx", "model_dense.mnn", "model_sparse.mnn")
+_OUTPUTS = ("report.md", "report.json", "tensorboard", "checkpoints", "inference", *_NB, *_MNN)
 
 
 @dataclass
@@ -68,11 +71,14 @@ class ExportDetector:
     run: Run
 
     def __call__(self, context: HookContext) -> None:
-        """Adds the artefact `inference`."""
+        """Adds the artefact `inference`, and for MNN `inference_no_nms`: all boxes, decoded, and their scores."""
         options = self.run.recipe.content.get("export") or {}
-        post_processing = {key: options[key] for key in ("post_process", "nms") if key in options}
-        with self.run.network.export_mode(*self.run.recipe.input_size, **post_processing) as (detector, specs):
-            Export(specs, detector)(context)
+        exports = {"inference": {key: options[key] for key in ("post_process", "nms") if key in options}}
+        if self.run.recipe.mnn_block is not None:
+            exports["inference_no_nms"] = {"post_process": True, "nms": False}
+        for name, post_processing in exports.items():
+            with self.run.network.export_mode(*self.run.recipe.input_size, **post_processing) as (detector, specs):
+                Export(specs, detector, name)(context)
 
 
 def print_results(context: HookContext) -> None:
@@ -102,10 +108,11 @@ class VerifyCheckpoints:
 
 def hooks_after_export(run: Run) -> list[Hook]:
     """Returns the hooks from Paddle-Lite's optimizer to the verification."""
+    block = run.recipe.mnn_block
     return [
         OptimizeLite(run.recipe.lite_options),
-        VerifyCheckpoints(run),
-        verify,
+        *([] if block is None else [ConvertMNN(block)]),
+        *_verification(run),
         run.report,
         print_results,
         fail_on_mismatch,
@@ -125,4 +132,10 @@ def hooks_after_training(run: Run, export: str) -> list[Hook]:
 
 def verify_hooks(run: Run) -> list[Hook]:
     """Returns the hooks of `paddle-sparse verify`."""
-    return [VerifyCheckpoints(run), verify, print_verification, fail_on_mismatch]
+    return [*_verification(run), print_verification, fail_on_mismatch]
+
+
+def _verification(run: Run) -> list[Hook]:
+    if run.recipe.mnn_block is None:
+        return [VerifyCheckpoints(run), verify]
+    return [VerifyCheckpoints(run), AddSamples(run), verify, CompareBoxes(run)]

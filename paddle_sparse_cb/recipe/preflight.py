@@ -6,8 +6,10 @@ import os
 
 import paddle
 
-from ..deploy.lite.constraints import check_runs_sparse
+from ..deploy.lite import constraints as lite
 from ..deploy.lite.optimizer import find_optimizer
+from ..deploy.mnn import constraints as mnn
+from ..deploy.mnn.hook import require_packages
 from ..detection import config
 from ..errors import InputError, PipelineError
 from ..pruning.channel_permutation import is_in_row_blocks
@@ -64,7 +66,8 @@ def check_trainable(run: Run) -> None:
     """Checks that the schedule fits the training and that every planned layer will run sparse.
 
     Raises:
-        InputError: the training is too short, or a layer would end below its ratio or dense in Paddle-Lite.
+        InputError: the training is too short, or a layer would end below its ratio or dense in Paddle-Lite or MNN.
+        PipelineError: the recipe asks for MNN, and a package is missing.
     """
     recipe, steps = run.recipe, len(run.train_loader)
     if recipe.sparsity is None:
@@ -82,10 +85,12 @@ def check_trainable(run: Run) -> None:
             f"note: {len(single)} of {len(run.plan.pruned)} layers are pruned as single weights: {single[0].name}: "
             f"{single[0].block_note}"
         )
+    if recipe.mnn_block is not None:
+        require_packages()
 
 
 def check_plan(recipe: Recipe, plan: PrunePlan) -> None:
-    """Checks that every planned layer reaches its ratio and will run sparse in Paddle-Lite.
+    """Checks that every planned layer reaches its ratio and will run sparse in Paddle-Lite, and in MNN if asked for.
 
     Raises:
         InputError: a layer would not; the message names the first one.
@@ -94,4 +99,7 @@ def check_plan(recipe: Recipe, plan: PrunePlan) -> None:
     with config.prefix_errors(recipe.files):
         plan.require_layers()
         settings.check_reachable(plan)
-        check_runs_sparse(plan, settings.min_sparsity(plan))
+        least = settings.min_sparsity(plan)
+        lite.check_runs_sparse(plan, least)
+        if recipe.mnn_block is not None:
+            mnn.check_runs_sparse(plan, least, recipe.mnn_block)

@@ -20,6 +20,7 @@ import paddle
 
 from .._version import __version__
 from ..deploy.lite.constraints import check_options
+from ..deploy.mnn.constraints import check_block
 from ..detection import config
 from ..errors import InputError
 from ..pruning.config import PruningConfig
@@ -167,6 +168,12 @@ class Recipe:
         }
 
     @property
+    def mnn_block(self) -> int | None:
+        """The block of output channels of `export.mnn`, see `deploy.mnn.converter`; None without MNN."""
+        given = (self.content.get("export") or {}).get("mnn", False)
+        return given.get("block", 1) if isinstance(given, dict) else 1 if given else None
+
+    @property
     def model(self) -> str:
         """A short name of the network, for the report."""
         backbone = self.content.get(self.content["architecture"], {}).get("backbone", "")
@@ -280,6 +287,7 @@ def _made(
     if not recipe.name.strip("."):  # `...yml` is a valid file name
         raise InputError(f"the output folder has the name of the recipe, which cannot be {recipe.name!r}")
     check_options(recipe.lite_options, sparsity is not None)
+    _check_mnn(recipe)
     for other in above:
         if other.output == recipe.output:
             raise InputError(
@@ -287,3 +295,15 @@ def _made(
                 f"folder {recipe.output}"
             )
     return recipe
+
+
+def _check_mnn(recipe: Recipe) -> None:
+    """Raises InputError if MNN would count too few zeros, because they do not fill its blocks."""
+    if recipe.mnn_block is None:
+        return
+    block, rows = check_block(recipe.mnn_block), recipe.pruning_config().sparse_block[0]
+    if recipe.sparsity is not None and rows % block:
+        raise InputError(
+            f"export.mnn: kernels for blocks of {block} output channels need sparse_block [{block}, 1], or a multiple, "
+            f"got {list(recipe.pruning_config().sparse_block)}"
+        )

@@ -11,7 +11,7 @@ from ..utils.validation import check_count, check_keys
 _MAX_WORKERS = 1024
 _SLIM = "UnstructuredPruner"  # the only one of PaddleDetection's slim methods that this package implements
 # PaddleDetection's keys, of which the first two have an effect here, and ours.
-_EXPORT_KEYS = ("post_process", "nms", "benchmark", "fuse_conv_bn", "int8", "lite")
+_EXPORT_KEYS = ("post_process", "nms", "benchmark", "fuse_conv_bn", "int8", "lite", "mnn")
 _MIN_COUNTS = {
     "epoch": 1,
     "num_classes": 1,
@@ -92,6 +92,11 @@ def _check_export(export: Any) -> None:
         if key == "lite":
             if not isinstance(value, dict):
                 raise InputError(f"export.lite must be a mapping of options of paddle_lite_opt, got {value!r}")
+        elif key == "mnn":
+            if not isinstance(value, (bool, dict)):
+                raise InputError(f"export.mnn must be true, false or a mapping such as {{block: 4}}, got {value!r}")
+            if isinstance(value, dict):
+                check_keys(value, ("block",), "export.mnn")
         elif key == "int8" and value:
             raise InputError(
                 "export.int8: Paddle-Lite computes hard swish, which PicoDet uses, wrongly in sparse INT8 "

@@ -11,13 +11,15 @@ from ..checkpoints.verify import not_finite, verify_checkpoint, verify_checkpoin
 from ..deploy.lite.nb import count_convolutions, read_nb
 from ..deploy.manifest import NAME as MANIFEST
 from ..deploy.manifest import find_problems
+from ..deploy.mnn.reader import read_mnn
+from ..deploy.onnx import read_onnx
 from ..deploy.program import read_program
 from ..errors import InputError, PipelineError
 from ..utils.weight_files import load_arrays, load_inference
 
 _CHECKPOINT = (".pdparams", ".pdopt", ".pdscaler", ".pdema", ".pddistill", ".pdsparse")
 _EXPORTED = (".pdmodel", ".pdiparams")
-SUFFIXES = (*_CHECKPOINT, *_EXPORTED, ".nb")
+SUFFIXES = (*_CHECKPOINT, *_EXPORTED, ".nb", ".mnn", ".onnx")
 
 
 def is_verifiable(path: str) -> bool:
@@ -78,18 +80,39 @@ def _verify_deployed(path: Path) -> tuple[str, list[str]]:
         if (folder / MANIFEST).is_file():
             problems += find_problems(folder, [path])
             break
-    if path.suffix == ".nb":
-        model, counted = read_nb(path), count_convolutions(path)
-        problems += [f"{path}: {name} is not finite" for name in not_finite(model.parameters)]
-        paired = f" ({counted.paired} in pairs of output channels)" if counted.paired else ""
-        precisions = " and ".join(sorted({one.precision for one in model.convolutions.values()} - {""}))
-        found = f"{counted.sparse} of {counted.total} convolutions have sparse kernels{paired}"
-        return f"{found}; they compute in {precisions or 'no known precision'}", problems
+    arrays, found = _READERS.get(path.suffix, _read_exported)(path)
+    return found, [*problems, *(f"{path}: {name} is not finite" for name in not_finite(arrays))]
+
+
+def _read_exported(path: Path) -> tuple[dict[str, Any], str]:
+    """Returns the arrays in a file, and what was found; as do all of `_READERS`."""
     prefix = path.with_suffix("")
     arrays = load_inference(prefix)
-    problems += [f"{path}: {name} is not finite" for name in not_finite(arrays)]
     may_be_sparse = [name for name, one in read_program(prefix).convolutions.items() if one.may_be_sparse]
-    return _zeros({name: arrays[name] for name in may_be_sparse}), problems
+    return arrays, _zeros({name: arrays[name] for name in may_be_sparse})
+
+
+def _read_nb(path: Path) -> tuple[dict[str, Any], str]:
+    counted = count_convolutions(path)
+    return read_nb(path).parameters, f"{counted.sparse} of {counted.total} convolutions have sparse kernels"
+
+
+def _read_mnn(path: Path) -> tuple[dict[str, Any], str]:
+    convolutions = read_mnn(path).convolutions
+    arrays = {f"{one.name} {kind}": getattr(one, kind) for one in convolutions for kind in ("values", "bias")}
+    sparse = [one for one in convolutions if one.runs_sparse]
+    zeros, size = sum(one.size - one.values.size for one in sparse), sum(one.size for one in sparse)
+    share = f", {zeros / size:.2%} zeros in them" if sparse else ""
+    return arrays, f"{len(sparse)} of {len(convolutions)} convolutions have sparse kernels{share}"
+
+
+def _read_onnx(path: Path) -> tuple[dict[str, Any], str]:
+    model = read_onnx(path)
+    weights = {layer.weight: model.constants[layer.weight] for layer in model.layers if not layer.is_linear}
+    return model.constants, _zeros({name: one for name, one in weights.items() if one.shape[2:] == (1, 1)})
+
+
+_READERS = {".nb": _read_nb, ".mnn": _read_mnn, ".onnx": _read_onnx}
 
 
 def _zeros(weights: dict[str, Any]) -> str:

@@ -16,14 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
+from ..flatbuffer import DAMAGED, Source, Table, root_table
 
 # Paddle-Lite's VarType: the types of weights and offsets.
 _DTYPES = {2: "<i4", 3: "<i8", 4: "<f2", 5: "<f4", 21: "i1"}
 _LAYOUT_VERSION = 2  # the first number in the file
 _KERNEL_ATTRIBUTE = "__@kernel_type_attr@__"
 _KERNEL_PRECISIONS = {"1": "FP32", "2": "INT8", "5": "FP16"}  # of Paddle-Lite's PrecisionType
-_MAX_VTABLE = 256  # bytes of the list of a table's fields; the largest one in the schema has some 20 fields
-_TABLE_SIZE = 8  # bytes that a table takes at least, with the offset that leads to it
 _MAX_WEIGHTS = 1 << 26  # of a convolution; the zeros that a sparse kernel leaves out take memory too
 
 
@@ -172,97 +171,18 @@ def read_nb(path: Path) -> OptimizedModel:
         if version != _LAYOUT_VERSION:
             raise InputError(f"{path}: not a .nb file with layout {_LAYOUT_VERSION}, which Paddle-Lite 2.13 writes")
         begin = struct.calcsize("<H16xQ")
-        source = _Source(data)
-        operators = tuple(_operators(_root(source, begin)))
+        source = Source(data)
+        operators = tuple(_operators(root_table(source, begin)))
         for operator in operators:
             operator.weight_variable, operator.block  # noqa: B018  raise KeyError for a convolution that lacks them
         return OptimizedModel(path, operators, dict(_parameters(source, begin + size)))
     except InputError:
         raise
-    except (struct.error, IndexError, KeyError, ValueError, OverflowError) as error:
+    except DAMAGED as error:
         raise InputError(f"{path}: damaged: {error}") from None
 
 
-class _Source:
-    """The bytes of a file, and how many of them may still be used.
-
-    Offsets may lead to the same place from everywhere: a megabyte could stand for 10**10 tables. Paddle-Lite stores
-    every table and every vector once, so what a file contains is never more than its size.
-    """
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self._left = data, 2 * len(data)
-
-    def use(self, size: int) -> None:
-        """Counts a part that is used."""
-        self._left -= size
-        if self._left < 0:
-            raise ValueError("its offsets lead to the same places again and again")
-
-
-class _Table:
-    """A flatbuffer table; fields are addressed by their number in the schema (flatbuffers.dev, internals)."""
-
-    def __init__(self, source: _Source, at: int) -> None:
-        source.use(_TABLE_SIZE)
-        self._source, self._data, self._at = source, source.data, at
-        table = at - struct.unpack_from("<i", self._data, at)[0]
-        size = struct.unpack_from("<H", self._data, table)[0]
-        if size > _MAX_VTABLE:
-            raise ValueError(f"a table has {size // 2} fields")
-        self._fields = struct.unpack_from(f"<{(size - 4) // 2}H", self._data, table + 4)
-
-    def _find(self, field: int) -> int | None:
-        offset = self._fields[field] if field < len(self._fields) else 0
-        return self._at + offset if offset else None
-
-    def number(self, field: int) -> int:
-        at = self._find(field)
-        return 0 if at is None else struct.unpack_from("<i", self._data, at)[0]
-
-    def _target(self, field: int) -> int | None:
-        at = self._find(field)
-        return None if at is None else at + struct.unpack_from("<I", self._data, at)[0]
-
-    def table(self, field: int) -> _Table:
-        at = self._target(field)
-        if at is None:
-            raise IndexError(f"a table lacks its field {field}")
-        return _Table(self._source, at)
-
-    def vector(self, field: int, dtype: str) -> np.ndarray:
-        at = self._target(field)
-        if at is None:
-            return np.zeros(0, dtype)
-        vector = np.frombuffer(self._data, dtype, struct.unpack_from("<I", self._data, at)[0], at + 4)
-        self._source.use(vector.nbytes)
-        return vector
-
-    def string(self, field: int) -> str:
-        return self.vector(field, "u1").tobytes().decode()
-
-    def tables(self, field: int) -> list[_Table]:
-        return [_Table(self._source, at) for at in self._element_offsets(field)]
-
-    def strings(self, field: int) -> list[str]:
-        return [self._string(at) for at in self._element_offsets(field)]
-
-    def _string(self, at: int) -> str:
-        text = self._data[at + 4 : at + 4 + struct.unpack_from("<I", self._data, at)[0]]
-        self._source.use(len(text))
-        return text.decode()
-
-    def _element_offsets(self, field: int) -> list[int]:
-        at = self._target(field)
-        offsets = self.vector(field, "<u4").tolist()
-        return [] if at is None else [at + 4 + 4 * index + offset for index, offset in enumerate(offsets)]
-
-
-def _root(source: _Source, begin: int) -> _Table:
-    return _Table(source, begin + struct.unpack_from("<I", source.data, begin)[0])
-
-
-def _operators(program: _Table) -> Iterator[Operator]:
+def _operators(program: Table) -> Iterator[Operator]:
     for block in program.tables(0):
         for op in block.tables(3):
             inputs = {slot.string(0): names[0] for slot in op.tables(1) if (names := slot.strings(1))}
@@ -273,7 +193,7 @@ def _operators(program: _Table) -> Iterator[Operator]:
             yield Operator(op.string(0), inputs, integers, *kernels[:1])
 
 
-def _parameters(source: _Source, at: int) -> Iterator[tuple[str, np.ndarray]]:
+def _parameters(source: Source, at: int) -> Iterator[tuple[str, np.ndarray]]:
     data = source.data
     (meta,) = struct.unpack_from("<2xH", data, at)
     at += 4 + meta
@@ -281,7 +201,7 @@ def _parameters(source: _Source, at: int) -> Iterator[tuple[str, np.ndarray]]:
     at += 2 + header
     for _ in range(count):
         size, offset = struct.unpack_from("<II", data, at)
-        param = _root(source, at + 4 + offset)
+        param = root_table(source, at + 4 + offset)
         tensor = param.table(3)
         dtype = _DTYPES.get(tensor.number(3))
         if dtype is not None:

@@ -1,0 +1,75 @@
+"""Which layers MNN runs sparse.
+
+MNN's converter stores the weight of a convolution or linear layer sparse if enough of it is zero, whatever its kernel,
+stride and groups are (MNN 3.6: tools/converter/source/common/AddSparseInfo.cpp). The zeros count in whole blocks of
+output channels. The CPU backend runs all of them with sparse kernels except depthwise convolutions, in FP32, on ARM and
+on x86 with AVX2 (source/backend/cpu/compute/ConvolutionFloatFactory.cpp).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...errors import InputError
+from ...pruning.plan import PrunePlan
+
+# The numbers of output channels that MNN's kernels take together. 4 has a kernel of its own on every processor, 8 with
+# AVX-512; elsewhere, and for 2, the next smaller one is used.
+BLOCKS = (1, 2, 4, 8)
+
+# The fraction of zeros in whole blocks above which MNN stores a weight sparse.
+THRESHOLDS = {1: 0.6, 2: 0.5, 4: 0.3, 8: 0.3}
+
+
+def check_block(block: int) -> int:
+    """Returns the size of a block.
+
+    Raises:
+        InputError: it is not one of `BLOCKS`.
+    """
+    if type(block) is not int or block not in BLOCKS:
+        raise InputError(f"MNN's block must be one of {', '.join(map(str, BLOCKS))} output channels, got {block!r}")
+    return block
+
+
+def find_dense_layers(plan: PrunePlan, min_sparsity: Mapping[str, float], block: int = 1) -> dict[str, str]:
+    """Finds the planned layers that MNN would run dense.
+
+    Args:
+        plan: which weights are pruned.
+        min_sparsity: the least fraction of zeros of each planned weight at the end of training, by structured name
+            (see `pruning.min_sparsity`). With a block above 1, MNN counts only zeros in whole blocks.
+        block: see `converter.convert`.
+
+    Returns:
+        The reason for each such layer, by structured name.
+    """
+    threshold = THRESHOLDS[block]
+    too_few = {
+        name: f"it may end with as few as {ratio:.2%} zeros, and runs sparse above {threshold:.0%}"
+        for name, ratio in min_sparsity.items()
+        if ratio <= threshold
+    }
+    return {
+        layer.name: layer.mnn_dense_reason or too_few[layer.name]
+        for layer in plan.pruned
+        if layer.mnn_dense_reason or layer.name in too_few
+    }
+
+
+def check_runs_sparse(plan: PrunePlan, min_sparsity: Mapping[str, float], block: int = 1) -> None:
+    """Checks before training that MNN will run every planned layer sparse.
+
+    Args:
+        plan: see `find_dense_layers`.
+        min_sparsity: see `find_dense_layers`.
+        block: see `converter.convert`.
+
+    Raises:
+        InputError: a layer would run dense; the message names the first such layer and the reason.
+    """
+    dense = find_dense_layers(plan, min_sparsity, block)
+    if dense:
+        name, reason = next(iter(dense.items()))
+        more = f" (and {len(dense) - 1} more of {len(plan.pruned)} planned layers)" if len(dense) > 1 else ""
+        raise InputError(f"MNN would keep {name} dense: {reason}{more}; skip it, or change ratio, scope or block")
