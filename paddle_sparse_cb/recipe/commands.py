@@ -92,19 +92,33 @@ def verify(recipe: Recipe, export: str | None = None) -> None:
 def load_trained(recipe: Recipe, export: str | None) -> tuple[Run, Path]:
     """Builds a recipe with the weights to work on.
 
-    These are, in this order, `weights` of the recipe, the checkpoint that `export` chooses, the one that the report
-    names, and the best one.
+    Raises:
+        InputError: the recipe has not been trained (see `find_weights`), or cannot be built.
     """
-    weights = recipe.given_weights
+    weights = find_weights(recipe, export)
     if weights is None:
-        weights = recipe.checkpoint(export or _reported(recipe))
-        if not weights.is_file():
-            raise InputError(f"{weights}: not trained yet; run: paddle-sparse train {recipe.path}")
-        if recipe.content.get("weights"):
-            rank_zero_info(f"weights: {recipe.content['weights']} does not exist; using {weights}")
+        missing = recipe.checkpoint(export or _reported(recipe))
+        raise InputError(f"{missing}: not trained yet; run: paddle-sparse train {recipe.path}")
     run = build(recipe)
     load_weights(recipe, run, str(weights))
     return run, weights
+
+
+def find_weights(recipe: Recipe, export: str | None) -> Path | None:
+    """Returns the trained weights of a recipe; None if it has not been trained.
+
+    These are, in this order, `weights` of the recipe, the checkpoint that `export` chooses, the one that the report
+    names, and the best one.
+    """
+    given = recipe.given_weights
+    if given is not None:
+        return given
+    weights = recipe.checkpoint(export or _reported(recipe))
+    if not weights.is_file():
+        return None
+    if recipe.content.get("weights"):
+        rank_zero_info(f"weights: {recipe.content['weights']} does not exist; using {weights}")
+    return weights
 
 
 def _reported(recipe: Recipe) -> str:

@@ -1,0 +1,106 @@
+"""Finds the models in a folder: those of a recipe's output folder, or anybody's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from ...errors import InputError
+from ...utils.weight_files import load_parameters
+from .engines import ENGINES, Engine
+from .run import Candidate
+
+_SUBFOLDERS = ("", "inference")
+_LEAST_PRUNED = 0.1  # zeros in a layer that counts as pruned
+
+
+def find_candidates(folder: Path) -> tuple[list[Candidate], list[str]]:
+    """Returns what can be measured in a folder and its `inference` folder.
+
+    Args:
+        folder: the folder. Its models should be of one network: those with the same inputs are compared.
+
+    Returns:
+        A candidate for each model and installed runtime, and a line for each file that was left out.
+
+    Raises:
+        InputError: there is no model, or no runtime for any of them.
+    """
+    files = [path for name in _SUBFOLDERS for path in sorted((folder / name).glob("*")) if path.is_file()]
+    models = [path for path in files if any(path.suffix == engine.suffix for engine in ENGINES)]
+    notes = [
+        f"{path.name}: runs on ARM only: measure it on a device (--runner or --adb)"
+        for path in files
+        if path.suffix == ".nb"
+    ]
+    if not models:
+        suffixes = ", ".join(dict.fromkeys(engine.suffix for engine in ENGINES))
+        raise InputError(
+            f"{folder}: no model to measure on this machine: no {suffixes} file; {'; '.join(notes)}".rstrip("; ")
+        )
+    candidates = [
+        _candidate(engine, path, str(path.relative_to(folder)))
+        for path in models
+        for engine in ENGINES
+        if engine.suffix == path.suffix and engine.version is not None
+    ]
+    if not candidates:
+        raise InputError(
+            f"{folder}: no runtime for {models[0].name} is installed: pip install 'paddle_sparse_cb[bench]'"
+        )
+    return candidates, notes
+
+
+def _candidate(engine: Engine, path: Path, label: str) -> Candidate:
+    if path.suffix == ".mnn":
+        return _mnn_candidate(engine, path, label)
+    ratio = _ratio_of_program(path) if path.suffix == ".pdmodel" else _ratio_of_onnx(path)
+    return Candidate(engine, path, "dense", ratio, label=label)
+
+
+def zero_ratio(weights: Iterable[np.ndarray]) -> float:
+    """Returns the fraction of zeros in the 1x1 convolutions that are pruned: those with at least a tenth of zeros.
+
+    Args:
+        weights: the weights of a model; those of other shapes than [n, m, 1, 1] do not count.
+
+    Example:
+        >>> zero_ratio([np.array([0.0, 1.0]).reshape(2, 1, 1, 1), np.ones((4, 4, 1, 1)), np.zeros((4, 4))])
+        0.5
+    """
+    counts = [
+        (weight.size - np.count_nonzero(weight), weight.size)
+        for weight in weights
+        if weight.ndim == 4 and weight.shape[2:] == (1, 1)
+    ]
+    pruned = [(zeros, size) for zeros, size in counts if zeros >= _LEAST_PRUNED * size]
+    return float(sum(zeros for zeros, _ in pruned) / sum(size for _, size in pruned)) if pruned else 0.0
+
+
+def _ratio_of_program(path: Path) -> float | None:
+    return zero_ratio(load_parameters(path.with_suffix("")).values())
+
+
+def _ratio_of_onnx(path: Path) -> float | None:
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError:
+        return None
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except DecodeError:
+        raise InputError(f"{path}: not an ONNX model, or damaged") from None
+    tensors = [
+        *graph.initializer,
+        *(one.t for node in graph.node if node.op_type == "Constant" for one in node.attribute),
+    ]
+    return zero_ratio(numpy_helper.to_array(tensor) for tensor in tensors if len(tensor.dims) == 4)
+
+
+def _mnn_candidate(engine: Engine, path: Path, label: str) -> Candidate:
+    kind = "sparse" if "sparse" in path.stem else "dense"  # TODO reader of the MNN target
+    return Candidate(engine, path, kind, None, label=label)
