@@ -192,26 +192,28 @@ def _read_recipe(options: argparse.Namespace) -> Recipe:
 def _bench(options: argparse.Namespace) -> None:
     """Prints the table, or only JSON; everything else that this process prints goes to standard error."""
     fail_under = None if options.fail_under is None else parse_speedup(options.fail_under)
+    threads = split_list("--threads", options.threads, int)
     ratios = split_list("--ratio", options.ratio, float)
     blocks = split_list("--block", options.block, parse_block)
-    threads = split_list("--threads", options.threads, int)
     from .recipe import bench
 
     with stdout_to_stderr():
         request = bench.BenchRequest(
-            threads=threads,
-            seconds=options.seconds,
-            ratios=ratios,
-            blocks=blocks,
+            threads,
+            options.seconds,
+            ratios,
+            blocks,
             evaluate=options.eval,
             export=options.export,
-            layers=None if options.layers is None else Path(options.layers),
+            layers=options.layers,
             log=lambda line: print(line, file=sys.stderr, flush=True),
         )
         if Path(options.recipe).is_dir():
             result = bench.bench_folder(Path(options.recipe), request)
         else:
             result = bench.bench_recipe(_read_recipe(options), request)
+        if options.json:
+            print(bench.render_captions(result))
     print(bench.render(result, options.json))
     if fail_under is not None:
         bench.check_speedup(result, fail_under)

@@ -37,6 +37,7 @@ class HookContext:
             `QuantizeInt8` adds `inference_int8`, `OptimizeLite` adds `nb_dense`, `nb_sparse`, `nb_int8_dense` and
             `nb_int8_sparse`. Add a checkpoint as `pdparams` to have it verified too.
         checks: verification results by name, added by `verify`. Each is a JSON-serializable dict with a boolean `ok`.
+        bench: latencies: `machine`, `rows` and `notes`, JSON-serializable; empty if they were not measured.
 
     Example:
         >>> from paddle_sparse_cb import make_plan, measure_sparsity
@@ -58,6 +59,7 @@ class HookContext:
     metrics: dict[str, float] = field(default_factory=dict)
     artefacts: dict[str, Path] = field(default_factory=dict)
     checks: dict[str, Any] = field(default_factory=dict)
+    bench: dict[str, Any] = field(default_factory=dict)
 
 
 # Called with the context after training. A hook may also have

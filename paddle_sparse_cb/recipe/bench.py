@@ -18,16 +18,16 @@ from ..deploy.bench.machine import usable_cores
 from ..deploy.bench.run import BenchOptions, check_threads, run_bench
 from ..detection import config
 from ..detection.network import build_network
-from ..errors import PipelineError
-from ..report.bench import bench_table, layer_summary
+from ..errors import InputError, PipelineError
+from ..report.bench import bench_captions, bench_table, layer_summary
 from ..utils.files import write_text
+from ..utils.validation import check_fraction
 from .bench_eval import DetectorEvaluation
-from .bench_models import MNN_BLOCK, BenchModels, ModelMaker
-from .build import build, make_recipe_plan, naming_recipe
-from .commands import find_weights
+from .bench_models import AT_ONCE, MNN_BLOCK, BenchModels, ModelMaker
+from .build import build, find_weights, make_recipe_plan, naming_recipe
 from .schema import Recipe
 
-_UNTRAINED = "untrained weights, pruned at once by magnitude: latency depends on shapes and zeros, not on training"
+_MAX_SECONDS = 86400
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,9 @@ class BenchRequest:
         blocks: rows and columns of the blocks of zeros; by default random zeros and MNN's blocks.
         evaluate: measure mAP through each runtime.
         export: `best` or `last`: the checkpoint; None for the reported one.
-        layers: the file to write the times of the layers to; None leaves them out.
+        weights: the trained weights; None for those that `export` selects.
+        layers: the file to write the times of the layers to, by default `layers.json` in the recipe's output folder
+            (an empty name); None leaves them out.
         log: receives a line for each step.
     """
 
@@ -52,15 +54,20 @@ class BenchRequest:
     blocks: Sequence[tuple[int, int]] = ()
     evaluate: bool = False
     export: str | None = None
-    layers: Path | None = None
+    weights: Path | None = None
+    layers: str | None = None
     log: Callable[[str], None] = lambda line: None
 
     def options(self, **further: Any) -> BenchOptions:
         """Returns the options of the measurement.
 
         Raises:
-            InputError: more threads than CPUs.
+            InputError: more threads than CPUs, or a value out of range.
         """
+        if not 0 < self.seconds < _MAX_SECONDS:
+            raise InputError(f"--seconds must be above 0 and below {_MAX_SECONDS}, got {self.seconds:g}")
+        for ratio in self.ratios:
+            check_fraction("--ratio", ratio, least=0.01)
         cores = usable_cores()
         threads = tuple(dict.fromkeys(self.threads or (1, cores)))
         check_threads(threads, cores)
@@ -77,8 +84,15 @@ def bench_folder(folder: Path, request: BenchRequest) -> dict[str, Any]:
         InputError: nothing can be measured there.
     """
     options = request.options()
+    for flag, value in (
+        ("--layers", request.layers is not None),
+        ("--eval", request.evaluate),
+        ("--ratio", request.ratios),
+    ):
+        if value:
+            raise InputError(f"{flag}: {folder} is a folder of models; this needs a recipe")
     candidates, notes = find_candidates(folder)
-    return {**run_bench(candidates, options), "notes": [*notes, *missing_engines()]}
+    return _with_notes(run_bench(candidates, options), [*notes, *missing_engines()])
 
 
 @naming_recipe
@@ -104,18 +118,23 @@ def bench_recipe(recipe: Recipe, request: BenchRequest) -> dict[str, Any]:
         models = make_models(recipe, maker, request)
         if request.evaluate and any(one.is_trained for one in models.candidates):
             options = replace(options, evaluate=DetectorEvaluation(build(recipe)))
-        return measure_models(models, options, request)
+        elif request.evaluate:
+            models.notes.append("no mAP: the weights are untrained")
+        result = _with_notes(run_bench(models.candidates, options), models.notes)
+        if request.layers is not None:
+            result["layers"] = _measure_layers(models, request)
+            write_text(request.layers or recipe.output / "layers.json", json.dumps(result["layers"], indent=1) + "\n")
+        return result
 
 
 def make_models(recipe: Recipe, maker: ModelMaker, request: BenchRequest) -> BenchModels:
     """Makes the models of a recipe that are measured, and notes what they are."""
-    trained = None if request.ratios else find_weights(recipe, request.export)
+    trained = request.weights or (None if request.ratios else find_weights(recipe, request.export))
     settings, made = recipe.pruning_config(), maker.made
     own_block = (settings.sparse_block[0], settings.sparse_block[1])
     blocks = dict.fromkeys(request.blocks or ((1, 1), MNN_BLOCK, own_block))
     if trained is None:
-        made.notes.insert(0, _UNTRAINED)
-        maker.add_dense(maker.initial("dense"))
+        maker.add_dense(maker.initial())
         ratios = request.ratios or ([settings.ratio] if recipe.sparsity is not None else [])
         for ratio in ratios:
             for block in blocks:
@@ -123,7 +142,7 @@ def make_models(recipe: Recipe, maker: ModelMaker, request: BenchRequest) -> Ben
         if not ratios:
             made.notes.append("a dense recipe: --ratio 0.75 measures pruned weights too")
         return made
-    made.notes.insert(0, f"trained weights: {trained}")
+    made.notes.append(f"weights: {trained}")
     if recipe.sparsity is None:
         maker.add_dense(maker.checkpoint("dense", trained))
         return made
@@ -138,20 +157,19 @@ def make_models(recipe: Recipe, maker: ModelMaker, request: BenchRequest) -> Ben
     maker.add_sparse(own)
     for block in blocks:
         if block != own_block:
-            maker.add_sparse(maker.pruned(settings.ratio, block))
+            maker.add_sparse(maker.pruned(settings.ratio, block, AT_ONCE))
     return made
 
 
-def measure_models(models: BenchModels, options: BenchOptions, request: BenchRequest) -> dict[str, Any]:
-    """Measures models, and their layers if those were asked for."""
-    result = {**run_bench(models.candidates, options), "notes": models.notes}
-    if request.layers is not None:
-        if not models.layer_models:
-            raise PipelineError(f"--layers: needs {MNN.name}: pip install 'paddle_sparse_cb[{MNN.extra}]'")
-        request.log("measuring the layers on MNN ...")
-        result["layers"] = measure_layers(models.layer_models, models.dense, models.pruned)
-        write_text(request.layers, json.dumps(result["layers"], indent=1) + "\n")
-    return result
+def _measure_layers(models: BenchModels, request: BenchRequest) -> dict[str, Any]:
+    if not models.layer_models:
+        raise PipelineError(f"--layers: needs {MNN.name}: pip install 'paddle_sparse_cb[{MNN.extra}]'")
+    request.log("measuring the layers on MNN ...")
+    return measure_layers(models.layer_models, models.dense, models.pruned)
+
+
+def _with_notes(result: dict[str, Any], notes: Sequence[str]) -> dict[str, Any]:
+    return {**result, "notes": [*notes, *result["notes"]]}
 
 
 def render(result: dict[str, Any], as_json: bool) -> str:
@@ -162,6 +180,11 @@ def render(result: dict[str, Any], as_json: bool) -> str:
     if "layers" in result:
         parts.append(layer_summary(result["layers"]))
     return "\n\n".join(parts)
+
+
+def render_captions(result: dict[str, Any]) -> str:
+    """Renders the lines that `render` shows below the table, one each."""
+    return "\n".join(bench_captions(result))
 
 
 def check_speedup(result: dict[str, Any], least: float) -> None:
@@ -176,6 +199,7 @@ def check_speedup(result: dict[str, Any], least: float) -> None:
     best = max(found, key=lambda row: row["speedup_fastest"])
     if best["speedup_fastest"] < least:
         raise PipelineError(
-            f"--fail-under: the best sparse model ({best['runtime']}, {best['ratio']:.1%} zeros, {best['threads']} "
-            f"threads) is {best['speedup_fastest']:+.1%} over the fastest dense one, at least {least:+.1%} is required"
+            f"--fail-under: the best sparse model ({best['runtime']}, blocks {'x'.join(map(str, best['block']))}, "
+            f"{best['threads']} threads) is {best['speedup_fastest']:+.1%} over the fastest dense one, at least "
+            f"{least:+.1%} is required{' (disturbed by other work)' if best['disturbed'] else ''}"
         )

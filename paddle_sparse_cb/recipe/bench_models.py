@@ -14,6 +14,7 @@ from ..deploy.bench.engines import ENGINES, MNN, Engine, missing_engines
 from ..deploy.bench.layers import LayerModel
 from ..deploy.bench.run import Candidate
 from ..deploy.export import export
+from ..deploy.mnn.constraints import BLOCKS
 from ..deploy.mnn.converter import convert
 from ..deploy.onnx import export_onnx
 from ..detection.network import DetectionNetwork
@@ -26,7 +27,9 @@ from ..pruning.statistics import measure_sparsity
 from ..utils.layers import calibrate_batch_norms
 from .schema import Recipe
 
-AT_ONCE = "pruned at once, not trained"
+# Notes for the table.
+UNTRAINED = "untrained weights, pruned at once by magnitude: latency and size depend on shapes and zeros only"
+AT_ONCE = "other weights, pruned at once and not trained, for the latency alone"
 MNN_BLOCK = (4, 1)  # output channels and input channels: MNN's fastest kernel
 
 
@@ -92,9 +95,9 @@ class ModelMaker:
                 "pip install 'paddle_sparse_cb[mnn]'"
             )
 
-    def initial(self, name: str) -> Weights:
+    def initial(self) -> Weights:
         """Untrained weights without zeros."""
-        return Weights(name, self._set_initial, note="untrained weights")
+        return Weights("dense", self._set_initial, note=UNTRAINED)
 
     def checkpoint(self, name: str, path: Path, block: tuple[int, int] = (1, 1)) -> Weights:
         """The weights of a checkpoint."""
@@ -105,7 +108,7 @@ class ModelMaker:
 
         return Weights(name, load, block, is_trained=True)
 
-    def pruned(self, ratio: float, block: tuple[int, int]) -> Weights:
+    def pruned(self, ratio: float, block: tuple[int, int], note: str = UNTRAINED) -> Weights:
         """Untrained weights, pruned at once by magnitude."""
 
         def load() -> None:
@@ -120,7 +123,7 @@ class ModelMaker:
             ).step()
             self._calibrate()
 
-        return Weights(f"sparse_{ratio}_{block[0]}x{block[1]}", load, block, note=AT_ONCE)
+        return Weights(f"sparse_{ratio}_{block[0]}x{block[1]}", load, block, note=note)
 
     def add_dense(self, weights: Weights) -> None:
         """Adds a candidate with dense kernels for each runtime."""
@@ -147,9 +150,8 @@ class ModelMaker:
         except InputError as error:  # the block does not divide a layer
             self.made.notes.append(f"blocks of {weights.block[0]}x{weights.block[1]} were left out: {error}")
             return
-        rows, columns = weights.block
         onnx = export_onnx(prefix, Path(f"{prefix}.onnx"))
-        mnn = convert(onnx, Path(f"{prefix}_sparse.mnn"), sparse=True, block=rows if columns == 1 else 1)
+        mnn = convert(onnx, Path(f"{prefix}_sparse.mnn"), sparse=True, block=_kernel_block(weights.block[0]))
         self.made.layer_models.append(LayerModel(mnn, "sparse", ratio, weights.block))
         self.made.candidates.append(self._candidate(MNN, mnn, "sparse", ratio, weights, prefix))
 
@@ -180,3 +182,8 @@ class ModelMaker:
         height, width = self._recipe.input_size
         image = paddle.to_tensor(np.random.default_rng(0).standard_normal((1, 3, height, width)).astype("float32"))
         calibrate_batch_norms(self._network, image, paddle.ones([1, 2]), paddle.zeros([1, 1], "int64"))
+
+
+def _kernel_block(rows: int) -> int:
+    """Returns the most output channels that a kernel of MNN takes together and that are always zero together."""
+    return max(block for block in BLOCKS if rows % block == 0)

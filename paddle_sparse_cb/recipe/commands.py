@@ -11,7 +11,7 @@ from ..hooks import call_hooks
 from ..report.schema import read_report
 from ..utils.distributed import rank_zero_info
 from ..utils.locks import lock_folder
-from .build import Run, build, build_plan, load_weights, naming_recipe
+from .build import Run, build, build_plan, find_weights, load_weights, naming_recipe, reported_checkpoint
 from .post_train import ExportDetector, hooks_after_export, verify_hooks
 from .preflight import check_plan
 from .schema import Recipe
@@ -97,31 +97,8 @@ def load_trained(recipe: Recipe, export: str | None) -> tuple[Run, Path]:
     """
     weights = find_weights(recipe, export)
     if weights is None:
-        missing = recipe.checkpoint(export or _reported(recipe))
+        missing = recipe.checkpoint(export or reported_checkpoint(recipe))
         raise InputError(f"{missing}: not trained yet; run: paddle-sparse train {recipe.path}")
     run = build(recipe)
     load_weights(recipe, run, str(weights))
     return run, weights
-
-
-def find_weights(recipe: Recipe, export: str | None) -> Path | None:
-    """Returns the trained weights of a recipe; None if it has not been trained.
-
-    These are, in this order, `weights` of the recipe, the checkpoint that `export` chooses, the one that the report
-    names, and the best one.
-    """
-    given = recipe.given_weights
-    if given is not None:
-        return given
-    weights = recipe.checkpoint(export or _reported(recipe))
-    if not weights.is_file():
-        return None
-    if recipe.content.get("weights"):
-        rank_zero_info(f"weights: {recipe.content['weights']} does not exist; using {weights}")
-    return weights
-
-
-def _reported(recipe: Recipe) -> str:
-    if not (recipe.output / "report.json").is_file():
-        return "best"
-    return "last" if read_report(recipe.output).get("checkpoint") == "final" else "best"

@@ -13,10 +13,12 @@ from ..deploy.lite.optimizer import OptimizeLite
 from ..deploy.verify import fail_on_mismatch, print_verification, verify
 from ..hooks import Hook, HookContext
 from ..pruning.statistics import measure_sparsity
+from ..report.bench import bench_table
 from ..report.schema import read_report
 from ..report.table import report_table
 from ..utils.distributed import is_distributed, rank_zero_info
 from ..utils.weight_files import load_arrays
+from .bench_hook import MeasureLatency
 from .build import Run
 
 _OUTPUTS = ("report.md", "report.json", "tensorboard", "checkpoints", "inference", "model_dense.nb", "model_sparse.nb")
@@ -76,7 +78,10 @@ class ExportDetector:
 
 def print_results(context: HookContext) -> None:
     """Prints the table of the report and the paths of the output."""
-    print(f"\n{report_table(read_report(context.output))}\n")
+    report = read_report(context.output)
+    print(f"\n{report_table(report)}\n")
+    if report.get("bench"):
+        print(f"{bench_table(report['bench'])}\n")
     for name in _OUTPUTS:
         if (context.output / name).exists():
             print(f"  {context.output / name}")
@@ -100,12 +105,15 @@ class VerifyCheckpoints:
 
 
 def hooks_after_export(run: Run) -> list[Hook]:
-    """Returns the hooks from Paddle-Lite's optimizer to the verification."""
+    """Returns the hooks from Paddle-Lite's optimizer to the verification and, on request, the latency."""
+    options = run.recipe.content.get("export") or {}
+    measure: list[Hook] = [MeasureLatency(run), run.report] if options.get("bench", False) else []
     return [
         OptimizeLite(run.recipe.lite_options),
         VerifyCheckpoints(run),
         verify,
         run.report,
+        *measure,
         print_results,
         fail_on_mismatch,
     ]

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..utils.tables import markdown_table, render_table
-from .table import percent
 
 PRUNED = "pruned convolutions"
-_DISTURBED = "*"
+DISTURBED = "*"
 LEGEND = (
     "ms: median latency of one image; spread: interquartile range / median; speed-up: (dense - sparse) / sparse, over "
     "dense kernels of the same runtime and over the fastest dense row with as many threads"
@@ -68,13 +67,18 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         "precision": row["precision"],
         "threads": str(row["threads"]),
         "MB": f"{row['mb']:.2f}",
-        "ms": f"{row['ms']:.2f}{_DISTURBED if row['disturbed'] else ''}",
+        "ms": f"{row['ms']:.2f}{DISTURBED if row['disturbed'] else ''}",
         "spread": f"{row['spread']:.1%}",
         "FPS": f"{1e3 / row['ms']:.1f}",
         "speed-up": signed(row["speedup"]),
         "over fastest dense": signed(row["speedup_fastest"]),
         "mAP": percent(row["map"]),
     }
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction in percent with one digit after the point; `-` for None."""
+    return "-" if fraction is None else f"{100 * fraction:.1f}"
 
 
 def signed(fraction: float | None) -> str:
@@ -90,21 +94,45 @@ def signed(fraction: float | None) -> str:
 
 
 def bench_captions(bench: dict[str, Any]) -> list[str]:
-    """The lines below the table: the columns, the machine, and what a reader must know of single rows."""
+    """The lines below the table: the machine, the columns, and what a reader must know of single rows."""
     rows = bench["rows"]
-    lines = [LEGEND]
+    lines = [describe_machine(bench["machine"]), LEGEND]
     if any(row["disturbed"] for row in rows):
-        lines.append(f"{_DISTURBED} disturbed by other work on this machine: measure again when it is idle")
-    described: dict[str, list[str]] = {}
+        lines.append(f"{DISTURBED} disturbed by other work on this machine: measure again when it is idle")
+    noted: dict[str, list[str]] = {}
     for row in rows:
-        for note in filter(None, row["note"].split("; ")):
-            described.setdefault(note, []).append(f"{row['runtime']} {row['kind']} {'x'.join(map(str, row['block']))}")
-    lines += [
-        f"{note}: {', '.join(dict.fromkeys(where))}"
-        for note, where in described.items()
-        if not note.startswith("disturbed")
-    ]
+        if row["note"]:
+            noted.setdefault(row["note"], []).append(_row_name(row))
+    for note, names in noted.items():
+        lines.append(note if len(names) == len(rows) else f"{', '.join(dict.fromkeys(names))}: {note}")
     return [*lines, *bench.get("notes", [])]
+
+
+def _row_name(row: dict[str, Any]) -> str:
+    return f"{row['runtime']} {row['kind']} {'x'.join(map(str, row['block']))}"
+
+
+def describe_machine(machine: dict[str, Any]) -> str:
+    """Describes a machine in one line."""
+    features = " ".join(machine["features"])
+    parts = [machine["cpu"], f"{machine['cores']} CPUs", features, machine["os"]]
+    parts.append(f"governor {machine['governor']}" if machine["governor"] else "")
+    return f"machine: {', '.join(filter(None, parts))}"
+
+
+def headline(bench: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the rows on the smallest number of threads that stand for a run: `dense` and `sparse`.
+
+    `dense` is the fastest dense row, and `sparse` the fastest sparse row of the trained weights. A kind that was not
+    measured is missing.
+    """
+    threads = min((row["threads"] for row in bench["rows"]), default=0)
+    found: dict[str, dict[str, Any]] = {}
+    for kind in ("dense", "sparse"):
+        rows = [row for row in bench["rows"] if row["kind"] == kind and row["threads"] == threads and row["trained"]]
+        if rows:
+            found[kind] = min(rows, key=lambda row: row["ms"])
+    return found
 
 
 def bench_table(bench: dict[str, Any]) -> str:

@@ -128,9 +128,10 @@ class OpenVinoSession:
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        compiled = core.compile_model(core.read_model(path), "CPU", options)
+        model = core.read_model(path)
+        self._names = [one.any_name for one in model.outputs]  # compiled, an output has names of other tensors too
+        compiled = core.compile_model(model, "CPU", options)
         self._request = compiled.create_infer_request()
-        self._names = [one.any_name for one in compiled.outputs]
         self.inputs = {
             one.any_name: tuple(size.get_length() if size.is_static else -1 for size in one.partial_shape)
             for one in compiled.inputs

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 
 from ...errors import InputError
 from ...utils.weight_files import load_parameters
+from ..mnn.reader import read_mnn
 from .engines import ENGINES, Engine
 from .run import Candidate
 
@@ -38,9 +39,8 @@ def find_candidates(folder: Path) -> tuple[list[Candidate], list[str]]:
     ]
     if not models:
         suffixes = ", ".join(dict.fromkeys(engine.suffix for engine in ENGINES))
-        raise InputError(
-            f"{folder}: no model to measure on this machine: no {suffixes} file; {'; '.join(notes)}".rstrip("; ")
-        )
+        only_arm = f" ({'; '.join(notes)})" if notes else ""
+        raise InputError(f"{folder}: no model that this machine can run: no {suffixes} file{only_arm}")
     candidates = [
         _candidate(engine, path, str(path.relative_to(folder)))
         for path in models
@@ -92,15 +92,21 @@ def _ratio_of_onnx(path: Path) -> float | None:
         return None
     try:
         graph = onnx.load(str(path), load_external_data=False).graph
-    except DecodeError:
-        raise InputError(f"{path}: not an ONNX model, or damaged") from None
-    tensors = [
-        *graph.initializer,
-        *(one.t for node in graph.node if node.op_type == "Constant" for one in node.attribute),
-    ]
-    return zero_ratio(numpy_helper.to_array(tensor) for tensor in tensors if len(tensor.dims) == 4)
+        constants = (one.t for node in graph.node if node.op_type == "Constant" for one in node.attribute)
+        tensors = [tensor for tensor in (*graph.initializer, *constants) if len(tensor.dims) == 4]
+        if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):  # another file, anywhere
+            return None
+        return zero_ratio(numpy_helper.to_array(tensor) for tensor in tensors)
+    except (DecodeError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: not an ONNX model, or damaged: {type(error).__name__}") from None
 
 
 def _mnn_candidate(engine: Engine, path: Path, label: str) -> Candidate:
-    kind = "sparse" if "sparse" in path.stem else "dense"  # TODO reader of the MNN target
-    return Candidate(engine, path, kind, None, label=label)
+    convolutions = read_mnn(path).convolutions
+    sparse = [one for one in convolutions if one.runs_sparse]
+    if sparse:
+        zeros = sum(one.size - np.count_nonzero(one.values) for one in sparse)
+        block = max(one.block for one in sparse)
+        return Candidate(engine, path, "sparse", zeros / sum(one.size for one in sparse), (block, 1), label=label)
+    weights = (one.weight()[:, :, None, None] for one in convolutions if one.kernel == (1, 1) and not one.is_depthwise)
+    return Candidate(engine, path, "dense", zero_ratio(weights), label=label)

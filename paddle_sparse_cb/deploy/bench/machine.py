@@ -69,29 +69,30 @@ def parse_machine(cpuinfo: str, cores: int, governor: str | None) -> Machine:
         if colon:
             fields.setdefault(key.strip(), []).append(value.strip())
     found = {flag for key in ("flags", "Features") for flag in " ".join(fields.get(key, [])).split()}
-    parts = dict.fromkeys(fields.get("CPU part", []))
-    names = fields.get("model name") or fields.get("Model") or [_arm_name(part) for part in parts]
-    cpu = " + ".join(dict.fromkeys(names)) or platform.processor() or platform.machine()
+    kinds = " + ".join(_arm_name(part) for part in dict.fromkeys(fields.get("CPU part", [])))
+    names = dict.fromkeys(fields.get("model name", []) or fields.get("Model", []))
+    board = " + ".join(names)
+    cpu = f"{board} ({kinds})" if board and kinds else board or kinds
+    cpu = cpu or platform.processor() or platform.machine()
     system = f"{platform.system()} {platform.machine()}"
     return Machine(cpu, cores, tuple(name for name in _FEATURES if name in found), system, governor)
 
 
-def advice(machine: Machine) -> str:
-    """Returns one line on what to expect of sparse models on a machine, with published and measured figures."""
-    if any(name in machine.cpu for name in _IN_ORDER.values()):
-        return (
-            f"{machine.cpu} executes in order: published sparse models are slower than dense ones on a Cortex-A53 "
-            "(PicoDet-m 75%: 431 -> 452 ms), so measure on the device before choosing a sparse model"
-        )
+def advice(machine: Machine) -> list[str]:
+    """Returns lines on which devices gain from sparse models, with the published figures (docs/benchmarking.md)."""
+    lines = []
+    for name in _IN_ORDER.values():
+        if name in machine.cpu:
+            lines.append(f"{name} executes in order: expect sparse models to be slower than dense ones on it")
     if "asimdhp" in machine.features:
-        return (
-            "this ARM core computes in FP16: compare with dense FP16, which on a Snapdragon 865 is faster than sparse "
-            "FP32 (MobileNetV1: 14.8 against 17.0 ms), and combine both: sparse FP16"
-        )
-    return (
-        "published for ARM: large cores gain (Snapdragon 865, PicoDet-m 75%: 41.3 -> 25.8 ms), Cortex-A53 loses "
-        "(431 -> 452 ms); where a device computes in FP16, compare with dense FP16"
+        lines.append("this CPU computes in FP16: compare with dense FP16, and combine both: sparse FP16")
+    if "avx512f" in machine.features:
+        lines.append("this CPU has AVX-512, which dense runtimes use and MNN's packages (3.6) do not")
+    lines.append(
+        "published for ARM, PicoDet-m 75%: Snapdragon 865 gains (41.3 -> 25.8 ms), Cortex-A53 loses (431 -> 452 ms); "
+        "where a device computes in FP16, dense FP16 is the model to compare with"
     )
+    return lines
 
 
 def _arm_name(part: str) -> str:

@@ -25,6 +25,7 @@ class Row:
         ms: median latency in milliseconds.
         spread: interquartile range of the latency divided by its median.
         map: mAP of the model in this runtime, as a fraction; None if it was not measured.
+        trained: whether the weights are trained; False if unknown.
         disturbed: whether other work on the machine may have influenced the latency.
         note: what else a reader must know.
         device: where it was measured; empty for this machine.
@@ -45,6 +46,7 @@ class Row:
     ms: float
     spread: float
     map: float | None = None
+    trained: bool = False
     disturbed: bool = False
     note: str = ""
     device: str = ""
@@ -62,7 +64,7 @@ class Row:
         """Returns the row as plain values that can be saved as JSON."""
         keys = (
             *("runtime", "version", "kind", "ratio", "block", "precision", "threads", "mb", "ms", "spread"),
-            *("speedup", "speedup_fastest", "map", "disturbed", "note", "device", "file"),
+            *("speedup", "speedup_fastest", "map", "trained", "disturbed", "note", "device", "file"),
         )
         return {key: list(self.block) if key == "block" else getattr(self, key) for key in keys}
 
@@ -91,9 +93,3 @@ def _speedup(row: Row, others: Iterable[Row]) -> float | None:
         if one.kind == "dense" and (one.device, one.group, one.threads) == (row.device, row.group, row.threads)
     ]
     return (min(dense) - row.ms) / row.ms + 0.0 if dense else None
-
-
-def best_sparse(rows: Iterable[Row]) -> Row | None:
-    """Returns the sparse row that is fastest compared with the fastest dense one; None if there is no such row."""
-    compared = [row for row in rows if row.kind == "sparse" and row.speedup_fastest is not None]
-    return max(compared, key=lambda row: row.speedup_fastest or 0.0, default=None)

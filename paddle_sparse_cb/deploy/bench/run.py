@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,11 @@ import numpy as np
 
 from ...errors import InputError
 from .engines import PADDLE, Engine, Session, load, make_inputs
-from .machine import this_machine
+from .machine import advice, this_machine
 from .rows import Row, compare
 from .timing import Case, measure
 
 _MAX_DIFFERENCE = 0.01  # relative, of outputs in FP32; the rounding of an untrained detector is amplified to 5e-4
-DISTURBED = "disturbed by other work on this machine"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def run_bench(candidates: Sequence[Candidate], options: BenchOptions) -> dict[st
         options: how.
 
     Returns:
-        `machine` and `rows`, plain values that can be saved as JSON (see `Machine` and `Row`).
+        `machine`, `rows` and `notes`, plain values that can be saved as JSON (see `Machine`, `Row` and `advice`).
 
     Raises:
         InputError: a runtime cannot load a file.
@@ -100,14 +100,20 @@ def run_bench(candidates: Sequence[Candidate], options: BenchOptions) -> dict[st
             ms=timing.ms,
             spread=timing.spread,
             map=scores.get(one),
+            trained=one.is_trained,
             disturbed=timing.disturbed,
-            note="; ".join(filter(None, [one.note, differences.get(one), DISTURBED if timing.disturbed else ""])),
+            note="; ".join(filter(None, [one.note, differences.get(one)])),
             file=one.label,
             group=str(sorted((name, array.shape) for name, array in arrays.items())),
         )
         for (one, threads, _), arrays, timing in zip(loaded, inputs, timings)
     ]
-    return {"machine": this_machine().to_dict(), "rows": [row.to_dict() for row in compare(rows)]}
+    machine = this_machine()
+    return {
+        "machine": machine.to_dict(),
+        "rows": [row.to_dict() for row in compare(rows)],
+        "notes": advice(machine),
+    }
 
 
 def _differences(
@@ -140,10 +146,11 @@ def relative_difference(outputs: dict[str, np.ndarray], expected: dict[str, np.n
     """
     if outputs.keys() != expected.keys() or any(outputs[name].shape != expected[name].shape for name in expected):
         return float("inf")
-    return max(
-        float(np.linalg.norm(outputs[name] - value) / max(float(np.linalg.norm(value)), 1e-30))
+    differences = [
+        np.linalg.norm(outputs[name] - value) / max(float(np.linalg.norm(value)), 1e-30)
         for name, value in expected.items()
-    )
+    ]
+    return float(np.max(differences))  # NaN if one is, unlike Python's max
 
 
 def _scores(loaded: Sequence[tuple[Candidate, int, Session]], options: BenchOptions) -> dict[Candidate, float]:
@@ -152,7 +159,9 @@ def _scores(loaded: Sequence[tuple[Candidate, int, Session]], options: BenchOpti
     for one, threads, session in loaded:
         if options.evaluate is not None and one.is_trained and threads == max(options.threads):
             options.log(f"evaluating {one.kind} on {one.engine.name} ...")
-            scores[one] = options.evaluate(session)
+            score = options.evaluate(session)
+            if math.isfinite(score):  # NaN where the images have no objects
+                scores[one] = score
     return scores
 
 
