@@ -90,6 +90,8 @@ def split_list(flag: str, text: str | None, parse: Callable[[str], _Value]) -> l
     """
     try:
         return [parse(item.strip()) for item in (text or "").split(",") if item.strip()]
+    except InputError:
+        raise
     except ValueError:
         raise InputError(f"{flag}: invalid value {text!r}") from None
 

@@ -15,7 +15,7 @@ from ..deploy.bench.engines import MNN, missing_engines
 from ..deploy.bench.folder import find_candidates
 from ..deploy.bench.layers import measure_layers
 from ..deploy.bench.machine import usable_cores
-from ..deploy.bench.run import BenchOptions, check_threads, run_bench
+from ..deploy.bench.run import BenchOptions, check_threads, make_result, measure_rows
 from ..detection import config
 from ..detection.network import build_network
 from ..errors import InputError, PipelineError
@@ -78,7 +78,7 @@ def bench_folder(folder: Path, request: BenchRequest) -> dict[str, Any]:
     """Measures the models in a folder.
 
     Returns:
-        `machine`, `rows` and `notes`; see `run_bench`.
+        `machine`, `rows` and `notes`; see `make_result`.
 
     Raises:
         InputError: nothing can be measured there.
@@ -92,7 +92,7 @@ def bench_folder(folder: Path, request: BenchRequest) -> dict[str, Any]:
         if value:
             raise InputError(f"{flag}: {folder} is a folder of models; this needs a recipe")
     candidates, notes = find_candidates(folder)
-    return _with_notes(run_bench(candidates, options), [*notes, *missing_engines()])
+    return make_result(measure_rows(candidates, options), [*notes, *missing_engines()])
 
 
 @naming_recipe
@@ -100,7 +100,7 @@ def bench_recipe(recipe: Recipe, request: BenchRequest) -> dict[str, Any]:
     """Measures the models of a recipe: of its trained weights, or else of untrained ones that are pruned at once.
 
     Returns:
-        `machine`, `rows` and `notes`, see `run_bench`, and `layers` if they were asked for, see `measure_layers`.
+        `machine`, `rows` and `notes`, see `make_result`, and `layers` if they were asked for, see `measure_layers`.
 
     Raises:
         InputError: the recipe cannot be built or exported.
@@ -120,7 +120,7 @@ def bench_recipe(recipe: Recipe, request: BenchRequest) -> dict[str, Any]:
             options = replace(options, evaluate=DetectorEvaluation(build(recipe)))
         elif request.evaluate:
             models.notes.append("no mAP: the weights are untrained")
-        result = _with_notes(run_bench(models.candidates, options), models.notes)
+        result = make_result(measure_rows(models.candidates, options), models.notes)
         if request.layers is not None:
             result["layers"] = _measure_layers(models, request)
             write_text(request.layers or recipe.output / "layers.json", json.dumps(result["layers"], indent=1) + "\n")
@@ -165,11 +165,7 @@ def _measure_layers(models: BenchModels, request: BenchRequest) -> dict[str, Any
     if not models.layer_models:
         raise PipelineError(f"--layers: needs {MNN.name}: pip install 'paddle_sparse_cb[{MNN.extra}]'")
     request.log("measuring the layers on MNN ...")
-    return measure_layers(models.layer_models, models.dense, models.pruned)
-
-
-def _with_notes(result: dict[str, Any], notes: Sequence[str]) -> dict[str, Any]:
-    return {**result, "notes": [*notes, *result["notes"]]}
+    return measure_layers(models.layer_models, models.dense, models.pruned, request.seconds / 3)
 
 
 def render(result: dict[str, Any], as_json: bool) -> str:

@@ -63,15 +63,15 @@ class BenchOptions:
     log: Callable[[str], None] = lambda line: None
 
 
-def run_bench(candidates: Sequence[Candidate], options: BenchOptions) -> dict[str, Any]:
-    """Measures candidates in one run.
+def measure_rows(candidates: Sequence[Candidate], options: BenchOptions) -> list[Row]:
+    """Measures candidates on this machine in one run.
 
     Args:
         candidates: what to measure; runtimes that are not installed have been left out.
         options: how.
 
     Returns:
-        `machine`, `rows` and `notes`, plain values that can be saved as JSON (see `Machine`, `Row` and `advice`).
+        A row for each candidate and number of threads, without speed-ups.
 
     Raises:
         InputError: a runtime cannot load a file.
@@ -87,7 +87,7 @@ def run_bench(candidates: Sequence[Candidate], options: BenchOptions) -> dict[st
     options.log(f"measuring {len(cases)} cases for {options.seconds:.0f} s, more if the machine is busy ...")
     timings = measure(cases, options.seconds)
     scores = _scores(loaded, options)
-    rows = [
+    return [
         Row(
             runtime=one.engine.name,
             version=one.engine.version or "",
@@ -108,11 +108,23 @@ def run_bench(candidates: Sequence[Candidate], options: BenchOptions) -> dict[st
         )
         for (one, threads, _), arrays, timing in zip(loaded, inputs, timings)
     ]
+
+
+def make_result(rows: Sequence[Row], notes: Sequence[str] = ()) -> dict[str, Any]:
+    """Compares rows of one run, from this machine and from devices.
+
+    Args:
+        rows: the rows.
+        notes: what a reader must know.
+
+    Returns:
+        `machine`, `rows` and `notes`, plain values that can be saved as JSON (see `Machine`, `Row` and `advice`).
+    """
     machine = this_machine()
     return {
         "machine": machine.to_dict(),
         "rows": [row.to_dict() for row in compare(rows)],
-        "notes": advice(machine),
+        "notes": [*notes, *advice(machine)],
     }
 
 

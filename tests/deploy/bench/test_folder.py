@@ -1,14 +1,24 @@
 """Folders of models: a recipe's, anybody's, and none."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from paddle_sparse_cb import InputError
-from paddle_sparse_cb.deploy.bench.engines import MNN, PADDLE
+from paddle_sparse_cb.deploy.bench import folder
+from paddle_sparse_cb.deploy.bench.engines import ENGINES, MNN, PADDLE
 from paddle_sparse_cb.deploy.bench.folder import find_candidates, zero_ratio
-from paddle_sparse_cb.deploy.bench.run import BenchOptions, Candidate, relative_difference, run_bench
+from paddle_sparse_cb.deploy.bench.rows import Row
+from paddle_sparse_cb.deploy.bench.run import (
+    BenchOptions,
+    Candidate,
+    make_result,
+    measure_rows,
+    model_bytes,
+    relative_difference,
+)
 
 from .conftest import RATIO, RUNTIMES
 
@@ -55,7 +65,7 @@ def test_a_folder_without_models_is_an_error_of_one_line(tmp_path):
 def test_a_file_that_is_no_model_is_an_error_of_one_line(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=name) as error:
-        run_bench(find_candidates(tmp_path)[0], BenchOptions(seconds=0.01))
+        measure_rows(find_candidates(tmp_path)[0], BenchOptions(seconds=0.01))
     assert "\n" not in str(error.value)
 
 
@@ -69,7 +79,7 @@ def test_a_truncated_file_is_an_error_of_one_line(models, name, tmp_path):
     for size in (len(content) // 3, len(content) - 1):
         (tmp_path / name).write_bytes(content[:size])
         with pytest.raises(InputError) as error:
-            run_bench(find_candidates(tmp_path)[0], BenchOptions(seconds=0.01))
+            measure_rows(find_candidates(tmp_path)[0], BenchOptions(seconds=0.01))
         assert "\n" not in str(error.value)
 
 
@@ -96,7 +106,7 @@ def test_weights_in_other_files_are_not_read(tmp_path):
     assert {one.ratio for one in candidates} == {None}
     for one in candidates:
         with pytest.raises(InputError, match=f"m.onnx: {one.engine.name} cannot load it"):
-            run_bench([one], BenchOptions(seconds=0.01))
+            measure_rows([one], BenchOptions(seconds=0.01))
 
 
 def test_zeros_are_counted_in_pruned_1x1_convolutions_only():
@@ -109,18 +119,22 @@ def test_zeros_are_counted_in_pruned_1x1_convolutions_only():
 
 @RUNTIMES
 def test_a_run_has_a_row_for_each_candidate_and_number_of_threads(models):
-    candidates = [one for one in find_candidates(models)[0] if one.engine in (PADDLE, MNN)]
+    candidates = [one for one in find_candidates(models)[0] if one.engine is MNN]  # whose threads do not spin
     lines = []
-    rows = run_bench(candidates, BenchOptions((1, 2), 0.01, log=lines.append))["rows"]
+    rows = make_result(measure_rows(candidates, BenchOptions((1, 2), 0.01, log=lines.append)))["rows"]
     assert [(row["file"], row["threads"]) for row in rows] == [(one.label, n) for n in (1, 2) for one in candidates]
     sparse = [row for row in rows if row["kind"] == "sparse"]
     assert all(row["speedup"] is not None and row["speedup_fastest"] <= row["speedup"] + 1e-9 for row in sparse)
     assert all(row["ms"] > 0 and row["spread"] >= 0 and row["precision"] == "FP32" for row in rows)
     sizes = {row["file"]: row["mb"] for row in rows}
     assert sizes["sparse.mnn"] == (models / "sparse.mnn").stat().st_size / 1e6
+    assert lines[0] == "loading 2 models ..."
+
+
+@RUNTIMES
+def test_the_size_of_a_program_includes_its_weights(models):
     program = [models / "model.pdmodel", models / "model.pdiparams"]
-    assert sizes["model.pdmodel"] == sum(file.stat().st_size for file in program) / 1e6
-    assert lines[0] == "loading 3 models ..."
+    assert model_bytes(PADDLE, program[0]) == sum(file.stat().st_size for file in program)
 
 
 @RUNTIMES
@@ -143,10 +157,10 @@ def test_a_runtime_with_other_outputs_is_marked(models, tmp_path):
     reference = models / "model.pdmodel"
     right = Candidate(MNN, models / "sparse.mnn", "sparse", RATIO, reference=reference)
     wrong = Candidate(MNN, other, "sparse", RATIO, reference=reference)
-    result = run_bench(
+    rows = measure_rows(
         [Candidate(PADDLE, reference, "dense", RATIO, reference=reference), right, wrong], BenchOptions(seconds=0.01)
     )
-    notes = [row["note"] for row in result["rows"]]
+    notes = [row.note for row in rows]
     assert notes[:2] == ["", ""]
     assert notes[2].startswith("OUTPUTS DIFFER from Paddle's by ")
 
@@ -158,8 +172,8 @@ def test_trained_models_are_evaluated_once_on_the_most_threads(models):
         Candidate(MNN, models / "sparse.mnn", "sparse", RATIO, is_trained=True),
     ]
     scores = iter([0.25])
-    result = run_bench(candidates, BenchOptions((1, 2), 0.01, evaluate=lambda session: next(scores)))
-    assert [row["map"] for row in result["rows"]] == [None, 0.25, None, 0.25]
+    rows = measure_rows(candidates, BenchOptions((1, 2), 0.01, evaluate=lambda session: next(scores)))
+    assert [row.map for row in rows] == [None, 0.25, None, 0.25]
 
 
 def test_the_difference_of_outputs_is_relative_and_sees_other_shapes():
@@ -169,3 +183,23 @@ def test_the_difference_of_outputs_is_relative_and_sees_other_shapes():
     assert relative_difference({"a": one["a"]}, one) == float("inf")
     assert relative_difference({**one, "b": np.array([[1e6]])}, one) == float("inf")
     assert not relative_difference({**one, "b": np.array([np.nan])}, one) <= 0.01
+
+
+@RUNTIMES
+def test_a_runtime_that_is_not_installed_is_left_out(models, monkeypatch):
+    absent = [replace(engine, distributions=("no-such-distribution",)) for engine in ENGINES]
+    monkeypatch.setattr(folder, "ENGINES", [PADDLE, *absent[1:]])
+    assert [one.label for one in find_candidates(models)[0]] == ["model.pdmodel"]
+    monkeypatch.setattr(folder, "ENGINES", absent)
+    with pytest.raises(InputError, match="no runtime for dense.mnn is installed: pip install"):
+        find_candidates(models)
+
+
+def test_rows_of_a_device_join_the_table_and_are_compared_with_each_other_only():
+    here = Row("MNN", "3.6.1", "dense", 0.0, (1, 1), "FP32", 1, 8.6, 10.0, 0.01)
+    phone = replace(here, runtime="Paddle-Lite", device="phone", ms=41.3)
+    sparse = replace(phone, kind="sparse", ratio=0.75, ms=25.8)
+    result = make_result([here, phone, sparse], ["a note"])
+    assert [row["device"] for row in result["rows"]] == ["", "phone", "phone"]
+    assert [row["speedup_fastest"] for row in result["rows"]] == [0, 0, pytest.approx(0.6, abs=0.01)]
+    assert result["notes"][0] == "a note"
