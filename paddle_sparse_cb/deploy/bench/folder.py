@@ -14,12 +14,12 @@ from ..mnn.reader import read_mnn
 from .engines import ENGINES, Engine
 from .run import Candidate
 
-_SUBFOLDERS = ("", "inference")
+_SUBFOLDERS = ("", "inference", "inference_no_nms")
 _LEAST_PRUNED = 0.1  # zeros in a layer that counts as pruned
 
 
 def find_candidates(folder: Path) -> tuple[list[Candidate], list[str]]:
-    """Returns what can be measured in a folder and its `inference` folder.
+    """Returns what can be measured in a folder and its folders of exported models.
 
     Args:
         folder: the folder. Its models should be of one network: those with the same inputs are compared.
