@@ -195,10 +195,11 @@ def _bench(options: argparse.Namespace) -> None:
     threads = split_list("--threads", options.threads, int)
     ratios = split_list("--ratio", options.ratio, float)
     blocks = split_list("--block", options.block, parse_block)
-    from .recipe import bench
+    from .recipe.bench_folder import BenchRequest, bench_folder
+    from .recipe.bench_output import check_speedup, render, render_captions
 
     with stdout_to_stderr():
-        request = bench.BenchRequest(
+        request = BenchRequest(
             threads,
             options.seconds,
             ratios,
@@ -209,14 +210,16 @@ def _bench(options: argparse.Namespace) -> None:
             log=lambda line: print(line, file=sys.stderr, flush=True),
         )
         if Path(options.recipe).is_dir():
-            result = bench.bench_folder(Path(options.recipe), request)
+            result = bench_folder(Path(options.recipe), request)
         else:
-            result = bench.bench_recipe(_read_recipe(options), request)
+            from .recipe.bench import bench_recipe  # imports ppdet, which a folder does not need
+
+            result = bench_recipe(_read_recipe(options), request)
         if options.json:
-            print(bench.render_captions(result))
-    print(bench.render(result, options.json))
+            print(render_captions(result))
+    print(render(result, options.json))
     if fail_under is not None:
-        bench.check_speedup(result, fail_under)
+        check_speedup(result, fail_under)
 
 
 def _train(recipe: Recipe, options: argparse.Namespace) -> None:

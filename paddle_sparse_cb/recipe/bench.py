@@ -1,98 +1,27 @@
-"""`paddle-sparse bench`: measures the latency of a recipe's models, or of the models in a folder."""
+"""`paddle-sparse bench RECIPE`: measures the models of a recipe."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import paddle
 
-from ..deploy.bench.engines import MNN, missing_engines
-from ..deploy.bench.folder import find_candidates
+from ..deploy.bench.engines import MNN
 from ..deploy.bench.layers import measure_layers
-from ..deploy.bench.machine import usable_cores
-from ..deploy.bench.run import BenchOptions, check_threads, make_result, measure_rows
+from ..deploy.bench.run import make_result, measure_rows
 from ..detection import config
 from ..detection.network import build_network
-from ..errors import InputError, PipelineError
-from ..report.bench import bench_captions, bench_table, layer_summary
+from ..errors import PipelineError
 from ..utils.files import write_text
-from ..utils.validation import check_fraction
 from .bench_eval import DetectorEvaluation
+from .bench_folder import BenchRequest
 from .bench_models import AT_ONCE, MNN_BLOCK, BenchModels, ModelMaker
 from .build import build, find_weights, make_recipe_plan, naming_recipe
 from .schema import Recipe
-
-_MAX_SECONDS = 86400
-
-
-@dataclass(frozen=True)
-class BenchRequest:
-    """What is measured of a recipe, and how.
-
-    Attributes:
-        threads: the numbers of threads; by default 1 and the number of CPUs.
-        seconds: wall time to spend on the measurement.
-        ratios: target ratios, to which untrained weights are pruned at once; empty for the recipe's trained weights,
-            or its own ratio if it has not been trained.
-        blocks: rows and columns of the blocks of zeros; by default random zeros and MNN's blocks.
-        evaluate: measure mAP through each runtime.
-        export: `best` or `last`: the checkpoint; None for the reported one.
-        weights: the trained weights; None for those that `export` selects.
-        layers: the file to write the times of the layers to, by default `layers.json` in the recipe's output folder
-            (an empty name); None leaves them out.
-        log: receives a line for each step.
-    """
-
-    threads: Sequence[int] = ()
-    seconds: float = 30.0
-    ratios: Sequence[float] = ()
-    blocks: Sequence[tuple[int, int]] = ()
-    evaluate: bool = False
-    export: str | None = None
-    weights: Path | None = None
-    layers: str | None = None
-    log: Callable[[str], None] = lambda line: None
-
-    def options(self, **further: Any) -> BenchOptions:
-        """Returns the options of the measurement.
-
-        Raises:
-            InputError: more threads than CPUs, or a value out of range.
-        """
-        if not 0 < self.seconds < _MAX_SECONDS:
-            raise InputError(f"--seconds must be above 0 and below {_MAX_SECONDS}, got {self.seconds:g}")
-        for ratio in self.ratios:
-            check_fraction("--ratio", ratio, least=0.01)
-        cores = usable_cores()
-        threads = tuple(dict.fromkeys(self.threads or (1, cores)))
-        check_threads(threads, cores)
-        return BenchOptions(threads, self.seconds, log=self.log, **further)
-
-
-def bench_folder(folder: Path, request: BenchRequest) -> dict[str, Any]:
-    """Measures the models in a folder.
-
-    Returns:
-        `machine`, `rows` and `notes`; see `make_result`.
-
-    Raises:
-        InputError: nothing can be measured there.
-    """
-    options = request.options()
-    for flag, value in (
-        ("--layers", request.layers is not None),
-        ("--eval", request.evaluate),
-        ("--ratio", request.ratios),
-    ):
-        if value:
-            raise InputError(f"{flag}: {folder} is a folder of models; this needs a recipe")
-    candidates, notes = find_candidates(folder)
-    return make_result(measure_rows(candidates, options), [*notes, *missing_engines()])
 
 
 @naming_recipe
@@ -166,36 +95,3 @@ def _measure_layers(models: BenchModels, request: BenchRequest) -> dict[str, Any
         raise PipelineError(f"--layers: needs {MNN.name}: pip install 'paddle_sparse_cb[{MNN.extra}]'")
     request.log("measuring the layers on MNN ...")
     return measure_layers(models.layer_models, models.dense, models.pruned, request.seconds / 3)
-
-
-def render(result: dict[str, Any], as_json: bool) -> str:
-    """Renders a result for standard output: the table with its captions, or `machine` and `rows` as JSON."""
-    if as_json:
-        return json.dumps({key: result[key] for key in ("machine", "rows")}, indent=1, allow_nan=False)
-    parts = [bench_table(result)]
-    if "layers" in result:
-        parts.append(layer_summary(result["layers"]))
-    return "\n\n".join(parts)
-
-
-def render_captions(result: dict[str, Any]) -> str:
-    """Renders the lines that `render` shows below the table, one each."""
-    return "\n".join(bench_captions(result))
-
-
-def check_speedup(result: dict[str, Any], least: float) -> None:
-    """Checks the best speed-up over the fastest dense row with as many threads.
-
-    Raises:
-        PipelineError: it is below `least`, or nothing sparse was measured.
-    """
-    found = [row for row in result["rows"] if row["kind"] == "sparse" and row["speedup_fastest"] is not None]
-    if not found:
-        raise PipelineError("--fail-under: no sparse model was measured beside a dense one")
-    best = max(found, key=lambda row: row["speedup_fastest"])
-    if best["speedup_fastest"] < least:
-        raise PipelineError(
-            f"--fail-under: the best sparse model ({best['runtime']}, blocks {'x'.join(map(str, best['block']))}, "
-            f"{best['threads']} threads) is {best['speedup_fastest']:+.1%} over the fastest dense one, at least "
-            f"{least:+.1%} is required{' (disturbed by other work)' if best['disturbed'] else ''}"
-        )

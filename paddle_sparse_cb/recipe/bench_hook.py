@@ -9,7 +9,8 @@ import paddle
 from ..hooks import HookContext
 from ..utils.distributed import rank_zero_info
 from ..utils.native_output import stdout_to_stderr
-from .bench import BenchRequest, bench_recipe
+from .bench import bench_recipe
+from .bench_folder import BenchRequest
 from .build import Run
 
 

@@ -11,7 +11,8 @@ from paddle_sparse_cb import InputError
 from paddle_sparse_cb.cli import main
 from paddle_sparse_cb.cli_flags import parse_block, parse_speedup, split_list
 from paddle_sparse_cb.errors import PipelineError
-from paddle_sparse_cb.recipe.bench import BenchRequest, check_speedup
+from paddle_sparse_cb.recipe.bench_folder import BenchRequest
+from paddle_sparse_cb.recipe.bench_output import check_speedup
 
 SPARSE = str(RECIPES / "picodet_s_416_trees_sparse75.yml")
 SMALL = ["-o", "TestReader.inputs_def.image_shape=[3,128,128]", "--threads", "1", "--seconds", "0.1"]
@@ -113,6 +114,16 @@ def test_invalid_input_is_an_error_of_one_line(arguments, message, folder, capsy
     assert line.startswith("paddle-sparse: ")
     assert message in line
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_folder_needs_no_paddledetection(folder):
+    code = (
+        "import sys; sys.modules['ppdet'] = None; from paddle_sparse_cb.cli import main; sys.exit(main(['bench', '.']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "no model that this machine can run" in done.stderr
+    assert done.returncode == 2
 
 
 def row(kind, speedup_fastest, **more):

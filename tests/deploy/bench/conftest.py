@@ -3,6 +3,7 @@
 import paddle
 import pytest
 from helpers import CORE_ONLY, Pointwise
+from paddle.base.proto import framework_pb2
 
 from paddle_sparse_cb import GMPPruner, make_plan
 from paddle_sparse_cb.deploy.export import export
@@ -29,3 +30,14 @@ def models(tmp_path_factory):
     convert(onnx, folder / "dense.mnn", sparse=False)
     convert(onnx, folder / "sparse.mnn", sparse=True)
     return folder
+
+
+def edited_program(models, folder, edit):
+    """Writes a copy of the exported program that `edit` has changed."""
+    program = framework_pb2.ProgramDesc()
+    program.ParseFromString((models / "model.pdmodel").read_bytes())
+    edit(program)
+    path = folder / "edited.pdmodel"
+    path.write_bytes(program.SerializeToString())
+    path.with_suffix(".pdiparams").write_bytes((models / "model.pdiparams").read_bytes())
+    return path

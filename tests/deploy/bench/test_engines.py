@@ -7,28 +7,16 @@ import sys
 
 import numpy as np
 import pytest
-from paddle.base.proto import framework_pb2
 
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.deploy.bench import engines
 from paddle_sparse_cb.deploy.bench.engines import ENGINES, PADDLE, Engine, load, make_inputs, missing_engines
 from paddle_sparse_cb.deploy.bench.run import relative_difference
 
-from .conftest import RUNTIMES, SIZE
+from .conftest import RUNTIMES, SIZE, edited_program
 
 FILES = {".pdmodel": ["model.pdmodel"], ".onnx": ["model.onnx"], ".mnn": ["dense.mnn", "sparse.mnn"]}
 CASES = [(engine, file) for engine in ENGINES for file in FILES[engine.suffix]]
-
-
-def edited_program(models, folder, edit):
-    """Writes a copy of the exported program that `edit` has changed."""
-    program = framework_pb2.ProgramDesc()
-    program.ParseFromString((models / "model.pdmodel").read_bytes())
-    edit(program)
-    path = folder / "edited.pdmodel"
-    path.write_bytes(program.SerializeToString())
-    path.with_suffix(".pdiparams").write_bytes((models / "model.pdiparams").read_bytes())
-    return path
 
 
 @RUNTIMES

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from paddle_sparse_cb import InputError
+from paddle_sparse_cb.cli import main
 from paddle_sparse_cb.deploy.bench import folder
 from paddle_sparse_cb.deploy.bench.engines import ENGINES, MNN, PADDLE
 from paddle_sparse_cb.deploy.bench.folder import find_candidates, zero_ratio
@@ -203,3 +204,18 @@ def test_rows_of_a_device_join_the_table_and_are_compared_with_each_other_only()
     assert [row["device"] for row in result["rows"]] == ["", "phone", "phone"]
     assert [row["speedup_fastest"] for row in result["rows"]] == [0, 0, pytest.approx(0.6, abs=0.01)]
     assert result["notes"][0] == "a note"
+
+
+@RUNTIMES
+@pytest.mark.slow
+def test_a_folder_is_measured_from_the_command_line(models, capsys):
+    assert main(["bench", str(models), "--threads", "1", "--seconds", "0.1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["file", "runtime"]
+    assert [line.split()[0] for line in lines[2:7]] == [
+        "dense.mnn",
+        "model.onnx",
+        "model.onnx",
+        "model.pdmodel",
+        "sparse.mnn",
+    ]
