@@ -16,7 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .cli_flags import add_bench_flags, add_training_flags, parse_block, parse_speedup, split_list
 from .errors import InputError, PipelineError
+from .utils.native_output import stdout_to_stderr
 
 if TYPE_CHECKING:
     from .recipe.schema import Recipe
@@ -29,6 +31,7 @@ _COMMANDS = {
     "optimize": "run Paddle-Lite's optimizer (and MNN's converter) on an exported recipe, verify and report",
     "verify": "verify all files of a recipe, a checkpoint or folder of checkpoints, or a .pdiparams, .nb or .mnn file",
     "report": "print the table of a trained recipe",
+    "bench": "measure the latency of a recipe's models, dense and sparse, or of the models in a folder",
 }
 _NO_EXPORT_FLAG = ("plan", "report")
 
@@ -62,38 +65,10 @@ def _parser() -> argparse.ArgumentParser:
                 "-o weights=FILE names another one",
             )
         if name == "train":
-            _add_training_flags(command)
+            add_training_flags(command)
+        if name == "bench":
+            add_bench_flags(command)
     return parser
-
-
-def _add_training_flags(command: argparse.ArgumentParser) -> None:
-    """Adds the flags of PaddleDetection's tools/train.py."""
-    command.add_argument(
-        "--eval",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="evaluate at each checkpoint and keep the best one (default)",
-    )
-    command.add_argument("--amp", action="store_true", help="mixed precision, the same as -o amp=true")
-    command.add_argument(
-        "-r",
-        "--resume",
-        metavar="CHECKPOINT",
-        nargs="?",
-        const="last",
-        help="resume from a checkpoint; without a name, from the newest complete one of the recipe or "
-        "of the dense recipe that it starts from",
-    )
-    command.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="a new training removes the files of an earlier one instead of moving them to earlier.<number>",
-    )
-    command.add_argument(
-        "--allow-config-change",
-        action="store_true",
-        help="with --resume: the recipe may differ from the checkpoint's, in the length of its epochs too",
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -182,16 +157,12 @@ def _run(options: argparse.Namespace) -> None:
         if is_verifiable(options.recipe):
             verify_files(Path(options.recipe))
             return
-    from .recipe.schema import read_recipe  # imports Paddle and ppdet, which `--help` does not need
-    from .recipe.smoke import smoke
-
-    training = options.command == "train"
-    amp = ["amp=true"] if training and options.amp else []
-    recipe = read_recipe(options.recipe, options.slim_config, [*options.opt, *amp])
-    if options.smoke:
-        recipe = smoke(recipe)
+    if options.command == "bench":
+        _bench(options)
+        return
+    recipe = _read_recipe(options)
     options.loaded = recipe
-    if training:
+    if options.command == "train":
         _train(recipe, options)
         return
     from .recipe import commands
@@ -207,6 +178,48 @@ def _run(options: argparse.Namespace) -> None:
     else:
         steps = {"export": commands.export, "optimize": commands.optimize, "verify": commands.verify}
         steps[options.command](recipe, options.export)
+
+
+def _read_recipe(options: argparse.Namespace) -> Recipe:
+    from .recipe.schema import read_recipe  # imports Paddle and ppdet, which `--help` does not need
+    from .recipe.smoke import smoke
+
+    amp = ["amp=true"] if options.command == "train" and options.amp else []
+    recipe = read_recipe(options.recipe, options.slim_config, [*options.opt, *amp])
+    return smoke(recipe) if options.smoke else recipe
+
+
+def _bench(options: argparse.Namespace) -> None:
+    """Prints the table, or only JSON; everything else that this process prints goes to standard error."""
+    fail_under = None if options.fail_under is None else parse_speedup(options.fail_under)
+    threads = split_list("--threads", options.threads, int)
+    ratios = split_list("--ratio", options.ratio, float)
+    blocks = split_list("--block", options.block, parse_block)
+    from .recipe.bench_folder import BenchRequest, bench_folder
+    from .recipe.bench_output import check_speedup, render, render_captions
+
+    with stdout_to_stderr():
+        request = BenchRequest(
+            threads,
+            options.seconds,
+            ratios,
+            blocks,
+            evaluate=options.eval,
+            export=options.export,
+            layers=options.layers,
+            log=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+        if Path(options.recipe).is_dir():
+            result = bench_folder(Path(options.recipe), request)
+        else:
+            from .recipe.bench import bench_recipe  # imports ppdet, which a folder does not need
+
+            result = bench_recipe(_read_recipe(options), request)
+        if options.json:
+            print(render_captions(result))
+    print(render(result, options.json))
+    if fail_under is not None:
+        check_speedup(result, fail_under)
 
 
 def _train(recipe: Recipe, options: argparse.Namespace) -> None:

@@ -43,6 +43,7 @@ class HookContext:
             `PruningConfig.min_sparsity`). A weight that it does not name counts for `target_ratio` only.
         samples: real inputs for files that are run to verify their outputs: dicts from input name to array without the
             batch dimension. Without them, noise is used.
+        bench: latencies: `machine`, `rows` and `notes`, JSON-serializable; empty if they were not measured.
 
     Example:
         >>> from paddle_sparse_cb import make_plan, measure_sparsity
@@ -66,6 +67,7 @@ class HookContext:
     checks: dict[str, Any] = field(default_factory=dict)
     min_sparsity: Mapping[str, float] = field(default_factory=dict)
     samples: Sequence[Mapping[str, np.ndarray]] = ()
+    bench: dict[str, Any] = field(default_factory=dict)
 
 
 # Called with the context after training. A hook may also have

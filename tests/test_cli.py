@@ -203,7 +203,7 @@ def test_help_lists_the_commands(capsys):
         main(["--help"])
     assert error.value.code == 0
     printed = capsys.readouterr().out
-    for name in ("plan", "train", "eval", "export", "optimize", "verify", "report"):
+    for name in ("plan", "train", "eval", "export", "optimize", "verify", "report", "bench"):
         assert name in printed
 
 

@@ -42,6 +42,7 @@ epoch: 3
 snapshot_epoch: 1
 snapshot_iter: 1
 use_ema: true
+export: {{bench: false}}
 TrainDataset: {{sample_num: {images}}}
 EvalDataset: {{sample_num: 5}}
 TrainReader:

@@ -6,6 +6,7 @@ that wrote the file does not matter.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,13 @@ from typing import Any
 
 from ..errors import InputError
 from ..utils.weight_files import load_structured_names, parse_program, tensor_details
+
+# Operators that read or write files, print, communicate, or call Python.
+_SIDE_EFFECTS = re.compile(
+    r"(load|save|print|py_|read_file|read$|run_program|create_.*reader|enqueue|dequeue|queue_|delete_var"
+    r"|barrier|.*_barrier$|send|recv|[pc]_(send|recv)|partial_(send|recv)|c_(comm|gen|sync|wait)|gen_"
+    r"|.*listen_and_serv|pull_|push_|distributed_(lookup|push))"
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,6 @@ def read_program(prefix: Path) -> Program:
 def _summarize(block: Any, names: dict[str, str], prefix: Path) -> Program:
     shapes = {var.name: tuple(tensor_details(var).dims) for var in block.vars}
     persistable = {var.name for var in block.vars if var.persistable}
-    inputs = [name for op in block.ops if op.type == "feed" for name in slot_arguments(op.outputs)["Out"]]
     uses = [
         (op, _weight_variable(slot_arguments(op.inputs)["Filter"][0]))
         for op in block.ops
@@ -90,7 +97,44 @@ def _summarize(block: Any, names: dict[str, str], prefix: Path) -> Program:
         name, shape = names[weight], shapes[weight]
         _, _, height, width = shapes[slot_arguments(op.inputs)["Input"][0]]
         convolutions[name] = Convolution(weight, name, shape, height * width, calls[weight], _may_be_sparse(op, shape))
-    return Program({name: shapes[name] for name in inputs}, Counter(op.type for op in block.ops), convolutions)
+    return Program(_input_shapes(block), Counter(op.type for op in block.ops), convolutions)
+
+
+def read_inputs(prefix: Path) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each input of an exported model; -1 marks a dynamic dimension.
+
+    Args:
+        prefix: the model's path without `.pdmodel`, which is the only file that is read.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    block = parse_program(prefix).blocks[0]
+    try:
+        return _input_shapes(block)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise InputError(f"{prefix}.pdmodel: damaged: {type(error).__name__} {error}") from None
+
+
+def _input_shapes(block: Any) -> dict[str, tuple[int, ...]]:
+    shapes = {var.name: tuple(tensor_details(var).dims) for var in block.vars}
+    fed = [name for op in block.ops if op.type == "feed" for name in slot_arguments(op.outputs)["Out"]]
+    return {name: shapes[name] for name in fed}
+
+
+def check_no_side_effects(prefix: Path) -> None:
+    """Checks that running a program only computes: an operator could also write a file or open a connection.
+
+    Args:
+        prefix: the model's path without `.pdmodel`.
+
+    Raises:
+        InputError: the program is missing or damaged, or has such an operator, in a nested block too.
+    """
+    for block in parse_program(prefix).blocks:
+        for op in block.ops:
+            if _SIDE_EFFECTS.match(op.type):
+                raise InputError(f"{prefix}.pdmodel: will not be run: its operator {op.type!r} does more than compute")
 
 
 def slot_arguments(slots: Any) -> dict[str, list[str]]:

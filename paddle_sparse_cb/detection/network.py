@@ -156,6 +156,19 @@ class DetectionNetwork(nn.Layer):
         losses = self.detector(inputs)
         return [losses[name].reshape([1]) for name in LOSS_NAMES]
 
+    def select_boxes(self, boxes: paddle.Tensor, scores: paddle.Tensor, scale_factor: paddle.Tensor) -> paddle.Tensor:
+        """Applies non-maximum suppression to the outputs of a network that was exported without it.
+
+        Args:
+            boxes: [b, n, 4], x1 y1 x2 y2 in network pixels.
+            scores: [b, classes, n].
+            scale_factor: [b, 2], network pixels per image pixel, height first.
+
+        Returns:
+            The boxes as `forward` returns them in evaluation.
+        """
+        return self.pad_boxes(*self.head.post_process((scores, boxes), scale_factor))
+
     def pad_boxes(self, boxes: paddle.Tensor, counts: paddle.Tensor) -> paddle.Tensor:
         """Pads the boxes of a batch to one tensor, whose shape is the same on every rank so that it can be gathered."""
         per_image = counts.numpy().astype(int)

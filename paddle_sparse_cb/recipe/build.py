@@ -25,6 +25,7 @@ from ..hooks import HookContext
 from ..pruning.paddleslim_masks import apply_paddleslim_masks
 from ..pruning.plan import PrunePlan
 from ..pruning.statistics import measure_sparsity
+from ..report.schema import read_report
 from ..utils.distributed import rank_zero_info
 from .report_hook import WriteReport
 from .schema import Recipe
@@ -198,3 +199,27 @@ def load_weights(recipe: Recipe, run: Run, source: str) -> LoadedWeights:
             "assumes a converged model"
         )
     return loaded
+
+
+def find_weights(recipe: Recipe, export: str | None) -> Path | None:
+    """Returns the trained weights of a recipe; None if it has not been trained.
+
+    These are, in this order, `weights` of the recipe, the checkpoint that `export` chooses, the one that the report
+    names, and the best one.
+    """
+    given = recipe.given_weights
+    if given is not None:
+        return given
+    weights = recipe.checkpoint(export or reported_checkpoint(recipe))
+    if not weights.is_file():
+        return None
+    if recipe.content.get("weights"):
+        rank_zero_info(f"weights: {recipe.content['weights']} does not exist; using {weights}")
+    return weights
+
+
+def reported_checkpoint(recipe: Recipe) -> str:
+    """Returns which checkpoint the report of a recipe is about, `best` or `last`; `best` if there is no report."""
+    if not (recipe.output / "report.json").is_file():
+        return "best"
+    return "last" if read_report(recipe.output).get("checkpoint") == "final" else "best"

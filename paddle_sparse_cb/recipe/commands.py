@@ -13,7 +13,7 @@ from ..hooks import call_hooks
 from ..report.schema import read_report
 from ..utils.distributed import rank_zero_info
 from ..utils.locks import lock_folder
-from .build import Run, build, build_plan, load_weights, naming_recipe
+from .build import Run, build, build_plan, find_weights, load_weights, naming_recipe, reported_checkpoint
 from .post_train import ExportDetector, hooks_after_export, verify_hooks
 from .preflight import check_plan
 from .schema import Recipe
@@ -109,22 +109,13 @@ def verify(recipe: Recipe, export: str | None = None) -> None:
 def load_trained(recipe: Recipe, export: str | None) -> tuple[Run, Path]:
     """Builds a recipe with the weights to work on.
 
-    These are, in this order, `weights` of the recipe, the checkpoint that `export` chooses, the one that the report
-    names, and the best one.
+    Raises:
+        InputError: the recipe has not been trained (see `find_weights`), or cannot be built.
     """
-    weights = recipe.given_weights
+    weights = find_weights(recipe, export)
     if weights is None:
-        weights = recipe.checkpoint(export or _reported(recipe))
-        if not weights.is_file():
-            raise InputError(f"{weights}: not trained yet; run: paddle-sparse train {recipe.path}")
-        if recipe.content.get("weights"):
-            rank_zero_info(f"weights: {recipe.content['weights']} does not exist; using {weights}")
+        missing = recipe.checkpoint(export or reported_checkpoint(recipe))
+        raise InputError(f"{missing}: not trained yet; run: paddle-sparse train {recipe.path}")
     run = build(recipe)
     load_weights(recipe, run, str(weights))
     return run, weights
-
-
-def _reported(recipe: Recipe) -> str:
-    if not (recipe.output / "report.json").is_file():
-        return "best"
-    return "last" if read_report(recipe.output).get("checkpoint") == "final" else "best"

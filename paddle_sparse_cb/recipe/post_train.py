@@ -14,10 +14,12 @@ from ..deploy.mnn.hook import ConvertMNN
 from ..deploy.verify import fail_on_mismatch, print_verification, verify
 from ..hooks import Hook, HookContext
 from ..pruning.statistics import measure_sparsity
+from ..report.bench import bench_table
 from ..report.schema import read_report
 from ..report.table import report_table
 from ..utils.distributed import is_distributed, rank_zero_info
 from ..utils.weight_files import load_arrays
+from .bench_hook import MeasureLatency
 from .build import Run
 from .mnn import AddSamples, CompareBoxes
 
@@ -83,7 +85,10 @@ class ExportDetector:
 
 def print_results(context: HookContext) -> None:
     """Prints the table of the report and the paths of the output."""
-    print(f"\n{report_table(read_report(context.output))}\n")
+    report = read_report(context.output)
+    print(f"\n{report_table(report)}\n")
+    if report.get("bench"):
+        print(f"{bench_table(report['bench'])}\n")
     for name in _OUTPUTS:
         if (context.output / name).exists():
             print(f"  {context.output / name}")
@@ -107,13 +112,15 @@ class VerifyCheckpoints:
 
 
 def hooks_after_export(run: Run) -> list[Hook]:
-    """Returns the hooks from Paddle-Lite's optimizer to the verification."""
-    block = run.recipe.mnn_block
+    """Returns the hooks from Paddle-Lite's optimizer to the verification and, on request, the latency."""
+    block, options = run.recipe.mnn_block, run.recipe.content.get("export") or {}
+    measure: list[Hook] = [MeasureLatency(run), run.report] if options.get("bench", False) else []
     return [
         OptimizeLite(run.recipe.lite_options),
         *([] if block is None else [ConvertMNN(block)]),
         *_verification(run),
         run.report,
+        *measure,
         print_results,
         fail_on_mismatch,
     ]

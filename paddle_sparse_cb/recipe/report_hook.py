@@ -57,6 +57,7 @@ class WriteReport:
                 "layers": context.sparsity.to_dict()["layers"],
                 "checks": {name: {**check, "summary": describe(check)} for name, check in context.checks.items()},
                 "evaluations": best_by_sparsity(read_evaluations(log), "mAP") if log.is_file() else [],
+                "bench": context.bench or None,
             },
             context.output,
         )

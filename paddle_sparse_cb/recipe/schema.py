@@ -20,7 +20,7 @@ import paddle
 
 from .._version import __version__
 from ..deploy.lite.constraints import check_options
-from ..deploy.mnn.constraints import check_block
+from ..deploy.mnn.constraints import check_block, check_pruned_blocks
 from ..detection import config
 from ..errors import InputError
 from ..pruning.config import PruningConfig
@@ -287,7 +287,10 @@ def _made(
     if not recipe.name.strip("."):  # `...yml` is a valid file name
         raise InputError(f"the output folder has the name of the recipe, which cannot be {recipe.name!r}")
     check_options(recipe.lite_options, sparsity is not None)
-    _check_mnn(recipe)
+    if recipe.mnn_block is not None:
+        check_block(recipe.mnn_block)
+        if sparsity is not None:
+            check_pruned_blocks(recipe.mnn_block, recipe.pruning_config().sparse_block)
     for other in above:
         if other.output == recipe.output:
             raise InputError(
@@ -295,15 +298,3 @@ def _made(
                 f"folder {recipe.output}"
             )
     return recipe
-
-
-def _check_mnn(recipe: Recipe) -> None:
-    """Raises InputError if MNN would count too few zeros, because they do not fill its blocks."""
-    if recipe.mnn_block is None:
-        return
-    block, rows = check_block(recipe.mnn_block), recipe.pruning_config().sparse_block[0]
-    if recipe.sparsity is not None and rows % block:
-        raise InputError(
-            f"export.mnn: kernels for blocks of {block} output channels need sparse_block [{block}, 1], or a multiple, "
-            f"got {list(recipe.pruning_config().sparse_block)}"
-        )

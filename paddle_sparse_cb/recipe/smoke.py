@@ -35,6 +35,7 @@ def smoke(recipe: Recipe) -> Recipe:
     """
     content = copy.deepcopy(recipe.content)
     small = replace(recipe, content=content, sparsity=_sparsity(recipe.sparsity), is_smoke=True)
+    content["export"] = {**(content.get("export") or {}), "bench": False}  # takes longer than everything else
     content.update(epoch=EPOCHS, snapshot_epoch=EPOCHS, worker_num=0, metric="COCO", log_iter=1)
     content["LearningRate"]["base_lr"] = RATE
     for split, limit in IMAGES.items():

@@ -11,7 +11,7 @@ from ..utils.validation import check_count, check_keys
 _MAX_WORKERS = 1024
 _SLIM = "UnstructuredPruner"  # the only one of PaddleDetection's slim methods that this package implements
 # PaddleDetection's keys, of which the first two have an effect here, and ours.
-_EXPORT_KEYS = ("post_process", "nms", "benchmark", "fuse_conv_bn", "int8", "lite", "mnn")
+_EXPORT_KEYS = ("post_process", "nms", "benchmark", "fuse_conv_bn", "int8", "lite", "mnn", "bench")
 _MIN_COUNTS = {
     "epoch": 1,
     "num_classes": 1,

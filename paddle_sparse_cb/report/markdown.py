@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..utils.tables import markdown_table
-from .table import ALIGN, HEADERS, captions, percent, table_rows
+from .bench import bench_markdown, percent
+from .table import captions, table_headers, table_rows
 
 
 def report_markdown(report: dict[str, Any]) -> str:
@@ -14,9 +15,10 @@ def report_markdown(report: dict[str, Any]) -> str:
     Args:
         report: the content of `report.json`.
     """
+    headers, align = table_headers(report)
     blocks = [
         f"# {report['recipe']}",
-        markdown_table(HEADERS, table_rows(report), ALIGN),
+        markdown_table(headers, table_rows(report), align),
         *captions(report),
         f"mAP and AP50 in percent. Paddle {report['paddle']}, seed {report['seed']}. The dense `.nb` holds the same "
         "weights with dense kernels; its size does not depend on the number of zeros.",
@@ -24,6 +26,8 @@ def report_markdown(report: dict[str, Any]) -> str:
     if report["evaluations"]:
         rows = [(f"{row['sparsity']:.2%}", row["epoch"], percent(row["mAP"])) for row in report["evaluations"]]
         blocks += ["## Best mAP at each sparsity", markdown_table(("sparsity", "epoch", "best mAP"), rows, "rrr")]
+    if report.get("bench"):
+        blocks += ["## Latency", bench_markdown(report["bench"])]
     if report["checks"]:
         checks = [f"- `{name}`: {check['summary']}" for name, check in report["checks"].items()]
         blocks += ["## Verification", "The zeros, counted again in each file:", "\n".join(checks)]

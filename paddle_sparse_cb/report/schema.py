@@ -10,6 +10,8 @@ Its fields:
 - `dense_note` says why a sparse run has no dense row; empty otherwise.
 - `layers` has the number of zeros of each weight.
 - `checks` has the results of the verification of each file, each with a `summary` in words.
+- `bench` has the latencies, `machine`, `rows` and `notes` (see `deploy.bench`), or is null or absent if they were not
+  measured.
 - `evaluations` has the best evaluation at each level of sparsity: `epoch`, `sparsity`, `mAP` and `AP50`.
 """
 

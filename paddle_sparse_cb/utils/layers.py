@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import warnings
 from collections.abc import Iterator
 
 import paddle
@@ -46,3 +47,23 @@ def named_weights(network: nn.Layer) -> Iterator[tuple[str, nn.Layer, paddle.Ten
             if len(parameter.shape) > 1 and id(parameter) not in seen:
                 seen.add(id(parameter))
                 yield (f"{prefix}.{name}" if prefix else name), layer, parameter
+
+
+def calibrate_batch_norms(network: nn.Layer, *inputs: paddle.Tensor) -> None:
+    """Sets the running statistics of all batch norms to those of one forward pass in evaluation mode.
+
+    Args:
+        network: any layer.
+        inputs: what it is called with.
+    """
+    norms = [layer for layer in network.sublayers(include_self=True) if isinstance(layer, nn.layer.norm._BatchNormBase)]
+    momenta = [norm._momentum for norm in norms]
+    with paddle.no_grad(), eval_mode(network), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that statistics are tracked, which is the purpose
+        for norm in norms:
+            norm.training, norm._momentum = True, 0.0
+        try:
+            network(*inputs)
+        finally:
+            for norm, momentum in zip(norms, momenta):
+                norm._momentum = momentum

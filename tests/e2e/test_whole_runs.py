@@ -16,7 +16,12 @@ from helpers import RECIPES, curves
 from paddle_sparse_cb.callbacks import ema
 from paddle_sparse_cb.callbacks.weight_average import WeightAverage
 from paddle_sparse_cb.cli import main
+from paddle_sparse_cb.deploy.bench.engines import PADDLE, load
+from paddle_sparse_cb.deploy.export import export
 from paddle_sparse_cb.deploy.lite import optimizer
+from paddle_sparse_cb.recipe.bench_eval import DetectorEvaluation
+from paddle_sparse_cb.recipe.commands import load_trained
+from paddle_sparse_cb.recipe.schema import read_recipe
 from paddle_sparse_cb.utils.weight_files import load_arrays, load_inference
 
 # One worker of pytest-xdist runs them all: they share one trained recipe.
@@ -44,7 +49,8 @@ def write_recipes(folder, more=""):
         f"_BASE_: [{RECIPES}/picodet_s_416_trees_sparse75.yml]\n"
         + SMALL.format(epochs=2)
         + "pretrain_weights: recipe:small.yml\n"
-        "Sparsity: {pruning_epochs: 1, tunning_epochs: 1, pruning_steps: 4, log_freq: 1}\n" + more
+        "Sparsity: {pruning_epochs: 1, tunning_epochs: 1, pruning_steps: 4, log_freq: 1}\n"
+        "export: {bench: false}\n" + more
     )
 
 
@@ -167,6 +173,38 @@ def test_each_step_can_be_repeated_by_its_command(trained, output, monkeypatch, 
         assert main([command, "small75.yml"]) == 0
         assert line in capsys.readouterr().out
     assert (output / "model_sparse.nb").stat().st_size == pytest.approx(size, abs=4096)  # names differ in length
+
+
+def test_the_latency_is_measured_and_reported_on_request(trained, output, monkeypatch, capsys):
+    monkeypatch.chdir(trained[0])
+    assert main(["optimize", "small75.yml", "-o", "export.bench=true"]) == 0
+    printed = capsys.readouterr().out
+    assert "over fastest dense" in printed
+    assert "machine: " in printed
+    report = json.loads((output / "report.json").read_text())
+    rows = report["bench"]["rows"]
+    assert {row["runtime"] for row in rows} == {"Paddle Inference", "ONNX Runtime", "OpenVINO", "MNN"}
+    assert not [row["note"] for row in rows if "DIFFER" in row["note"]]
+    assert all(row["trained"] and row["ratio"] < 0.01 for row in rows if row["kind"] == "dense")  # before pruning
+    sparse = {tuple(row["block"]): row for row in rows if row["kind"] == "sparse" and row["threads"] == 1}
+    assert sparse.keys() == {(1, 1), (4, 1)}
+    assert sparse[1, 1]["trained"]
+    assert sparse[1, 1]["ratio"] == pytest.approx(0.75, abs=0.001)
+    assert not sparse[4, 1]["trained"]
+    assert sparse[1, 1]["mb"] < 0.7 * min(row["mb"] for row in rows if row["kind"] == "dense")
+    assert f"{sparse[1, 1]['ms']:.2f}" in printed
+    assert "## Latency" in (output / "report.md").read_text()
+
+
+def test_map_is_the_same_in_a_runtime_as_in_paddle(trained, output, monkeypatch, tmp_path):
+    monkeypatch.chdir(trained[0])
+    recipe = read_recipe("small75.yml")
+    run, _ = load_trained(recipe, None)
+    with run.network.export_mode(*recipe.input_size, nms=False) as (detector, specs):
+        prefix = export(detector, tmp_path / "model", specs)
+    measured = DetectorEvaluation(run)(load(PADDLE, Path(f"{prefix}.pdmodel"), 1))
+    assert measured == pytest.approx(json.loads((output / "report.json").read_text())["rows"][1]["map"], abs=1e-4)
+    assert measured > 0
 
 
 def test_verify_fails_on_a_dense_checkpoint(trained, output, monkeypatch, capsys):

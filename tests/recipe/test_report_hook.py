@@ -36,6 +36,7 @@ def test_the_report_has_the_documented_fields(context):
         "layers",
         "checks",
         "evaluations",
+        "bench",
     }
     assert (report["recipe"], report["seed"], report["checkpoint"]) == ("mine", 3, "best_model")
     assert [row["name"] for row in report["rows"]] == ["dense", "sparse"]

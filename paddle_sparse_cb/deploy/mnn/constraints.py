@@ -8,7 +8,7 @@ on x86 with AVX2 (source/backend/cpu/compute/ConvolutionFloatFactory.cpp).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ...errors import InputError
 from ...pruning.plan import PrunePlan
@@ -30,6 +30,23 @@ def check_block(block: int) -> int:
     if type(block) is not int or block not in BLOCKS:
         raise InputError(f"MNN's block must be one of {', '.join(map(str, BLOCKS))} output channels, got {block!r}")
     return block
+
+
+def check_pruned_blocks(block: int, sparse_block: Sequence[int]) -> None:
+    """Checks that pruned weights fill the blocks of a kernel; MNN would count too few zeros otherwise.
+
+    Args:
+        block: the block of output channels that the kernel takes, see `converter.convert`.
+        sparse_block: rows and columns of the blocks that are pruned as one.
+
+    Raises:
+        InputError: the rows are no multiple of the block.
+    """
+    if sparse_block[0] % block:
+        raise InputError(
+            f"export.mnn: kernels for blocks of {block} output channels need sparse_block [{block}, 1], or a multiple, "
+            f"got {list(sparse_block)}"
+        )
 
 
 def find_dense_layers(plan: PrunePlan, min_sparsity: Mapping[str, float], block: int = 1) -> dict[str, str]:
