@@ -27,7 +27,7 @@ class MeasureLatency:
     """
 
     run: Run
-    seconds: float = 15.0
+    seconds: float = 10.0
 
     def __call__(self, context: HookContext) -> None:
         """Sets `context.bench` to `machine`, `rows` and `notes`, see `bench_recipe`."""
