@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -83,11 +84,15 @@ def run_isolated(what: str, code: str, arguments: Sequence[str | Path], expected
             )
         except subprocess.TimeoutExpired:
             raise PipelineError(f"{what}: no result after {_TIMEOUT} seconds") from None
-    if done.returncode or not expected.is_file():
+    if done.returncode or not expected.is_file() or not expected.stat().st_size:
         raise PipelineError(f"{what}: {_describe(done)}")
 
 
 def _describe(done: subprocess.CompletedProcess[str]) -> str:
+    """Returns how a process ended, and the last line of its output that says why."""
     status = f"exit code {done.returncode}" if done.returncode >= 0 else f"signal {-done.returncode}"
-    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-    return f"{status}: {lines[-1] if lines else 'no output'}"
+    output, *_ = re.split(r"^-{20}", done.stdout, maxsplit=1, flags=re.MULTILINE)  # where Paddle prints its call stack
+    output = re.sub(r"\x1b\[[\d;]*m", "", output)  # colors
+    lines = [line.strip(" ,") for line in output.splitlines() if line.strip(" ,")]
+    reasons = [line for line in lines if "not supported" in line] or lines
+    return f"{status}: {reasons[-1] if reasons else 'no output'}"

@@ -19,7 +19,7 @@ from .isolated import require_modules, run_isolated
 
 OPSET = 14  # the first with HardSwish, without which paddle2onnx 1.2 aborts on PicoDet
 
-# paddle2onnx 2 "optimizes" with Polygraphy, which it tells to install packages with pip: they replaced numpy.
+# By default paddle2onnx 2 optimizes with Polygraphy, which it tells to install packages with pip: they replaced numpy.
 _EXPORT = f"""
 import inspect
 import paddle2onnx
@@ -29,6 +29,7 @@ paddle2onnx.export(
     enable_onnx_checker=True, **({{"optimize_tool": "none"}} if "optimize_tool" in parameters else {{}}),
 )
 """
+_MAX_CHAIN = 8  # copies and reshapes in a row; a damaged model may have circles
 _RESHAPES = ("Identity", "Reshape", "Squeeze", "Unsqueeze")
 
 
@@ -128,7 +129,7 @@ def _layers(graph: Any, constants: dict[str, np.ndarray]) -> Iterator[OnnxLayer]
 
     def origin(name: str) -> str:
         """Returns the constant that a variable is a reshaped copy of, or another variable."""
-        for _ in reshaped:  # not longer than the longest chain, should a damaged one be a circle
+        for _ in range(_MAX_CHAIN):
             name = reshaped.get(name, name)
         return name
 
@@ -143,8 +144,9 @@ def _layers(graph: Any, constants: dict[str, np.ndarray]) -> Iterator[OnnxLayer]
             if following.input[0] == outputs[0] and other in constants:
                 bias = constants[other].reshape(-1)
                 outputs.append(following.output[0])
-        while (following := only_reader.get(outputs[-1])) is not None and following.op_type == "Identity":
-            if following.output[0] in outputs:
+        for _ in range(_MAX_CHAIN):
+            following = only_reader.get(outputs[-1])
+            if following is None or following.op_type != "Identity":
                 break
             outputs.append(following.output[0])
         yield OnnxLayer(

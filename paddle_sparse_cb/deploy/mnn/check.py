@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import PipelineError
+from ...errors import InputError, PipelineError
 from ...hooks import HookContext
 from ...utils.layers import named_weights
 from ...utils.weight_files import load_parameters, load_structured_names
@@ -45,9 +45,11 @@ def check_mnn(context: HookContext, dense: Path, sparse: Path) -> dict[str, Any]
         compared.
 
     Raises:
-        InputError: a file is missing or damaged.
+        InputError: an artefact or a file is missing, or a file is damaged.
         PipelineError: a package of the extra `mnn` is missing.
     """
+    if "onnx" not in context.artefacts:
+        raise InputError(f"{sparse}: the artefact 'onnx', which it was made from, is missing")
     prefix, onnx_path = source_model(context), context.artefacts["onnx"]
     onnx, names = read_onnx(onnx_path), load_structured_names(prefix)
     dense_file, sparse_file = read_mnn(dense), read_mnn(sparse)
@@ -83,8 +85,15 @@ def check_mnn(context: HookContext, dense: Path, sparse: Path) -> dict[str, Any]
 
 
 def source_model(context: HookContext) -> Path:
-    """Returns the exported model that the MNN files are made from."""
-    return context.artefacts.get("inference_no_nms", context.artefacts["inference"])
+    """Returns the exported model that the MNN files are made from.
+
+    Raises:
+        InputError: nothing was exported.
+    """
+    for name in ("inference_no_nms", "inference"):
+        if name in context.artefacts:
+            return context.artefacts[name]
+    raise InputError("MNN: there is no artefact 'inference': call the hook Export before ConvertMNN")
 
 
 def _compare_zeros(

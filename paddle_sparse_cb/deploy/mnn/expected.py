@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -73,7 +74,7 @@ def _parse(name: str) -> tuple[str, int]:
     """Splits MNN's name of a convolution into the ONNX variable and the number of the group."""
     name = name[: -len("__matmul_converted")] if name.endswith("__matmul_converted") else name
     output, _, group = name.partition("__group__")
-    return output, int(group) if group.isdecimal() else 0
+    return output, int(group) if re.fullmatch(r"\d{1,6}", group) else 0
 
 
 def _expect(layer: OnnxLayer, weight: np.ndarray, group: int, groups: int) -> ExpectedConvolution:

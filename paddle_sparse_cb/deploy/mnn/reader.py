@@ -133,10 +133,15 @@ def _inputs(operators: list[Table]) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _convolutions(operators: list[Table]) -> Iterator[MNNConvolution]:
+    seen = set()
     for op in operators:
         is_depthwise = op.number(_TYPE) == _DEPTHWISE
         if (is_depthwise or op.number(_TYPE) == _CONVOLUTION) and op.byte(_PARAMETER_TYPE) == _IS_CONVOLUTION:
-            yield _convolution(op.string(_NAME), op.table(_PARAMETER), is_depthwise)
+            name = op.string(_NAME)
+            if name in seen:
+                raise ValueError(f"two convolutions are called {name}")
+            seen.add(name)
+            yield _convolution(name, op.table(_PARAMETER), is_depthwise)
 
 
 def _convolution(name: str, stored: Table, is_depthwise: bool) -> MNNConvolution:
@@ -174,8 +179,9 @@ def _check_sparse(
     steps = np.diff(positions.astype(np.int64))
     if not positions.size or positions.size != values.size or positions[-1] >= size or np.any(steps <= 0):
         raise ValueError(f"the positions of the sparse kernel of {name} are not in order, or outside of the weight")
-    is_all_zero = positions.size == 1 and not values.any()  # stored as one zero
-    if not values.all() and not is_all_zero:
+    zeros = values.size - np.count_nonzero(values)
+    is_all_zero = zeros == positions.size == 1  # stored as one zero
+    if zeros and not is_all_zero:
         raise ValueError(f"the sparse kernel of {name} stores zeros")
     blocks = (0, 0) if is_all_zero else _count_blocks(positions, size // rows, rows, block)
     counted = {"NNZElement": blocks[0] * block + blocks[1], "blockNumber": sum(blocks), "sparseBlockKernel": 1}
