@@ -10,7 +10,7 @@ PADDLE3_PYTHON ?= $(or $(shell .ci/find-python 3.10),$(PYTHON))
 CORE := .venv-core
 CORE_PYTHON ?= $(shell .ci/find-python 3.9)
 
-.PHONY: demo test test-fast test-paddle3 test-core bench published-table accuracy soak lint clean
+.PHONY: demo test test-fast test-paddle3 test-core bench published-table arm accuracy soak lint clean
 
 demo: $(VENV)/ready
 	$(BIN)/paddle-sparse train $(DEMO)
@@ -51,6 +51,10 @@ bench: $(VENV)/ready
 
 published-table: $(VENV)/ready
 	$(BIN)/python tools/published_table.py
+
+# Sparse MNN models on an emulated ARM processor: outputs and instructions. Debian or Ubuntu on x86-64; some minutes.
+arm: $(VENV)/ready
+	$(BIN)/python tools/arm_emulated.py $(ARGS)
 
 # Resumable: runs whose result is in output/accuracy are not repeated. ARGS="--epochs 12 --seeds 5" makes it larger.
 accuracy: $(VENV)/ready

@@ -14,7 +14,16 @@ from sklearn.datasets import load_digits
 
 # Tests that need PaddleDetection.
 collect_ignore = (
-    ["detection", "e2e", "recipe", "test_cli.py", "test_fuzz.py", "test_paddledetection.py", "test_picodet_document.py"]
+    [
+        "detection",
+        "e2e",
+        "recipe",
+        "test_arm_emulated.py",
+        "test_cli.py",
+        "test_fuzz.py",
+        "test_paddledetection.py",
+        "test_picodet_document.py",
+    ]
     if CORE_ONLY
     else []
 )

@@ -25,6 +25,7 @@ class Wheel:
         sha256: digest of the wheel.
         megabytes: download size in MB.
         python: the Python version the wheel is built for, such as `3.10`; None for any.
+        platform: the platform it is built for, such as `manylinux2014_aarch64`; None for this one, or any.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Wheel:
     sha256: str
     megabytes: int
     python: str | None = None
+    platform: str | None = None
 
 
 def fetch_wheel(wheel: Wheel) -> Path:
@@ -46,7 +48,7 @@ def fetch_wheel(wheel: Wheel) -> Path:
     Raises:
         PipelineError: pip cannot download the wheel, or its digest differs.
     """
-    name = "-".join(filter(None, (wheel.name, wheel.version, wheel.python)))
+    name = "-".join(filter(None, (wheel.name, wheel.version, wheel.python, wheel.platform)))
     return cached_folder(f"packages/{name}", lambda scratch: _install(wheel, scratch))
 
 
@@ -73,6 +75,8 @@ def _install(wheel: Wheel, target: Path) -> None:
     ]
     if wheel.python:
         command += ["--python-version", wheel.python]
+    if wheel.platform:
+        command += ["--platform", wheel.platform]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
