@@ -91,7 +91,7 @@ arrays = {"0.weight": np.ones([4, 2, 1, 1], "float32"), "0.bias": np.zeros([4], 
           "0.conv2d_0_w_0_mask": np.arange(8).reshape(4, 2, 1, 1) % 2 == 0}
 paddle.save({name: paddle.to_tensor(array) for name, array in arrays.items()}, "paddleslim.pdparams")
 """
-    code = checkpoint + TRAINING[2] + "print(masked, network[0].weight.flatten().tolist())"
+    code = checkpoint + TRAINING[-1] + "print(masked, network[0].weight.flatten().tolist())"
     done = run(code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[-2] == "('0.weight',) [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0]"
@@ -106,6 +106,19 @@ def test_a_pruned_network_keeps_its_zeros_when_trained_further_as_documented(tmp
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == "75.00%"
     assert "pruned weights will become non-zero" not in done.stderr
+
+
+@pytest.mark.slow
+def test_single_layers_have_their_ratios_and_blocks_and_channels_are_permuted_as_documented(tmp_path):
+    done = run(TRAINING[2] + TRAINING[3], tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split()[-4:] for line in done.stdout.splitlines()]
+    assert ["60.00%", "4x1", "pruned"] in [row[1:] for row in rows]
+    assert ["87.50%", "2x1", "pruned"] in [row[1:] for row in rows]
+    assert "4x1 does not divide it" in done.stdout
+    assert re.search(r"# (\{.*\})", TRAINING[2])[1] in done.stdout
+    before, after = re.search(r"^0.weight: (\S+)% -> (\S+)% of", done.stdout, re.M).groups()
+    assert float(after) > float(before)
 
 
 @pytest.mark.slow

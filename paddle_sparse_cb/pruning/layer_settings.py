@@ -62,6 +62,7 @@ def set_layer_values(plan: PrunePlan, ratios: Mapping[str, float], blocks: Mappi
 def _set_values(
     layers: tuple[PlannedLayer, ...], argument: str, values: Mapping[str, Any], with_value: Any
 ) -> tuple[PlannedLayer, ...]:
+    decisive: dict[str, str] = {}
     for pattern in values:
         matching = [layer for layer in layers if fnmatchcase(layer.name, pattern)]
         if not matching:
@@ -70,11 +71,11 @@ def _set_values(
         if not any(layer.pruned for layer in matching):
             name, reason = matching[0].name, matching[0].reason
             raise InputError(f"{argument}: the pattern {pattern!r} matches no weight that is pruned ({name}: {reason})")
-    made = []
-    for layer in layers:
-        decisive = [pattern for pattern in values if layer.pruned and fnmatchcase(layer.name, pattern)][-1:]
-        made.append(with_value(layer, values[decisive[0]], decisive[0]) if decisive else layer)
-    return tuple(made)
+        decisive.update({layer.name: pattern for layer in matching if layer.pruned})
+    return tuple(
+        with_value(layer, values[decisive[layer.name]], decisive[layer.name]) if layer.name in decisive else layer
+        for layer in layers
+    )
 
 
 def _with_ratio(layer: PlannedLayer, ratio: float, pattern: str) -> PlannedLayer:
