@@ -54,8 +54,8 @@ class Projections:
         weight = self._tensors[name]["weight"]
         if list(weight.shape) != shape:
             raise InputError(
-                f"Distillation: the projection of {name} in the checkpoint has shape {list(weight.shape)}, this network "
-                f"and its teacher need {shape}"
+                f"Distillation: the projection of {name} has shape {list(weight.shape)} in the checkpoint, and this "
+                f"network and its teacher need {shape}"
             )
         # A copy: the step below changes the weight before the backward pass has used it.
         projected = paddle.matmul(weight.clone().astype(student.dtype), student)
