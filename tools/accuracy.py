@@ -36,8 +36,13 @@ TITLES = {
     "paddleslim": "GMP, PaddleSlim",
     "dense_distilled": "dense, trained on, distilled",
     "gmp_distilled": "GMP, distilled",
+    "gmp_unlabelled": "GMP, distilled without labels",
 }
-DISTILLED = ("dense_distilled", "gmp_distilled")
+DISTILLED = {
+    "dense_distilled": "{teacher: dense}",
+    "gmp_distilled": "{teacher: dense}",
+    "gmp_unlabelled": "{teacher: dense, labels: false}",
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Method:
         if size.epochs and recipe.sparsity:
             options += size.epoch_options(recipe)
         if self.name in DISTILLED:
-            options.append("Distillation={teacher: dense}")
+            options.append(f"Distillation={DISTILLED[self.name]}")
         return read_recipe(file, options=options)
 
 
@@ -92,6 +97,7 @@ METHODS = [
     Method("dense", 0.0),
     Method("dense_distilled", 0.0),
     *(Method(name, ratio) for name in ("gmp", "oneshot", "paddleslim", "gmp_distilled") for ratio in PRUNED),
+    Method("gmp_unlabelled", 0.75),
 ]
 
 
@@ -124,7 +130,8 @@ def run(method, seed, output, size):
     recipe = method.recipe(size)
     for set_seed in (random.seed, np.random.seed, paddle.seed):
         set_seed(seed)
-    detector = build_detector(recipe.content, str(recipe.path))
+    labels = recipe.distillation is None or recipe.distillation.labels
+    detector = build_detector(recipe.content, str(recipe.path), labels=labels)
     network, model, train_loader = detector.network, detector.model, detector.train_loader
     source = recipe.content["pretrain_weights"] if method.name == "start" else str(output / "start")
     load_matching(network, read_weights(source), source)
@@ -135,6 +142,7 @@ def run(method, seed, output, size):
     create_callbacks = {
         "gmp": lambda: [SparsityCallback(**sparsity, plan=plan)],
         "gmp_distilled": lambda: [SparsityCallback(**sparsity, plan=plan)],
+        "gmp_unlabelled": lambda: [SparsityCallback(**sparsity, plan=plan)],
         "oneshot": lambda: [SparsityCallback(**{**sparsity, **ONE_SHOT}, plan=plan)],
         "paddleslim": lambda: [_paddleslim(network, plan, sparsity, len(train_loader))],
     }
@@ -275,6 +283,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="number of processes at a time")
     parser.add_argument("--epochs", type=int, help="epochs of every method; the phases are scaled to them")
     parser.add_argument("--images", type=int, help="maximum number of images for training and evaluation")
+    parser.add_argument("--methods", nargs="+", choices=[str(method) for method in METHODS], help="run only these")
     parser.add_argument("--table", action="store_true", help="print the table of the available results and exit")
     parser.add_argument(
         "--arm",
@@ -289,7 +298,8 @@ def main():
         method = next(method for method in (DENSE_START, *METHODS) if str(method) == arguments.arm)
         return run(method, arguments.seed, output, size)
     if not arguments.table:
-        run_missing(output, size, arguments.seeds, arguments.jobs)
+        methods = [method for method in METHODS if str(method) in (arguments.methods or map(str, METHODS))]
+        run_missing(output, size, arguments.seeds, arguments.jobs, methods)
     paths = [
         result_path(output, method, seed)
         for method in (DENSE_START, *METHODS)
@@ -299,12 +309,12 @@ def main():
     print(table([json.loads(path.read_text()) for path in paths]))
 
 
-def run_missing(output, size, seeds, jobs):
+def run_missing(output, size, seeds, jobs, methods):
     """Runs the methods without a result, seed by seed, so that a complete table is available early."""
     run_task = functools.partial(start_process, output, size)
     if not is_done(output, DENSE_START, 0, size):
         run_task((DENSE_START, 0))
-    tasks = [(method, seed) for seed in range(seeds) for method in METHODS if not is_done(output, method, seed, size)]
+    tasks = [(method, seed) for seed in range(seeds) for method in methods if not is_done(output, method, seed, size)]
     print(f"{len(tasks)} runs to do", flush=True)
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(run_task, tasks))

@@ -218,7 +218,9 @@ class Distillation(FitCallback):
             losses = [as_float(loss) for loss in (found if isinstance(found, (list, tuple)) else [found])]
         for loss in losses:
             if loss.size != 1:
-                raise InputError(f"Distillation: the loss of the model must be one number, got shape {loss.shape}")
+                raise InputError(
+                    f"Distillation: the loss of the model must be one number, got shape {list(loss.shape)}"
+                )
         terms = self._comparison.terms()
         self.session.loss_terms = tuple(terms)
         like = losses[0] if losses else paddle.zeros([1])

@@ -38,7 +38,8 @@ class SoftenedLogits:
         ours, theirs = _only_tensor(student, "network"), _only_tensor(teacher, "teacher")
         if ours.shape != theirs.shape:
             raise InputError(
-                f"Distillation: the logits of the network have shape {ours.shape}, those of the teacher {theirs.shape}"
+                f"Distillation: the logits of the network have shape {list(ours.shape)}, those of the teacher "
+                f"{list(theirs.shape)}"
             )
         log_ours = functional.log_softmax(ours / self.temperature)
         log_theirs = functional.log_softmax(theirs / self.temperature)

@@ -52,10 +52,10 @@ class Projections:
         if name not in self._tensors:
             self._add(name, {"weight": _initial(name, shape)}, 0)
         weight = self._tensors[name]["weight"]
-        if weight.shape != shape:
+        if list(weight.shape) != shape:
             raise InputError(
-                f"Distillation: the projection of {name} in the checkpoint has shape {weight.shape}, this network and "
-                f"its teacher need {shape}"
+                f"Distillation: the projection of {name} has shape {list(weight.shape)} in the checkpoint, and this "
+                f"network and its teacher need {shape}"
             )
         # A copy: the step below changes the weight before the backward pass has used it.
         projected = paddle.matmul(weight.clone().astype(student.dtype), student)

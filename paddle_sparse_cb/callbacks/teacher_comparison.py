@@ -104,7 +104,7 @@ class TeacherComparison:
         self._theirs.stop()
         for name, term in terms.items():
             if term.size != 1:
-                raise InputError(f"Distillation: the term {name!r} must be one number, got shape {term.shape}")
+                raise InputError(f"Distillation: the term {name!r} must be one number, got shape {list(term.shape)}")
             if term.stop_gradient:
                 raise InputError(
                     f"Distillation: no gradient flows from the term {name!r} to the network: what it compares is "
@@ -139,7 +139,7 @@ class TeacherComparison:
         if ours.ndim < 2 or ours.ndim != theirs.ndim or _positions(ours) != _positions(theirs):
             raise InputError(
                 f"Distillation: feature {name} must have the size of the teacher's in all dimensions but the channels, "
-                f"got {ours.shape} and {theirs.shape}"
+                f"got {list(ours.shape)} and {list(theirs.shape)}"
             )
         student, teacher = by_channel(ours), by_channel(theirs)
         if student.shape[1] != teacher.shape[1]:

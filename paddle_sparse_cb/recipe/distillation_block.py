@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..utils.validation import check_count, check_keys, check_number
+from .values import check_weights_url
 
 DENSE = "dense"
 RECIPE = "recipe:"
@@ -51,6 +52,7 @@ class DistillationBlock:
         block = cls(**given)
         if not isinstance(block.teacher, str) or not block.teacher.strip():
             raise InputError(f"Distillation.teacher must be dense, recipe:FILE or weights, got {block.teacher!r}")
+        check_weights_url("Distillation.teacher", block.teacher)
         weights = [
             check_number(f"Distillation.{name}", getattr(block, name))
             for name in ("classification", "localization", "features")

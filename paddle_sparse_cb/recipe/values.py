@@ -40,11 +40,7 @@ def check_values(content: dict[str, Any]) -> None:
             raise InputError(f"{key} must be a string, got {content[key]!r}")
     if content.get("worker_num", 0) > _MAX_WORKERS:
         raise InputError(f"worker_num must be at most {_MAX_WORKERS}, got {content['worker_num']}")
-    source = content.get("pretrain_weights") or ""
-    if "://" in source and not source.partition("#")[0].endswith(".pdparams"):
-        raise InputError(
-            f"pretrain_weights: a URL must end in .pdparams, optionally followed by #sha256=DIGEST, got {source}"
-        )
+    check_weights_url("pretrain_weights", content.get("pretrain_weights") or "")
     if content.get("seed", 0) >= 2**32:
         raise InputError(f"seed must be less than 2**32, got {content['seed']}")
     if content.get("metric", "COCO") not in ("COCO", "VOC"):
@@ -68,6 +64,12 @@ def check_save_dir(save_dir: object) -> None:
             f"save_dir: {save_dir} is outside the folder in which the recipe is run; only the command "
             f"line may name it: -o save_dir={save_dir}"
         )
+
+
+def check_weights_url(key: str, source: str) -> None:
+    """Raises InputError if a source of weights is a URL that names no weights."""
+    if "://" in source and not source.partition("#")[0].endswith(".pdparams"):
+        raise InputError(f"{key}: a URL must end in .pdparams, optionally followed by #sha256=DIGEST, got {source}")
 
 
 def _check_mixed_precision(content: dict[str, Any]) -> None:

@@ -67,6 +67,7 @@ def test_the_weights_of_the_block_have_defaults(tmp_path):
         ("dense", "the Distillation block must be a mapping, got 'dense'"),
         ({"teacher": 5}, "Distillation.teacher must be dense, recipe:FILE or weights, got 5"),
         ({"teacher": ""}, "Distillation.teacher must be dense, recipe:FILE or weights, got ''"),
+        ({"teacher": "https://host/run.sh"}, "Distillation.teacher: a URL must end in .pdparams, optionally followed"),
         ({"features": -1}, "Distillation.features must be a finite number of at least 0, got -1"),
         ({"features": "neck"}, "Distillation.features must be a finite number of at least 0, got 'neck'"),
         ({"classification": float("nan")}, "Distillation.classification must be a finite number"),
