@@ -6,7 +6,7 @@ import contextlib
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import paddle
 
@@ -14,12 +14,14 @@ from ..checkpoints.archive import archive_other_trainings
 from ..checkpoints.identity import rate_state
 from ..checkpoints.store import remove_partial_writes, remove_within_epoch, save_checkpoint
 from ..errors import InputError
-from ..pruning.pruner import GMPPruner
 from ..utils.distributed import is_rank_zero, rank_zero_info
 from ..utils.locks import lock_folder
 from ..utils.validation import check_path
 from .compat import nested_callbacks
 from .session import FitCallback
+
+if TYPE_CHECKING:
+    from ..pruning.pruner import GMPPruner
 
 
 class Checkpoints(FitCallback):

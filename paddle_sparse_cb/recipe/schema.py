@@ -22,11 +22,9 @@ from ..deploy.lite.constraints import check_options
 from ..detection import config
 from ..errors import InputError
 from ..pruning.config import PruningConfig
-from ..utils.validation import check_count, check_keys
-from .values import check_values
+from ..utils.validation import check_keys
+from .values import LOGGING_KEYS, check_logging, check_values
 
-# Arguments of SparsityCallback that a recipe may give beside those of the pruner.
-_LOGGING_KEYS = ("log_freq", "per_layer")
 _PRUNING_KEYS = tuple(field.name for field in fields(PruningConfig) if field.name != "skip_params_func")
 _REQUIRED = (
     "architecture",
@@ -103,7 +101,7 @@ class Recipe:
     def pruning_config(self) -> PruningConfig:
         """The settings of the pruner; the defaults for a dense training."""
         return PruningConfig.from_dict(
-            {key: value for key, value in (self.sparsity or {}).items() if key not in _LOGGING_KEYS}
+            {key: value for key, value in (self.sparsity or {}).items() if key not in LOGGING_KEYS}
         )
 
     @property
@@ -152,6 +150,11 @@ class Recipe:
     def evaluations(self) -> Path:
         """The log of the evaluations."""
         return self.output / "evaluations.json"
+
+    @property
+    def curves(self) -> Path:
+        """The folder of the TensorBoard curves."""
+        return self.output / "tensorboard"
 
     @property
     def exported(self) -> Path:
@@ -255,13 +258,11 @@ def _made(
     for block in blocks:
         if not isinstance(block, dict):
             raise InputError(f"the Sparsity block must be a mapping, got {block!r}")
-        check_keys(block, [*_PRUNING_KEYS, *_LOGGING_KEYS], "Sparsity")
+        check_keys(block, [*_PRUNING_KEYS, *LOGGING_KEYS], "Sparsity")
     sparsity = {key: value for block in blocks for key, value in block.items()} if blocks else None
     recipe = Recipe(path, content, sparsity, above, slim=slim, files=files, given_keys=given_keys)
     recipe.pruning_config()  # finds bad values before anything long is started
-    check_count("log_freq", (sparsity or {}).get("log_freq", 1), least=1)
-    if not isinstance((sparsity or {}).get("per_layer", False), bool):
-        raise InputError(f"per_layer must be true or false, got {(sparsity or {})['per_layer']!r}")
+    check_logging(sparsity or {})
     if not recipe.name.strip("."):  # `...yml` is a valid file name
         raise InputError(f"the output folder has the name of the recipe, which cannot be {recipe.name!r}")
     check_options(recipe.lite_options, sparsity is not None)

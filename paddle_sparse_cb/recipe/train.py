@@ -9,6 +9,7 @@ import paddle
 
 from ..callbacks.best_checkpoint import BestCheckpoint
 from ..callbacks.checkpoint import Checkpoints
+from ..callbacks.curves import TrainingCurves
 from ..callbacks.evaluation_log import EvaluationLog
 from ..callbacks.progress import TrainingProgress
 from ..callbacks.resume import ResumableCallbacks
@@ -29,6 +30,7 @@ from .post_train import EvaluateNetwork, hooks_after_training, print_results
 from .preflight import check_recipe, check_trainable
 from .resume import LAST, checkpoint_metadata, find_resume_state
 from .schema import Recipe
+from .values import LOGGING_KEYS
 
 _SHORT_LOSS_NAMES = [name[len("loss_") :] for name in LOSS_NAMES]
 
@@ -98,13 +100,14 @@ def _train(run: Run, loaded: LoadedWeights | None, options: TrainOptions, resume
         run.report.dense_note = str(resume.state.training.get("dense_note") or "")
     else:
         _measure_dense(run, loaded.untrained_heads if loaded else ())
+    pruning = {key: value for key, value in recipe.sparsity.items() if key not in LOGGING_KEYS}
     sparsity = SparsityCallback(
-        **{**recipe.sparsity, "skip": ()},
+        **{**pruning, "skip": ()},
         plan=run.plan,
         save_dir=recipe.output,
-        log_dir=recipe.output / "tensorboard",
         post_train=hooks_after_training(run, options.export),
         allow_config_change=options.allow_config_change,
+        verbose=True,
     )
     _fit(run, [sparsity], options, resume)
 
@@ -142,6 +145,7 @@ def _fit(
         StopOnSignal(options.signals, checkpoints),
         BestCheckpoint(recipe.checkpoints, "mAP"),
         EvaluationLog(recipe.evaluations, ("mAP", "AP50")),
+        _curves(run),
         TrainingProgress(recipe.name, _SHORT_LOSS_NAMES, content.get("log_iter", 20)),
         *callbacks,
     ]
@@ -156,6 +160,22 @@ def _fit(
             )
         ],
     )
+
+
+def _curves(run: Run) -> TrainingCurves:
+    recipe, dense = run.recipe, run.report.dense
+    settings = {
+        "recipe": recipe.name,
+        "model": recipe.model,
+        "base_lr": recipe.content["LearningRate"].get("base_lr"),
+        "seed": recipe.seed,
+        "start": str(recipe.content.get("pretrain_weights") or ""),
+    }
+    baseline = {name: value for name, value in dense.items() if name != "sparsity"}
+    # A dense training, which has no such keys, has a point as often as it prints a line.
+    given = {"log_freq": recipe.content.get("log_iter", 20)} if recipe.sparsity is None else recipe.sparsity
+    logging = {key: given[key] for key in LOGGING_KEYS if key in given}
+    return TrainingCurves(recipe.curves, **logging, baseline=baseline, settings=settings)
 
 
 def start_weights(recipe: Recipe, options: TrainOptions) -> str | None:

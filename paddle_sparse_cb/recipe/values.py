@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import InputError
-from ..utils.validation import check_count, check_keys
+from ..utils.validation import check_count, check_flag, check_keys
+
+# Arguments of `TrainingCurves` that the Sparsity block of a recipe may give beside those of the pruner.
+LOGGING_KEYS = ("log_freq", "per_layer", "visualdl")
 
 _MAX_WORKERS = 1024
 _SLIM = "UnstructuredPruner"  # the only one of PaddleDetection's slim methods that this package implements
@@ -54,6 +57,17 @@ def check_values(content: dict[str, Any]) -> None:
         raise InputError(f"use_gpu must be true or false, got {content['use_gpu']!r}")
     _check_mixed_precision(content)
     _check_export(content.get("export") or {})
+
+
+def check_logging(sparsity: dict[str, Any]) -> None:
+    """Checks the values of `LOGGING_KEYS` in a Sparsity block.
+
+    Raises:
+        InputError: a value is of the wrong type or out of range.
+    """
+    check_count("log_freq", sparsity.get("log_freq", 1), least=1)
+    for key in ("per_layer", "visualdl"):
+        check_flag(key, sparsity.get(key, False))
 
 
 def _check_mixed_precision(content: dict[str, Any]) -> None:
