@@ -237,6 +237,7 @@ class TrainingCurves(FitCallback):
         self._writer.end()
         if self._step != self._last_step:
             self._add_point()
+        self._writer.flush()  # a hook may write another file, and TensorBoard does not return to this one
 
     def close(self) -> None:
         """Closes the files, also after an exception."""

@@ -26,7 +26,7 @@ class SparsityWriter:
     tensorboardX's `SummaryWriter` writes in a background thread, which loses queued events when the process is killed,
     and names its files after the host. This class writes the same records at once, to
     `events.out.tfevents.<nanoseconds since 1970>`: TensorBoard reads the files of a folder in the order of their names.
-    Texts, histograms, pictures and settings reach the disk with the next scalars, or when the file is closed.
+    Texts, histograms, pictures and settings reach the disk with the next scalars, or with `flush` or `close`.
 
     Args:
         log_dir: folder of the event file; created if missing.
@@ -97,6 +97,10 @@ class SparsityWriter:
         """Marks the run as finished under HParams."""
         *_, end = summary.hparams({}, {})
         self._write(0, summary=end)
+
+    def flush(self) -> None:
+        """Has what was written reach the disk."""
+        self._records.flush()
 
     def close(self) -> None:
         """Closes the event file."""

@@ -15,11 +15,22 @@ from ..hooks import Hook, HookContext
 from ..pruning.statistics import measure_sparsity
 from ..report.schema import read_report
 from ..report.table import report_table
-from ..utils.distributed import is_distributed, rank_zero_info
+from ..utils.distributed import is_distributed, is_rank_zero, rank_zero_info
 from ..utils.weight_files import load_arrays
 from .build import Run
+from .log_results import LogResults
+from .report_details import evaluation_file
 
-_OUTPUTS = ("report.md", "report.json", "tensorboard", "checkpoints", "inference", "model_dense.nb", "model_sparse.nb")
+_OUTPUTS = (
+    "report.html",
+    "report.md",
+    "report.json",
+    "tensorboard",
+    "checkpoints",
+    "inference",
+    "model_dense.nb",
+    "model_sparse.nb",
+)
 
 
 @dataclass
@@ -56,8 +67,11 @@ class EvaluateNetwork:
     every_rank = True
 
     def __call__(self, context: HookContext) -> None:
-        """Adds `mAP` and `AP50` to the metrics."""
+        """Adds `mAP` and `AP50` to the metrics, and writes what was found on each image."""
         context.metrics.update(self.run.evaluate())
+        if is_rank_zero() and self.run.metric.last is not None:
+            kind = "sparse" if context.plan.pruned else "dense"
+            self.run.metric.last.save(evaluation_file(context.output, kind))
 
 
 @dataclass
@@ -106,6 +120,7 @@ def hooks_after_export(run: Run) -> list[Hook]:
         VerifyCheckpoints(run),
         verify,
         run.report,
+        LogResults(run.recipe.curves),
         print_results,
         fail_on_mismatch,
     ]
@@ -120,6 +135,11 @@ def hooks_after_training(run: Run, export: str) -> list[Hook]:
         run.report,
         *hooks_after_export(run),
     ]
+
+
+def hooks_after_dense_training(run: Run) -> list[Hook]:
+    """Returns the hooks of a dense recipe."""
+    return [EvaluateNetwork(run), run.report, LogResults(run.recipe.curves), print_results]
 
 
 def verify_hooks(run: Run) -> list[Hook]:

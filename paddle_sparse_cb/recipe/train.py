@@ -22,12 +22,13 @@ from ..detection.weights import LoadedWeights
 from ..hooks import call_hooks
 from ..pruning.statistics import measure_sparsity
 from ..report.schema import read_report
-from ..utils.distributed import is_distributed, rank_zero_info
+from ..utils.distributed import is_distributed, is_rank_zero, rank_zero_info
 from ..utils.locks import lock_folder
 from .build import Run, build, build_ema, load_weights
 from .output_folder import check_space, prepare_output
-from .post_train import EvaluateNetwork, hooks_after_training, print_results
+from .post_train import hooks_after_dense_training, hooks_after_training
 from .preflight import check_recipe, check_trainable
+from .report_details import evaluation_file
 from .resume import LAST, checkpoint_metadata, find_resume_state
 from .schema import Recipe
 from .values import LOGGING_KEYS
@@ -47,6 +48,7 @@ class TrainOptions:
         export: `best` or `last`: which checkpoint is exported and reported.
         overwrite: remove the files of an earlier training in the output folder instead of moving them aside.
         signals: the signals of the process.
+        command: the command that trains it, for the report.
     """
 
     evaluate: bool = True
@@ -55,6 +57,7 @@ class TrainOptions:
     export: str = "best"
     overwrite: bool = False
     signals: Signals = field(default_factory=Signals)
+    command: str = ""
 
 
 def train(recipe: Recipe, options: TrainOptions | None = None) -> None:
@@ -91,9 +94,10 @@ def train(recipe: Recipe, options: TrainOptions | None = None) -> None:
 
 def _train(run: Run, loaded: LoadedWeights | None, options: TrainOptions, resume: ResumeState | None) -> None:
     recipe = run.recipe
+    run.commands = [options.command] if options.command else []
     if recipe.sparsity is None:
         _fit(run, [], options, resume)
-        call_hooks([EvaluateNetwork(run), run.report, print_results], run.context(recipe.checkpoint("last")))
+        call_hooks(hooks_after_dense_training(run), run.context(recipe.checkpoint("last")))
         return
     if resume:
         run.report.dense = dict(resume.state.training.get("dense") or {})
@@ -122,7 +126,9 @@ def _measure_dense(run: Run, untrained_heads: tuple[str, ...]) -> None:
         )
         rank_zero_info(run.report.dense_note)
         return
-    run.report.dense = {**run.evaluate(), "sparsity": measure_sparsity(run.network, run.plan).ratio}
+    dense = run.evaluate()
+    run.dense_evaluation = run.metric.last
+    run.report.dense = {**dense, "sparsity": measure_sparsity(run.network, run.plan).ratio}
     rank_zero_info("before pruning: mAP {mAP:.4f}, AP50 {AP50:.4f}".format(**run.report.dense))
 
 
@@ -134,6 +140,8 @@ def _fit(
     resume = prepare_output(recipe, resume, options.overwrite)
     if is_distributed():
         paddle.distributed.barrier()  # rank 0 has moved what all ranks read
+    if run.dense_evaluation is not None and is_rank_zero():
+        run.dense_evaluation.save(evaluation_file(recipe.output, "dense"))
     metadata = checkpoint_metadata(recipe, run.report.dense, run.report.dense_note)
     checkpoints = Checkpoints(recipe.checkpoints, every, content.get("snapshot_iter"), metadata)
     evaluated = run.eval_loader if options.evaluate else None

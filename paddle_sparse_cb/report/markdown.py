@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..utils.tables import markdown_table
+from .checks import checks_in_words
 from .table import ALIGN, HEADERS, captions, percent, table_rows
 
 
@@ -25,6 +26,9 @@ def report_markdown(report: dict[str, Any]) -> str:
         rows = [(f"{row['sparsity']:.2%}", row["epoch"], percent(row["mAP"])) for row in report["evaluations"]]
         blocks += ["## Best mAP at each sparsity", markdown_table(("sparsity", "epoch", "best mAP"), rows, "rrr")]
     if report["checks"]:
-        checks = [f"- `{name}`: {check['summary']}" for name, check in report["checks"].items()]
+        checks = [
+            f"- **{check.title}**: {'ok' if check.ok else 'FAILED'}. {check.text}"
+            for check in checks_in_words(report["checks"])
+        ]
         blocks += ["## Verification", "The zeros, counted again in each file:", "\n".join(checks)]
     return "\n\n".join(blocks) + "\n"
