@@ -12,6 +12,7 @@ import numpy as np
 import paddle
 
 from ..errors import InputError
+from ..utils.files import valid_text
 from .evaluation import SHOWN_SCORE, Box, ClassResult, Evaluation
 
 _MAX_AREA = 1e10  # square pixels; pycocotools ignores larger objects
@@ -68,7 +69,7 @@ class CocoMAP(paddle.metric.Metric):
     @property
     def class_names(self) -> list[str]:
         """The names of the classes in the order of the network's class indices."""
-        return [str(self._truth.cats[number].get("name", number)) for number in self._category_ids]
+        return [valid_text(str(self._truth.cats[number].get("name", number))) for number in self._category_ids]
 
     @property
     def class_objects(self) -> list[int]:
@@ -159,7 +160,7 @@ class CocoMAP(paddle.metric.Metric):
             for name, objects, number in zip(self.class_names, self.class_objects, self._category_ids)
         ]
         boxes = {
-            image: [box for box in map(self._box, found) if (box[1] or 0) >= SHOWN_SCORE]
+            image: [self._box(one) for one in found if one["score"] >= SHOWN_SCORE]
             for image, found in self._found.items()
         }
         return Evaluation(measured[0], measured[1], classes, boxes)

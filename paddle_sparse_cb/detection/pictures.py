@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +53,11 @@ def draw_boxes(path: Path, boxes: Sequence[Box], names: Sequence[str]) -> Pictur
     """
     content = path.read_bytes()
     check_image(content)
-    with Image.open(io.BytesIO(content)) as opened:
-        image = ImageOps.exif_transpose(opened).convert("RGB")
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+    except (SyntaxError, struct.error) as error:  # Pillow's for damage that OpenCV overlooks
+        raise ValueError(f"damaged: {error}") from None
     side = max(image.size)
     scale = min(_MAX_SIDE / side, max(1.0, _MIN_SIDE / side))
     image = image.resize([max(1, round(scale * length)) for length in image.size], Image.Resampling.BICUBIC)

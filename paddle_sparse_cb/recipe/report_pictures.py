@@ -10,7 +10,7 @@ from ..detection.evaluation import Box, Evaluation, rank_by_difference
 from ..detection.metric import CocoMAP
 from ..detection.pictures import draw_boxes
 from ..utils.distributed import rank_zero_info
-from ..utils.files import atomic_write
+from ..utils.files import atomic_write, valid_text
 
 PICTURES = "pictures"  # folder below the output folder
 _MOST = 4  # images of each data set
@@ -89,4 +89,4 @@ def _write_panels(
         with atomic_write(output / file) as scratch:
             scratch.write_bytes(picture.content)
         written.append({"title": title, "file": file})
-    return {"split": split, "image": image.name, "panels": written}
+    return {"split": split, "image": valid_text(image.name), "panels": written}

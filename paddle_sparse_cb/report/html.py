@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..utils.files import valid_text
 from .view import make_view
 
 _HERE = Path(__file__).parent
@@ -36,7 +37,7 @@ def report_html(report: dict[str, Any], output: Path) -> str:
         chart["svg"] = Markup(chart["svg"])  # noqa: S704  built by ElementTree, which escapes
     css = Markup((_HERE / "report.css").read_text(encoding="utf-8"))  # noqa: S704  a file of this package
     page = environment.get_template("report.html.j2").render(view={**view, **_pictures(report, output)}, css=css)
-    return page.strip() + "\n"
+    return valid_text(page.strip()) + "\n"
 
 
 def _pictures(report: dict[str, Any], output: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..utils.files import write_text
+from ..utils.files import valid_text, write_text
 from .html import report_html
 from .markdown import report_markdown
 from .table import report_table
@@ -63,5 +63,5 @@ def write_report(report: dict[str, Any], output: Path) -> None:
         ValueError: a figure is NaN or infinite, which JSON cannot represent.
     """
     write_text(output / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-    write_text(output / "report.md", report_markdown(report))
+    write_text(output / "report.md", valid_text(report_markdown(report)))
     write_text(output / "report.html", report_html(report, output))

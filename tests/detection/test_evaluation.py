@@ -19,8 +19,8 @@ def evaluation(boxes):
 
 
 def test_the_metric_keeps_ap_by_class_and_the_boxes_to_show(annotations):  # noqa: F811
+    assert CocoMAP(annotations, [1, 2]).last is None
     metric = CocoMAP(annotations, [1, 2])
-    assert metric.last is None
     for image in (1, 2):
         boxes, ids = truth(image)
         boxes[:, 1, :2] = [0, 0.1] if image == 1 else [1, 0.8]  # the second object of image 1 is missed
@@ -46,6 +46,15 @@ def test_a_class_without_objects_has_no_ap_and_finding_nothing_is_zero(annotatio
     for image in (1, 2):
         metric.update(*truth(image))
     assert [one.ap for one in metric.last.classes] == [pytest.approx(1.0), pytest.approx(1.0), None]
+
+
+def test_class_names_of_strangers_can_be_written(annotations):  # noqa: F811
+    content = json.loads(Path(annotations).read_text())
+    content["categories"] = [{"id": 3, "name": "a\ud800"}, {"id": 7, "name": {"x": 1}}]
+    metric = CocoMAP(content, [1, 2])
+    assert metric.class_names == ["a?", "{'x': 1}"]
+    assert metric.class_objects == [2, 2]
+    assert metric.annotated(1) == [(0, None, 10, 10, 50, 50), (1, None, 60, 60, 90, 90)]
 
 
 def test_an_evaluation_reads_back(tmp_path):

@@ -118,6 +118,11 @@ def test_no_text_of_a_stranger_becomes_markup(full_report, pictures):
     assert page.tags.count("a") == 0
 
 
+def test_text_that_is_not_valid_unicode_can_be_written(full_report, pictures):
+    write_report(replace_texts(full_report, "a\ud800\x00b"), pictures)
+    assert "a?" in (pictures / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     "file",
     ["../secret.jpg", "/etc/passwd", "pictures/../secret.jpg", "pictures/none.jpg", "pictures/text.jpg", "report.json"],
