@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import curves
 
 ROOT = Path(__file__).parent.parent
 README, RESUME, TRAINING = (
@@ -82,6 +83,17 @@ class Kill(paddle.callbacks.Callback):
 
 
 @pytest.mark.slow
+def test_curves_are_written_as_documented(tmp_path):
+    prepared = README[0][: README[0].index("sparsity =")].replace("mobilenet_v3_small(num_classes=10)", "LeNet()")
+    done = run(DATA.format(size=28, channels=1) + prepared + TRAINING[0], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "weights are pruned to 75.00%" in done.stdout
+    assert "target_sparsity: 0.7500" in done.stdout
+    read = curves(tmp_path / "output" / "sparse")
+    assert [step for step, _ in read["eval/acc"]] == [0, 2, 4]
+
+
+@pytest.mark.slow
 def test_masks_of_a_paddleslim_checkpoint_are_applied_as_documented(tmp_path):
     checkpoint = """
 import numpy as np, paddle
@@ -90,7 +102,7 @@ arrays = {"0.weight": np.ones([4, 2, 1, 1], "float32"), "0.bias": np.zeros([4], 
           "0.conv2d_0_w_0_mask": np.arange(8).reshape(4, 2, 1, 1) % 2 == 0}
 paddle.save({name: paddle.to_tensor(array) for name, array in arrays.items()}, "paddleslim.pdparams")
 """
-    code = checkpoint + TRAINING[2] + "print(masked, network[0].weight.flatten().tolist())"
+    code = checkpoint + TRAINING[3] + "print(masked, network[0].weight.flatten().tolist())"
     done = run(code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[-2] == "('0.weight',) [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0]"
@@ -100,7 +112,7 @@ paddle.save({name: paddle.to_tensor(array) for name, array in arrays.items()}, "
 def test_a_pruned_network_keeps_its_zeros_when_trained_further_as_documented(tmp_path):
     fit = "model.fit(train_data, epochs=1, batch_size=64, verbose=0, callbacks=[sparsity])\n"
     ratio = "print(f'{measure_sparsity(network, sparsity.pruner.plan).ratio:.2%}')"
-    code = README[0].replace("mobilenet_v3_small(num_classes=10)", "LeNet()") + TRAINING[0] + fit + ratio
+    code = README[0].replace("mobilenet_v3_small(num_classes=10)", "LeNet()") + TRAINING[1] + fit + ratio
     done = run(DATA.format(size=28, channels=1) + code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == "75.00%"
@@ -109,6 +121,6 @@ def test_a_pruned_network_keeps_its_zeros_when_trained_further_as_documented(tmp
 
 @pytest.mark.slow
 def test_settings_are_validated_and_scheduled_as_documented(tmp_path):
-    done = run(TRAINING[1], tmp_path)
+    done = run(TRAINING[2], tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-1] == re.search(r"# (\d+) optimizer", TRAINING[1])[1]
+    assert done.stdout.split()[-1] == re.search(r"# (\d+) optimizer", TRAINING[2])[1]

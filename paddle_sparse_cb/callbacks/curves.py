@@ -171,6 +171,8 @@ class TrainingCurves(FitCallback):
         if recorder is None or recorder.updates == self._mask_updates or self._writer is None:
             return
         self._mask_updates, update, thresholds = recorder.updates, recorder.last, recorder.thresholds()
+        if not thresholds:  # a resumed training updates its masks in the stable phase too, when there are none
+            return
         self._writer.fractions(update.step, "sparsity/layers", update.ratios)
         values: dict[str, float] = {
             "pruning/newly_pruned": update.newly_pruned,

@@ -139,6 +139,25 @@ def test_the_curves_of_a_resumed_training_are_those_of_an_uninterrupted_one(firs
     assert steps(whole["train/lr"]) == [0, 3, 6, 9, 12, 15, 18, 20]
 
 
+def test_a_training_that_resumes_in_the_stable_phase_has_no_masks_to_describe(first_digits, tmp_path):
+    class Stop(paddle.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    def train(epochs, *more, **keywords):
+        sparsity = pruning(stable_iterations=12, log_dir=tmp_path / "curves", **keywords)
+        with paddle.utils.unique_name.guard():
+            fit(first_digits, [Checkpoints(tmp_path), sparsity, *more], epochs)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(2, Stop())
+    train(1, ratio=0.8, resume=tmp_path / "0.pdsparse", allow_config_change=True)
+    read = curves(tmp_path / "curves")
+    assert steps(read["pruning/threshold"]) == [13, 15, 17, 19]
+    assert read["sparsity/actual"][-1] == (20, pytest.approx(0.8, abs=1e-3))
+
+
 def test_runs_are_compared_by_their_settings(first_digits, tmp_path):
     fit(first_digits, [TrainingCurves(tmp_path, settings={"seed": 3}), pruning(ratio=0.85, scope="erk")])
     read = events(tmp_path)
