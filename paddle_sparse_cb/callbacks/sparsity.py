@@ -24,13 +24,13 @@ from ..utils.distributed import is_rank_zero, rank_zero_info
 from ..utils.finite import check_finite_loss
 from ..utils.validation import check_flag, check_keys, check_path
 from .curves import TrainingCurves
-from .session import FitCallback
+from .forwarding import ForwardingCallback
 
 if TYPE_CHECKING:
     from ..pruning.pruner import GMPPruner
 
 
-class SparsityCallback(FitCallback):
+class SparsityCallback(ForwardingCallback):
     """Prunes a network gradually while `paddle.Model.fit` trains it.
 
     Weights are zeroed right after each optimizer step, so that every other callback sees the zeros. The order of the
@@ -161,7 +161,7 @@ class SparsityCallback(FitCallback):
         self.verbose = verbose if verbose is None else check_flag("verbose", verbose)
         # Created in any case, to check the arguments.
         curves = TrainingCurves(os.curdir if log_dir is None else log_dir, log_freq, per_layer, visualdl)
-        self._curves = [] if log_dir is None else [curves]
+        self.inner = [] if log_dir is None else [curves]
         self.pruner: GMPPruner | None = None
         self.report: SparsityReport | None = None
         self._steps_before = 0
@@ -233,34 +233,7 @@ class SparsityCallback(FitCallback):
         scaler = getattr(self.model, "_scaler", None)
         if done > self._steps_before or scaler is None or not scaler.is_enable():
             check_finite_loss(list(losses) if isinstance(losses, (list, tuple)) else [losses], done)
-        self._tell("on_train_batch_end", step, logs)
-
-    def _tell(self, event: str, *values: Any) -> None:
-        """Passes an event to the curves, if there are any."""
-        for curves in self._curves:
-            getattr(curves, event)(*values)
-
-    def set_model(self, model: paddle.Model) -> None:
-        """Passes hapi's model on."""
-        super().set_model(model)
-        self._tell("set_model", model)
-
-    def set_params(self, params: dict[str, Any]) -> None:
-        """Passes hapi's parameters on."""
-        super().set_params(params)
-        self._tell("set_params", params)
-
-    def on_eval_begin(self, logs: Any = None) -> None:
-        """Passes the event on."""
-        self._tell("on_eval_begin", logs)
-
-    def on_eval_batch_end(self, step: int, logs: Any = None) -> None:
-        """Passes the event on."""
-        self._tell("on_eval_batch_end", step, logs)
-
-    def on_eval_end(self, logs: Any = None) -> None:
-        """Passes the event on."""
-        self._tell("on_eval_end", logs)
+        super().on_train_batch_end(step, logs)
 
     def end_training(self) -> None:
         """Detaches the pruner and finalizes the masks."""
