@@ -54,17 +54,17 @@ def line_chart(
     y_range = (y_ticks[0], y_ticks[-1])
     svg = ElementTree.Element("svg", {"viewBox": f"0 0 {_WIDTH} {_HEIGHT}", "role": "img", "aria-label": title})
     for tick in y_ticks:
-        y = _scale(tick, y_range, _BOTTOM, _TOP)
+        y = _place(tick, y_range, _BOTTOM, _TOP)
         ElementTree.SubElement(svg, "line", _line(_LEFT, y, _RIGHT, y, "grid"))
         _text(svg, _LEFT - 6, y + 4, _number(tick, percent), "end")
     for tick in x_ticks:
         if x_range[0] <= tick <= x_range[1]:
             _text(
-                svg, _scale(tick, x_range, _LEFT, _RIGHT), _BOTTOM + 15, _number(tick, x_label == "sparsity"), "middle"
+                svg, _place(tick, x_range, _LEFT, _RIGHT), _BOTTOM + 15, _number(tick, x_label == "sparsity"), "middle"
             )
     _text(svg, (_LEFT + _RIGHT) / 2, _HEIGHT - 4, x_label, "middle")
     if level:
-        y = _scale(level[1], y_range, _BOTTOM, _TOP)
+        y = _place(level[1], y_range, _BOTTOM, _TOP)
         ElementTree.SubElement(svg, "line", _line(_LEFT, y, _RIGHT, y, "level"))
         _text(svg, _RIGHT, y - 4, f"{level[0]} {_number(level[1], percent, 2)}", "end")
     for one in series:
@@ -80,7 +80,7 @@ def _draw_series(
     x_label: str,
     percent: bool,
 ) -> None:
-    points = [(_scale(x, x_range, _LEFT, _RIGHT), _scale(y, y_range, _BOTTOM, _TOP)) for x, y in series.points]
+    points = [(_place(x, x_range, _LEFT, _RIGHT), _place(y, y_range, _BOTTOM, _TOP)) for x, y in series.points]
     if series.line and len(points) > 1:
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         ElementTree.SubElement(svg, "polyline", {"points": path, "class": f"curve {series.style}"})
@@ -107,7 +107,7 @@ def ticks(least: float, most: float, count: int) -> list[float]:
     return [round(number * step, 12) for number in range(first, max(last, first + 1) + 1)]
 
 
-def _scale(value: float, domain: tuple[float, float], low: float, high: float) -> float:
+def _place(value: float, domain: tuple[float, float], low: float, high: float) -> float:
     return low + (value - domain[0]) / (domain[1] - domain[0]) * (high - low)
 
 
