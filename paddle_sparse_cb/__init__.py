@@ -10,6 +10,7 @@ from typing import Any
 from ._version import __version__
 from .callbacks.best_checkpoint import BestCheckpoint
 from .callbacks.checkpoint import Checkpoints
+from .callbacks.curves import TrainingCurves
 from .callbacks.distillation import Distillation
 from .callbacks.early_stopping import SparseEarlyStopping
 from .callbacks.ema import EMACallback
@@ -45,6 +46,7 @@ __all__ = [
     "SparseEarlyStopping",
     "SparsityCallback",
     "SparsityReport",
+    "TrainingCurves",
     "TrainingPosition",
     "__version__",
     "apply_paddleslim_masks",

@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.recipe:
         parser.error("a RECIPE is required")
     warnings.filterwarnings("ignore", message="Setuptools is replacing distutils")
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    options.given = given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _run(options)
         sys.stdout.flush()
@@ -237,6 +237,7 @@ def _train(recipe: Recipe, options: argparse.Namespace) -> None:
                 options.export,
                 options.overwrite,
                 signals,
+                shlex.join(["paddle-sparse", *options.given]),
             ),
         )
 

@@ -134,10 +134,16 @@ def run_exported(prefix, *inputs):
             paddle.disable_static()
 
 
-def curves(log_dir):
-    """Reads the scalars of a folder with TensorBoard: tag -> [(step, value)]."""
+def events(log_dir):
+    """Reads everything in a folder with TensorBoard."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(log_dir), size_guidance={"scalars": 0})
-    events.Reload()
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    accumulator = EventAccumulator(str(log_dir), size_guidance={"scalars": 0, "histograms": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def curves(log_dir):
+    """Reads the scalars of a folder with TensorBoard: tag -> [(step, value)]."""
+    read = events(log_dir)
+    return {tag: [(event.step, event.value) for event in read.Scalars(tag)] for tag in read.Tags()["scalars"]}

@@ -83,6 +83,17 @@ class Kill(paddle.callbacks.Callback):
 
 
 @pytest.mark.slow
+def test_curves_are_written_as_documented(tmp_path):
+    prepared = README[0][: README[0].index("sparsity =")].replace("mobilenet_v3_small(num_classes=10)", "LeNet()")
+    done = run(DATA.format(size=28, channels=1) + prepared + TRAINING[0], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "weights are pruned to 75.00%" in done.stdout
+    assert "target_sparsity: 0.7500" in done.stdout
+    read = curves(tmp_path / "output" / "sparse")
+    assert [step for step, _ in read["eval/acc"]] == [0, 2, 4]
+
+
+@pytest.mark.slow
 def test_masks_of_a_paddleslim_checkpoint_are_applied_as_documented(tmp_path):
     checkpoint = """
 import numpy as np, paddle
@@ -101,7 +112,7 @@ paddle.save({name: paddle.to_tensor(array) for name, array in arrays.items()}, "
 def test_a_pruned_network_keeps_its_zeros_when_trained_further_as_documented(tmp_path):
     fit = "model.fit(train_data, epochs=1, batch_size=64, verbose=0, callbacks=[sparsity])\n"
     ratio = "print(f'{measure_sparsity(network, sparsity.pruner.plan).ratio:.2%}')"
-    code = README[0].replace("mobilenet_v3_small(num_classes=10)", "LeNet()") + TRAINING[0] + fit + ratio
+    code = README[0].replace("mobilenet_v3_small(num_classes=10)", "LeNet()") + TRAINING[1] + fit + ratio
     done = run(DATA.format(size=28, channels=1) + code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == "75.00%"
@@ -110,22 +121,22 @@ def test_a_pruned_network_keeps_its_zeros_when_trained_further_as_documented(tmp
 
 @pytest.mark.slow
 def test_single_layers_have_their_ratios_and_blocks_and_channels_are_permuted_as_documented(tmp_path):
-    done = run(TRAINING[2] + TRAINING[3], tmp_path)
+    done = run(TRAINING[3] + TRAINING[4], tmp_path)
     assert done.returncode == 0, done.stderr
     rows = [line.split()[-4:] for line in done.stdout.splitlines()]
     assert ["60.00%", "4x1", "pruned"] in [row[1:] for row in rows]
     assert ["87.50%", "2x1", "pruned"] in [row[1:] for row in rows]
     assert "4x1 does not divide it" in done.stdout
-    assert re.search(r"# (\{.*\})", TRAINING[2])[1] in done.stdout
+    assert re.search(r"# (\{.*\})", TRAINING[3])[1] in done.stdout
     before, after = re.search(r"^0.weight: (\S+)% -> (\S+)% of", done.stdout, re.M).groups()
     assert float(after) > float(before)
 
 
 @pytest.mark.slow
 def test_settings_are_validated_and_scheduled_as_documented(tmp_path):
-    done = run(TRAINING[1], tmp_path)
+    done = run(TRAINING[2], tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-1] == re.search(r"# (\d+) optimizer", TRAINING[1])[1]
+    assert done.stdout.split()[-1] == re.search(r"# (\d+) optimizer", TRAINING[2])[1]
 
 
 @pytest.mark.slow

@@ -7,6 +7,9 @@ hapi steps a learning rate schedule by itself at each batch unless it sees an `L
 within a `ResumableCallbacks` is shown to it here. And it has no event after all callbacks have ended an epoch, when
 the learning rate is that of the next epoch, which a checkpoint must have.
 
+Its progress bar is the first of its callbacks, so that values of others would reach it one batch late, and it prints
+NaN for what was not measured: `bar.py` replaces it.
+
 hapi also keeps one `logs` dict per process, the default argument of `Model._run_one_epoch`. Without this patch a
 callback that monitors a metric of another model would be given its last value.
 """
@@ -22,6 +25,8 @@ from typing import Any, Protocol
 
 import paddle
 
+from .bar import CompleteLogs, MeasuredBar
+
 _SESSION = "_sparse_session"
 # Networks that a finished `fit` has pruned: the ratio of all layers together, and the lowest one of a layer.
 _PRUNED: weakref.WeakKeyDictionary[paddle.nn.Layer, tuple[float, float]] = weakref.WeakKeyDictionary()
@@ -32,6 +37,13 @@ class Session(Protocol):
 
     pruner: Any
     is_finished: bool
+
+    @property
+    def has_members(self) -> bool:
+        """Whether a callback of this package takes part."""
+
+    def log_values(self) -> Mapping[str, float]:
+        """Returns what callbacks add to the logs of a training batch."""
 
     def end_epoch(self) -> None:
         """Called when all callbacks have ended an epoch."""
@@ -66,6 +78,7 @@ def install_sessions(open_session: Callable[[paddle.Model, Mapping[str, Any]], S
     if hasattr(original, _SESSION):
         return
     signature = inspect.signature(original)
+    default = {name: parameter.default for name, parameter in signature.parameters.items()}
 
     @functools.wraps(original)
     def fit(model: paddle.Model, *args: Any, **kwargs: Any) -> Any:
@@ -79,6 +92,10 @@ def install_sessions(open_session: Callable[[paddle.Model, Mapping[str, Any]], S
         is_stepped = any(isinstance(one, paddle.callbacks.LRScheduler) for one in nested_callbacks(given))
         if is_stepped and not any(isinstance(one, paddle.callbacks.LRScheduler) for one in given):
             given.append(paddle.callbacks.LRScheduler(by_step=False, by_epoch=False))
+        verbose, log_freq = (bound.arguments.get(name, default[name]) for name in ("verbose", "log_freq"))
+        if verbose and not any(isinstance(one, paddle.callbacks.ProgBarLogger) for one in given):
+            given.insert(0, MeasuredBar(session, log_freq, verbose))
+        given.insert(0, CompleteLogs(session))
         given.append(_AfterOthers(session))
         setattr(model, _SESSION, session)
         try:

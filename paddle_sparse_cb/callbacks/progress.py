@@ -14,13 +14,13 @@ from .session import FitCallback
 
 
 class TrainingProgress(FitCallback):
-    """Shows epoch, step, losses, learning rate and remaining time, and the metrics of each evaluation.
+    """Shows epoch, step, losses, learning rate, sparsity and remaining time, and the metrics of each evaluation.
 
     Use it in place of hapi's own logger: pass `verbose=0` to `fit`. On an interactive terminal a progress bar stays
     below the printed lines; elsewhere a line is printed every `log_iter` steps. The end of an epoch and an evaluation
     print a line in both cases:
 
-        epoch 2/12  step 20/41  loss 1.234 (vfl 0.5137, bbox 0.42, dfl 0.3)  lr 0.0123  4 min left
+        epoch 2/12  step 20/41  loss 1.234 (vfl 0.5137, bbox 0.42, dfl 0.3)  lr 0.01  sparsity 49.7% of 75%  4 min left
         evaluation: mAP 0.1234, AP50 0.3412
 
     hapi passes the same `logs` dict to the events of training and evaluation, so that it still holds values of the
@@ -50,6 +50,7 @@ class TrainingProgress(FitCallback):
         self._eval_steps: int | None = None
         self._epoch = self._step = self._eval_step = 0
         self._losses: list[float] = []
+        self._eval_names: list[str] = []
         self._is_announced = self._is_printed = False
 
     def begin_training(self) -> None:
@@ -89,8 +90,11 @@ class TrainingProgress(FitCallback):
 
     def on_eval_begin(self, logs: Any = None) -> None:
         """Resets the number of evaluated batches."""
-        steps = logs.get("steps") if isinstance(logs, Mapping) else None
+        values = logs if isinstance(logs, Mapping) else {}
+        steps = values.get("steps")
         self._eval_step, self._eval_steps = 0, steps if isinstance(steps, int) else None
+        names = values.get("metrics") or self.params.get("metrics") or ()
+        self._eval_names = [name for name in names if name != "loss"]
 
     def on_eval_batch_end(self, step: int, logs: Any = None) -> None:
         """Updates the bar."""
@@ -104,8 +108,7 @@ class TrainingProgress(FitCallback):
         self.stop()
         if not self._eval_step or not isinstance(logs, Mapping):
             return
-        names = [name for name in self.params.get("metrics") or () if name != "loss"]
-        values = {name: _numbers(logs.get(name)) for name in names}
+        values = {name: _numbers(logs.get(name)) for name in self._eval_names}
         shown = [
             f"{name} {value[0]:.4f}" for name, value in values.items() if len(value) == 1 and math.isfinite(value[0])
         ]
@@ -144,7 +147,7 @@ class TrainingProgress(FitCallback):
         return terms if len(terms) == len(self._losses) else (*own, *terms)
 
     def _figures(self) -> str:
-        """Losses, learning rate and remaining time, as far as they are known."""
+        """Losses, learning rate, sparsity and remaining time, as far as they are known."""
         figures = []
         if self._losses:
             figures.append(f"loss {sum(self._losses):.4g}")
@@ -155,6 +158,11 @@ class TrainingProgress(FitCallback):
         optimizer = getattr(self.model, "_optimizer", None)
         if optimizer is not None:
             figures.append(f"lr {optimizer.get_lr():.4g}")
+        session = self.session
+        if session.pruner is not None and session.mask_recorder is not None:
+            figures.append(
+                f"sparsity {session.mask_recorder.last.sparsity:.1%} of {100 * session.pruner.overall_target:.4g}%"
+            )
         epochs = self.params.get("epochs")
         if self._steps and epochs:
             left = self._timer.seconds_left(self._steps * (epochs - self._epoch) - self._step)

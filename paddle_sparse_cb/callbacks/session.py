@@ -20,6 +20,7 @@ from ..errors import InputError
 from .compat import current_session, install_sessions
 
 if TYPE_CHECKING:
+    from ..pruning.mask_updates import MaskRecorder
     from ..pruning.pruner import GMPPruner
 
 
@@ -45,9 +46,11 @@ class FitSession:
         position: the current epoch and its completed batches; before the first epoch, where the training resumes.
         resume: the checkpoint that the training resumes from.
         pruner: the pruner, if a `SparsityCallback` takes part.
+        mask_recorder: what the pruner's mask updates change, if there is a pruner.
         average: the weight average, if an `EMACallback` takes part.
         distillation: the distillation, if a `Distillation` takes part.
-        loss_terms: the names of its terms, whose values come last among the losses that hapi logs.
+        loss_names: the `names` of the loss function, if it has a list of them.
+        loss_terms: the names of the distillation's terms, whose values come last among the losses that hapi logs.
         is_finished: whether the training ended regularly.
         arguments: the arguments of `fit`.
         identity: what identifies the training (`describe_training`); empty before it begins.
@@ -64,8 +67,11 @@ class FitSession:
         self.position = TrainingPosition()
         self.resume: ResumeState | None = None
         self.pruner: GMPPruner | None = None
+        self.mask_recorder: MaskRecorder | None = None
         self.average: Average | None = None
         self.distillation: WithArrays | None = None
+        names = getattr(getattr(model, "_loss", None), "names", None)  # before a `Distillation` wraps the function
+        self.loss_names = tuple(names) if isinstance(names, (list, tuple)) else ()
         self.loss_terms: tuple[str, ...] = ()
         self.allow_config_change = False
         self.is_finished = False
@@ -78,6 +84,15 @@ class FitSession:
         if member not in self._members:
             self._members.append(member)
             self._members.sort(key=lambda one: one.stage)
+
+    @property
+    def has_members(self) -> bool:
+        """Whether a callback of this package takes part."""
+        return bool(self._members)
+
+    def log_values(self) -> dict[str, float]:
+        """Returns what callbacks add to hapi's logs of a training batch, by name."""
+        return {name: value for member in self._members for name, value in member.log_values().items()}
 
     @property
     def target_reached(self) -> bool:
@@ -116,6 +131,24 @@ class FitSession:
         remaining = self.num_iters - (completed if type(completed) is int else 0)
         self.model.num_iters = max(1, remaining)
         return remaining > 0
+
+    def optimizer_steps(self, batches: int | None, epochs: int) -> tuple[int | None, int | None]:
+        """Returns the optimizer steps of an epoch and of this `fit`; None where the loader has no length.
+
+        hapi steps the optimizer at every n-th batch (`accumulate_grad_batches`) and at the last batch of an epoch, and
+        may be told to end after a number of batches (`num_iters`).
+
+        Args:
+            batches: batches of an epoch; None if the loader has no length.
+            epochs: epochs of this `fit`.
+        """
+        if batches is None:
+            return None, None
+        accumulate = getattr(self.model, "_accumulate", 1)
+        per_epoch = -(-batches // accumulate)
+        if self.num_iters is None:
+            return per_epoch, epochs * per_epoch
+        return per_epoch, self.num_iters // batches * per_epoch + self.num_iters % batches // accumulate
 
     def restore_rate(self) -> None:
         """Sets the learning rate to that of the checkpoint again."""
@@ -195,6 +228,10 @@ class FitCallback(paddle.callbacks.Callback):
 
     def state(self) -> dict[str, Any]:
         """Returns plain values that checkpoints save, for `session.saved(key)` in a resumed run."""
+        return {}
+
+    def log_values(self) -> dict[str, float]:
+        """Returns what hapi's progress bar and other callbacks are to see in the logs of a training batch."""
         return {}
 
     def set_params(self, params: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`SparsityCallback`: passes the events of `paddle.Model.fit` to the pruner, the curves and the post-train hooks."""
+"""`SparsityCallback`: prunes a network while `paddle.Model.fit` trains it, and calls the post-train hooks."""
 
 from __future__ import annotations
 
@@ -16,23 +16,28 @@ from ..checkpoints.position import ResumeState
 from ..errors import InputError
 from ..hooks import Hook, HookContext, call_hooks
 from ..pruning.config import PruningConfig
+from ..pruning.mask_updates import MaskRecorder
 from ..pruning.planner import PrunePlan
 from ..pruning.statistics import SparsityReport
-from ..utils.distributed import is_rank_zero
+from ..pruning.summary import result_summary, training_summary
+from ..utils.distributed import is_rank_zero, rank_zero_info
 from ..utils.finite import check_finite_loss
-from ..utils.validation import check_count, check_keys, check_path
-from .session import FitCallback
+from ..utils.validation import check_flag, check_keys, check_path
+from .curves import TrainingCurves
+from .forwarding import ForwardingCallback
 
 if TYPE_CHECKING:
     from ..pruning.pruner import GMPPruner
-    from .curves import TrainingCurves
 
 
-class SparsityCallback(FitCallback):
+class SparsityCallback(ForwardingCallback):
     """Prunes a network gradually while `paddle.Model.fit` trains it.
 
     Weights are zeroed right after each optimizer step, so that every other callback sees the zeros. The order of the
     callbacks makes no difference. The method assumes a converged dense network to start from.
+
+    hapi's `logs` of a training batch hold `sparsity`, the share of weights that the masks prune, and `target_sparsity`,
+    what the schedule asks for, so that the progress bar and other callbacks show them.
 
     Args:
         ratio: the target ratio, the share of weights that ends at zero.
@@ -52,9 +57,12 @@ class SparsityCallback(FitCallback):
         sparse_block: rows (output channels) and columns (input channels) that are pruned as one, see `PruningConfig`.
         skip: shell patterns over structured names of weights to leave dense, such as `("head.*",)`.
         plan: the layers to prune (`make_plan`), in place of the rules above; `ratios` and `blocks` are added to it.
-        log_dir: folder for TensorBoard curves; None writes none.
+        log_dir: folder for TensorBoard curves, see `TrainingCurves`; None writes none.
         log_freq: optimizer steps between two points of a curve.
         per_layer: write a curve for each pruned weight as well.
+        visualdl: write the curves for VisualDL as well.
+        verbose: print what will be pruned at train begin, and what was pruned at train end; None does so unless `fit`
+            is called with `verbose=0`.
         save_dir: the output folder of the post-train hooks.
         resume: the checkpoint to resume from: a `.pdsparse` file that `Checkpoints` wrote, or a `ResumeState`
             (`find_checkpoint` finds the newest one). Network, optimizer, learning rate and masks are loaded. Train the
@@ -118,6 +126,8 @@ class SparsityCallback(FitCallback):
         prune_squeeze_excite: bool = False,
         ratios: Mapping[str, float] | None = None,
         blocks: Mapping[str, Sequence[int]] | None = None,
+        visualdl: bool = False,
+        verbose: bool | None = None,
         **unknown: Any,
     ) -> None:
         super().__init__()
@@ -144,26 +154,22 @@ class SparsityCallback(FitCallback):
             {} if ratios is None else ratios,
             {} if blocks is None else blocks,
         )
-        for name, folder in {"log_dir": log_dir, "save_dir": save_dir}.items():
-            if folder is not None:
-                check_path(name, folder)
+        if save_dir is not None:
+            check_path("save_dir", save_dir)
         if plan is not None and not isinstance(plan, PrunePlan):
             raise InputError(f"plan must come from make_plan, got {plan!r}")
-        for name, value in {"per_layer": per_layer, "allow_config_change": allow_config_change}.items():
-            if not isinstance(value, bool):
-                raise InputError(f"{name} must be True or False, got {value!r}")
         if post_train and save_dir is None:
             raise InputError("post_train hooks need save_dir, the folder for their output")
         if not isinstance(post_train, (list, tuple)) or not all(callable(hook) for hook in post_train):
             raise InputError(f"post_train must be a list of callables, got {post_train!r}")
-        self.plan = plan
-        self.log_dir, self.log_freq, self.per_layer = log_dir, check_count("log_freq", log_freq, least=1), per_layer
-        self.save_dir, self.post_train = save_dir, tuple(post_train)
-        self.resume, self.allow_config_change = resume, allow_config_change
+        self.plan, self.save_dir, self.post_train = plan, save_dir, tuple(post_train)
+        self.resume, self.allow_config_change = resume, check_flag("allow_config_change", allow_config_change)
+        self.verbose = verbose if verbose is None else check_flag("verbose", verbose)
+        # Created in any case, to check the arguments.
+        curves = TrainingCurves(os.curdir if log_dir is None else log_dir, log_freq, per_layer, visualdl)
+        self.inner = [] if log_dir is None else [curves]
         self.pruner: GMPPruner | None = None
         self.report: SparsityReport | None = None
-        self._curves: TrainingCurves | None = None
-        self._losses: list[float] = []  # of the last training batch
         self._steps_before = 0
 
     def begin_training(self) -> None:
@@ -172,7 +178,7 @@ class SparsityCallback(FitCallback):
         if session.pruner is not None:
             raise InputError("two SparsityCallbacks in one fit: use one, with one plan")
         steps = self._load_checkpoint()
-        per_epoch, total = self._optimizer_steps()
+        per_epoch, total = session.optimizer_steps(self.params.get("steps"), self.params["epochs"])
         schedule = self.config.schedule(per_epoch, total if total is None or not session.resume else total + steps)
         given = self.config.set_layer_values(self.plan) if self.plan else None
         plan = given or self.config.make_plan(self.model.network, self._input_spec())
@@ -188,13 +194,16 @@ class SparsityCallback(FitCallback):
             if hasattr(hook, "check_network") and is_rank_zero():
                 hook.check_network(self.model.network)
         self.pruner.attach(self.model._optimizer)
-        self._losses = []
-        if self.log_dir is not None and is_rank_zero():
-            from .curves import TrainingCurves  # tensorboardX takes time to import
+        session.mask_recorder = MaskRecorder(self.pruner)
+        if self.verbose or (self.verbose is None and self.params.get("verbose")):
+            rank_zero_info(f"{training_summary(plan, schedule, per_epoch, total)}\n")
 
-            self._curves = TrainingCurves(
-                self.pruner, self.log_dir, self.log_freq, self.per_layer, is_resumed=session.resume is not None
-            )
+    def log_values(self) -> dict[str, float]:
+        """Returns the sparsity of the masks and the target of the schedule, for the logs of a training batch."""
+        recorder = self.session.mask_recorder
+        if recorder is None or self.pruner is None:
+            return {}
+        return {"sparsity": recorder.last.sparsity, "target_sparsity": self.pruner.overall_ratio}
 
     def _load_checkpoint(self) -> int:
         """Loads the checkpoint of this callback or of the session, and returns its optimizer steps."""
@@ -204,22 +213,6 @@ class SparsityCallback(FitCallback):
         if not isinstance(resume, ResumeState):
             resume = ResumeState.open(resume)
         return self.session.load_checkpoint(resume, self.params.get("steps"), self.allow_config_change)
-
-    def _optimizer_steps(self) -> tuple[int | None, int | None]:
-        """Optimizer steps of an epoch and of this `fit`; None where the loader has no length.
-
-        hapi steps the optimizer at every n-th batch (`accumulate_grad_batches`) and at the last batch of an epoch, and
-        may be told to end after a number of batches (`num_iters`).
-        """
-        batches = self.params.get("steps")
-        if batches is None:
-            return None, None
-        accumulate = getattr(self.model, "_accumulate", 1)
-        per_epoch = -(-batches // accumulate)
-        limit = self.session.num_iters
-        if limit is None:
-            return per_epoch, self.params["epochs"] * per_epoch
-        return per_epoch, limit // batches * per_epoch + limit % batches // accumulate
 
     def _input_spec(self) -> list[Any] | None:
         """The specs given to `paddle.Model`, if they fix every size but the batch."""
@@ -237,32 +230,20 @@ class SparsityCallback(FitCallback):
         self._steps_before = self.pruner.cur_iteration
 
     def on_train_batch_end(self, step: int, logs: Any = None) -> None:
-        """Raises DivergenceError if the loss is not finite, and writes a point of the curves every `log_freq` steps.
+        """Raises DivergenceError if the loss is not finite.
 
         AMP's scaler skips the step of a batch whose loss overflowed, so that such a loss is no error.
         """
         assert self.pruner is not None
         done = self.pruner.cur_iteration
         losses = (logs or {}).get("loss", [])
-        self._losses = list(losses) if isinstance(losses, (list, tuple)) else [losses]
         scaler = getattr(self.model, "_scaler", None)
         if done > self._steps_before or scaler is None or not scaler.is_enable():
-            check_finite_loss(self._losses, done)
-        if self._curves:
-            self._curves.add_step(self.model._optimizer, self._losses, self.session.loss_terms)
-
-    def on_eval_begin(self, logs: Any = None) -> None:
-        """Passes the names of the metrics to the curves."""
-        if self._curves:
-            self._curves.begin_evaluation(logs or {})
-
-    def on_eval_end(self, logs: Any = None) -> None:
-        """Writes `eval/<metric>`, such as `eval/mAP`."""
-        if self._curves:
-            self._curves.add_evaluation(logs or {})
+            check_finite_loss(list(losses) if isinstance(losses, (list, tuple)) else [losses], done)
+        super().on_train_batch_end(step, logs)
 
     def end_training(self) -> None:
-        """Detaches the pruner, finalizes the masks and writes the last points of the curves."""
+        """Detaches the pruner and finalizes the masks."""
         assert self.pruner is not None
         self.pruner.detach(self.model._optimizer)
         self.report = self.pruner.finalize()
@@ -272,8 +253,8 @@ class SparsityCallback(FitCallback):
                 f"{self.pruner.overall_ratio:.4f}, before the target {self.pruner.overall_target}",
                 stacklevel=2,
             )
-        if self._curves:
-            self._curves.add_step(self.model._optimizer, self._losses, self.session.loss_terms, is_last=True)
+        if self.verbose or (self.verbose is None and self.params.get("verbose")):
+            rank_zero_info(result_summary(self.report, self.pruner.overall_target))
 
     def after_training(self) -> None:
         """Calls the post-train hooks."""
@@ -287,12 +268,9 @@ class SparsityCallback(FitCallback):
             call_hooks(self.post_train, context)
 
     def close(self) -> None:
-        """Detaches the pruner and closes the event file, also after an exception."""
+        """Detaches the pruner, also after an exception."""
         if self.pruner is not None:
             self.pruner.detach(self.model._optimizer)
-        if self._curves:
-            self._curves.close()
-            self._curves = None
 
 
 ARGUMENTS = tuple(

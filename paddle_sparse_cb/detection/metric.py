@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import paddle
 
 from ..errors import InputError
+from ..utils.files import valid_text
+from .evaluation import SHOWN_SCORE, Box, ClassResult, Evaluation
 
 _MAX_AREA = 1e10  # square pixels; pycocotools ignores larger objects
 _MAX_NUMBER = 1e30  # in an annotation; excludes NaN too
@@ -25,6 +29,9 @@ class CocoMAP(paddle.metric.Metric):
     Args:
         truth: path of the COCO annotation file, or its content.
         image_ids: ids of the images that an evaluation consists of.
+
+    Attributes:
+        last: the last complete evaluation; None before the first one.
 
     Raises:
         InputError: an annotation would make pycocotools fail in the first evaluation, or no object counts, so that
@@ -49,21 +56,38 @@ class CocoMAP(paddle.metric.Metric):
                 )
         self._category_ids = self._truth.getCatIds()
         self._image_ids = sorted(image_ids)
-        images, categories = set(image_ids), set(self._category_ids)
-        if not any(
-            annotation.get("image_id") in images
-            and annotation.get("category_id") in categories
-            and not annotation["iscrowd"]
-            and 0 <= annotation["area"] <= _MAX_AREA
-            for annotation in self._truth.anns.values()
-        ):
+        if not any(self.class_objects):
             source = truth if isinstance(truth, str) else "EvalDataset"
             raise InputError(
-                f"{source}: no object counts in an evaluation: mAP needs at least one in the {len(images)} images that "
-                "is neither a crowd nor marked as difficult"
+                f"{source}: no object counts in an evaluation: mAP needs at least one in the "
+                f"{len(set(image_ids))} images that is neither a crowd nor marked as difficult"
             )
+        self.last: Evaluation | None = None
         self._found: dict[int, list[dict[str, Any]]] = {}
         self._measured = [float("nan"), float("nan")]
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes in the order of the network's class indices."""
+        return [valid_text(str(self._truth.cats[number].get("name", number))) for number in self._category_ids]
+
+    @property
+    def class_objects(self) -> list[int]:
+        """The number of objects of each class that count in an evaluation."""
+        counts = Counter(annotation["category_id"] for annotation in self._annotations(self._image_ids))
+        return [counts[number] for number in self._category_ids]
+
+    def annotated(self, image_id: int) -> list[Box]:
+        """Returns the objects in an image that count in an evaluation, as boxes without a score."""
+        return [self._box(annotation) for annotation in self._annotations([image_id])]
+
+    def _annotations(self, image_ids: list[int]) -> Iterator[dict[str, Any]]:
+        categories = set(self._category_ids)
+        for image_id in image_ids:
+            for annotation in self._truth.imgToAnns.get(image_id, []):
+                counts = not annotation["iscrowd"] and 0 <= annotation["area"] <= _MAX_AREA
+                if counts and annotation.get("category_id") in categories:
+                    yield annotation
 
     def name(self) -> list[str]:
         """Returns the names under which hapi logs the two values."""
@@ -114,6 +138,7 @@ class CocoMAP(paddle.metric.Metric):
 
         results = [box for boxes in self._found.values() for box in boxes]
         if not results:  # loadRes fails on an empty list
+            self.last = self._describe([0.0, 0.0], lambda number: 0.0)
             return [0.0, 0.0]
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation = COCOeval(self._truth, self._truth.loadRes(results), "bbox")
@@ -122,7 +147,28 @@ class CocoMAP(paddle.metric.Metric):
             evaluation.accumulate()
             evaluation.summarize()
         # COCOeval returns -1 if the images have no objects.
-        return [float(stat) if stat >= 0 else float("nan") for stat in evaluation.stats[:2]]
+        measured = [float(stat) if stat >= 0 else float("nan") for stat in evaluation.stats[:2]]
+        # [IoU thresholds, recalls, classes, areas, numbers of boxes]; the first area is all, the last number the most.
+        precision, numbers = evaluation.eval["precision"][:, :, :, 0, -1], list(evaluation.params.catIds)
+        self.last = self._describe(measured, lambda number: float(precision[:, :, numbers.index(number)].mean()))
+        return measured
+
+    def _describe(self, measured: list[float], class_ap: Callable[[int], float]) -> Evaluation:
+        """Describes an evaluation by class; a class without objects has no AP."""
+        classes = [
+            ClassResult(name, objects, class_ap(number) if objects else None)
+            for name, objects, number in zip(self.class_names, self.class_objects, self._category_ids)
+        ]
+        boxes = {
+            image: [self._box(one) for one in found if one["score"] >= SHOWN_SCORE]
+            for image, found in self._found.items()
+        }
+        return Evaluation(measured[0], measured[1], classes, boxes)
+
+    def _box(self, annotation: dict[str, Any]) -> Box:
+        x, y, width, height = annotation["bbox"]
+        label = self._category_ids.index(annotation["category_id"])
+        return label, annotation.get("score"), x, y, x + width, y + height
 
 
 def _can_be_measured(annotation: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any
@@ -108,6 +109,7 @@ class GMPPruner(PaddleSlimInterface):
         self._stale = self.cur_iteration > 0  # resumed: the masks are due even if the ratio stays the same
         self._optimizer: Any = None
         self._has_moments = False
+        self.around_update: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
         self.masks: dict[str, paddle.Tensor] = {}  # parameter.name -> bool, True where a weight is kept
         # The calls that zero the weights and what the optimizer holds of them. Made again when the masks change and
         # after the first step of an optimizer, which creates its moments.
@@ -160,9 +162,10 @@ class GMPPruner(PaddleSlimInterface):
             self._check_finite(f"at optimizer step {self.cur_iteration}")  # before the masks are changed
             self.ratio, self.own_ratios = ratios
             self._stale = False
-            self.update_masks()
-            self._check_ranks()
-            self.update_params()
+            with self.around_update():
+                self.update_masks()
+                self._check_ranks()
+                self.update_params()
 
     def _check_finite(self, when: str) -> None:
         if self._finite is None:

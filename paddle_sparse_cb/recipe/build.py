@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -18,6 +18,8 @@ from ..callbacks.sync_buffers import SyncBuffers
 from ..deploy.lite.optimizer import OptimizeLite
 from ..detection import config
 from ..detection.build import build_detector
+from ..detection.evaluation import Evaluation
+from ..detection.metric import CocoMAP
 from ..detection.network import DetectionNetwork, build_network
 from ..detection.weights import LoadedWeights, load_matching, read_weights
 from ..errors import InputError
@@ -27,6 +29,7 @@ from ..pruning.plan import PrunePlan
 from ..pruning.statistics import measure_sparsity
 from ..report.schema import read_report
 from ..utils.distributed import rank_zero_info
+from .report_details import collect_details
 from .report_hook import WriteReport
 from .schema import Recipe
 from .smoke import write_annotations
@@ -47,7 +50,12 @@ def naming_recipe(function: _Function) -> _Function:
 
 @dataclass
 class Run:
-    """A recipe with its network, data and prepared `paddle.Model`."""
+    """A recipe with its network, data and prepared `paddle.Model`.
+
+    Attributes:
+        dense_evaluation: what the network found before pruning, until it is written to the output folder.
+        commands: the commands that made the result.
+    """
 
     recipe: Recipe
     network: DetectionNetwork
@@ -56,6 +64,20 @@ class Run:
     eval_loader: paddle.io.DataLoader
     plan: PrunePlan
     report: WriteReport
+    dense_evaluation: Evaluation | None = None
+    commands: list[str] = field(default_factory=list)
+
+    @property
+    def metric(self) -> CocoMAP:
+        """The metric of `model`."""
+        metric: CocoMAP = self.model._metrics[0]
+        return metric
+
+    def records(self, split: str) -> list[dict[str, Any]]:
+        """Returns ppdet's records of the images of a data set, `train` or `eval`."""
+        loader = self.train_loader if split == "train" else self.eval_loader
+        records: list[dict[str, Any]] = loader.dataset.source.roidbs
+        return records
 
     def evaluate(self) -> dict[str, float]:
         """Returns `mAP` and `AP50` of the network as it is; all ranks must call this."""
@@ -124,7 +146,9 @@ def build(recipe: Recipe) -> Run:
     with config.convert_errors(recipe.files):
         plan = make_recipe_plan(recipe, detector.network)
     report = WriteReport(recipe.name, recipe.seed, recipe.model, recipe.input_size, recipe.digest)
-    return Run(recipe, detector.network, detector.model, detector.train_loader, detector.eval_loader, plan, report)
+    run = Run(recipe, detector.network, detector.model, detector.train_loader, detector.eval_loader, plan, report)
+    report.details = functools.partial(collect_details, run)
+    return run
 
 
 def build_plan(recipe: Recipe) -> PrunePlan:

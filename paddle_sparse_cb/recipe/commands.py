@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -79,6 +80,8 @@ def optimize(recipe: Recipe, export: str | None = None) -> None:
         raise InputError(f"{path}.pdmodel: not exported yet; run: paddle-sparse export {recipe.path}")
     report = read_report(recipe.output)
     run.report.digest, run.report.checkpoint = report["digest"], weights.stem
+    command = f"paddle-sparse optimize {shlex.quote(str(recipe.path))}"
+    run.commands = [*(one for one in report.get("commands", ()) if one != command), command]
     if report["digest"] != recipe.digest:
         rank_zero_info(f"warning: {recipe.path} has changed since it was trained")
     run.report.dense_note = report.get("dense_note") or ""

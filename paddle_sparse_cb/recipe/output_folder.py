@@ -17,12 +17,15 @@ from .schema import Recipe
 # What a run writes, checkpoints first: whether there is something to resume from decides what a later start does.
 RUN_FILES = (
     "checkpoints",
+    "evaluation_*.json",
     "evaluations.json",
     "inference*",
     "manifest.json",
     "model.onnx",
     "model_*.mnn",
     "model_*.nb",
+    "pictures",
+    "report.html",
     "report.json",
     "report.md",
     "tensorboard",

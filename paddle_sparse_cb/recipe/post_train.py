@@ -17,15 +17,18 @@ from ..pruning.statistics import measure_sparsity
 from ..report.bench import bench_table
 from ..report.schema import read_report
 from ..report.table import report_table
-from ..utils.distributed import is_distributed, rank_zero_info
+from ..utils.distributed import is_distributed, is_rank_zero, rank_zero_info
 from ..utils.weight_files import load_arrays
 from .bench_hook import MeasureLatency
 from .build import Run
+from .log_results import LogResults
 from .mnn import AddSamples, CompareBoxes
+from .report_details import evaluation_file
 
+_REPORTS = ("report.html", "report.md", "report.json")
 _NB = ("model_dense.nb", "model_sparse.nb", "model_dense_fp16.nb", "model_sparse_fp16.nb")
 _MNN = ("model.onnx", "model_dense.mnn", "model_sparse.mnn")
-_OUTPUTS = ("report.md", "report.json", "tensorboard", "checkpoints", "inference", *_NB, *_MNN)
+_OUTPUTS = (*_REPORTS, "tensorboard", "checkpoints", "inference", *_NB, *_MNN)
 
 
 @dataclass
@@ -62,8 +65,11 @@ class EvaluateNetwork:
     every_rank = True
 
     def __call__(self, context: HookContext) -> None:
-        """Adds `mAP` and `AP50` to the metrics."""
+        """Adds `mAP` and `AP50` to the metrics, and writes what was found on each image."""
         context.metrics.update(self.run.evaluate())
+        if is_rank_zero() and self.run.metric.last is not None:
+            kind = "sparse" if context.plan.pruned else "dense"
+            self.run.metric.last.save(evaluation_file(context.output, kind))
 
 
 @dataclass
@@ -121,6 +127,7 @@ def hooks_after_export(run: Run) -> list[Hook]:
         *_verification(run),
         run.report,
         *measure,
+        LogResults(run.recipe.curves),
         print_results,
         fail_on_mismatch,
     ]
@@ -135,6 +142,11 @@ def hooks_after_training(run: Run, export: str) -> list[Hook]:
         run.report,
         *hooks_after_export(run),
     ]
+
+
+def hooks_after_dense_training(run: Run) -> list[Hook]:
+    """Returns the hooks of a dense recipe."""
+    return [EvaluateNetwork(run), run.report, LogResults(run.recipe.curves), print_results]
 
 
 def verify_hooks(run: Run) -> list[Hook]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,8 @@ from ..report.schema import write_report
 
 @dataclass
 class WriteReport:
-    """Post-train hook: collects the figures of a run and writes `report.json` and `report.md`.
+    """Post-train hook: collects the figures of a run and writes `report.json`, `report.md` and
+    `report.html`.
 
     It may be called several times: before Paddle-Lite's optimizer, so that a run without the optimizer has a report,
     and again after it.
@@ -31,6 +33,7 @@ class WriteReport:
         dense: evaluation of the network before pruning (`mAP`, `AP50`, `sparsity`); a dense training needs none.
         dense_note: why the network could not be measured before pruning; the report then has no dense row.
         checkpoint: name of the exported checkpoint, `best_model` or `final`.
+        details: returns further fields of the report, such as the curves.
     """
 
     recipe: str
@@ -41,9 +44,10 @@ class WriteReport:
     dense: dict[str, float] = field(default_factory=dict)
     dense_note: str = ""
     checkpoint: str | None = None
+    details: Callable[[HookContext], dict[str, Any]] | None = None
 
     def __call__(self, context: HookContext) -> None:
-        """Writes both files to `context.output`."""
+        """Writes the files to `context.output`."""
         log = context.output / "evaluations.json"
         write_report(
             {
@@ -58,6 +62,7 @@ class WriteReport:
                 "checks": {name: {**check, "summary": describe(check)} for name, check in context.checks.items()},
                 "evaluations": best_by_sparsity(read_evaluations(log), "mAP") if log.is_file() else [],
                 "bench": context.bench or None,
+                **(self.details(context) if self.details else {}),
             },
             context.output,
         )

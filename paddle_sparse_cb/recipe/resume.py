@@ -28,7 +28,7 @@ _FREE = {
     "TestDataset",
     "TestReader",
 }
-_FREE_SPARSITY = {"log_freq", "per_layer"}
+_FREE_SPARSITY = {"log_freq", "per_layer", "visualdl"}
 
 
 def checkpoint_metadata(recipe: Recipe, dense: dict[str, float], dense_note: str = "") -> dict[str, Any]:

@@ -24,13 +24,11 @@ from ..deploy.mnn.constraints import check_block, check_pruned_blocks
 from ..detection import config
 from ..errors import InputError
 from ..pruning.config import PruningConfig
-from ..utils.validation import check_count, check_keys
+from ..utils.validation import check_keys
 from .distillation_block import DistillationBlock
 from .options import parse_option
-from .values import check_save_dir, check_values
+from .values import OTHER_KEYS, check_others, check_save_dir, check_values
 
-# What a recipe may give beside the settings of the pruner: arguments of SparsityCallback, and a step before it.
-_OTHER_KEYS = ("log_freq", "per_layer", "permute_channels")
 _PRUNING_KEYS = tuple(field.name for field in fields(PruningConfig) if field.name != "skip_params_func")
 _REQUIRED = (
     "architecture",
@@ -109,7 +107,7 @@ class Recipe:
     def pruning_config(self) -> PruningConfig:
         """The settings of the pruner; the defaults for a dense training."""
         return PruningConfig.from_dict(
-            {key: value for key, value in (self.sparsity or {}).items() if key not in _OTHER_KEYS}
+            {key: value for key, value in (self.sparsity or {}).items() if key not in OTHER_KEYS}
         )
 
     @property
@@ -153,6 +151,11 @@ class Recipe:
     def evaluations(self) -> Path:
         """The log of the evaluations."""
         return self.output / "evaluations.json"
+
+    @property
+    def curves(self) -> Path:
+        """The folder of the TensorBoard curves."""
+        return self.output / "tensorboard"
 
     @property
     def exported(self) -> Path:
@@ -275,15 +278,12 @@ def _made(
     for block in blocks:
         if not isinstance(block, dict):
             raise InputError(f"the Sparsity block must be a mapping, got {block!r}")
-        check_keys(block, [*_PRUNING_KEYS, *_OTHER_KEYS], "Sparsity")
+        check_keys(block, [*_PRUNING_KEYS, *OTHER_KEYS], "Sparsity")
     sparsity = {key: value for block in blocks for key, value in block.items()} if blocks else None
     learned = DistillationBlock.read(content)
     recipe = Recipe(path, content, sparsity, above, slim=slim, files=files, given_keys=given_keys, distillation=learned)
     recipe.pruning_config()  # finds bad values before anything long is started
-    check_count("log_freq", (sparsity or {}).get("log_freq", 1), least=1)
-    for key in ("per_layer", "permute_channels"):
-        if not isinstance((sparsity or {}).get(key, False), bool):
-            raise InputError(f"{key} must be true or false, got {(sparsity or {})[key]!r}")
+    check_others(sparsity or {})
     if not recipe.name.strip("."):  # `...yml` is a valid file name
         raise InputError(f"the output folder has the name of the recipe, which cannot be {recipe.name!r}")
     check_options(recipe.lite_options, sparsity is not None)

@@ -10,6 +10,7 @@ import paddle
 
 from ..callbacks.best_checkpoint import BestCheckpoint
 from ..callbacks.checkpoint import Checkpoints
+from ..callbacks.curves import TrainingCurves
 from ..callbacks.distillation import Distillation
 from ..callbacks.evaluation_log import EvaluationLog
 from ..callbacks.progress import TrainingProgress
@@ -23,16 +24,18 @@ from ..detection.weights import LoadedWeights
 from ..hooks import call_hooks
 from ..pruning.statistics import measure_sparsity
 from ..report.schema import read_report
-from ..utils.distributed import is_distributed, rank_zero_info
+from ..utils.distributed import is_distributed, is_rank_zero, rank_zero_info
 from ..utils.locks import lock_folder
 from .build import Run, build, build_ema, load_weights
 from .distillation import build_distillation
 from .output_folder import check_space, prepare_output
 from .permute import permute_run
-from .post_train import EvaluateNetwork, hooks_after_training, print_results
+from .post_train import hooks_after_dense_training, hooks_after_training
 from .preflight import check_recipe, check_trainable
+from .report_details import evaluation_file
 from .resume import LAST, checkpoint_metadata, find_resume_state
 from .schema import Recipe
+from .values import LOGGING_KEYS
 
 # Keys of the `Sparsity` block that the plan and the start weights already reflect.
 _BEFORE_TRAINING = ("skip", "ratios", "blocks", "permute_channels")
@@ -51,6 +54,7 @@ class TrainOptions:
         export: `best` or `last`: which checkpoint is exported and reported.
         overwrite: remove the files of an earlier training in the output folder instead of moving them aside.
         signals: the signals of the process.
+        command: the command that trains it, for the report.
     """
 
     evaluate: bool = True
@@ -59,6 +63,7 @@ class TrainOptions:
     export: str = "best"
     overwrite: bool = False
     signals: Signals = field(default_factory=Signals)
+    command: str = ""
 
 
 def train(recipe: Recipe, options: TrainOptions | None = None) -> None:
@@ -103,22 +108,24 @@ def _train(
     distillation: list[Distillation],
 ) -> None:
     recipe = run.recipe
+    run.commands = [options.command] if options.command else []
     if recipe.sparsity is None:
         _fit(run, distillation, options, resume)
-        call_hooks([EvaluateNetwork(run), run.report, print_results], run.context(recipe.checkpoint("last")))
+        call_hooks(hooks_after_dense_training(run), run.context(recipe.checkpoint("last")))
         return
     if resume:
         run.report.dense = dict(resume.state.training.get("dense") or {})
         run.report.dense_note = str(resume.state.training.get("dense_note") or "")
     else:
         _measure_dense(run, loaded.untrained_heads if loaded else ())
+    pruning = {key: value for key, value in recipe.sparsity.items() if key not in (*LOGGING_KEYS, *_BEFORE_TRAINING)}
     sparsity = SparsityCallback(
-        **{key: value for key, value in recipe.sparsity.items() if key not in _BEFORE_TRAINING},
+        **pruning,
         plan=run.plan,
         save_dir=recipe.output,
-        log_dir=recipe.output / "tensorboard",
         post_train=hooks_after_training(run, options.export),
         allow_config_change=options.allow_config_change,
+        verbose=True,
     )
     _fit(run, [sparsity, *distillation], options, resume)
 
@@ -133,7 +140,9 @@ def _measure_dense(run: Run, untrained_heads: tuple[str, ...]) -> None:
         )
         rank_zero_info(run.report.dense_note)
         return
-    run.report.dense = {**run.evaluate(), "sparsity": measure_sparsity(run.network, run.plan).ratio}
+    dense = run.evaluate()
+    run.dense_evaluation = run.metric.last
+    run.report.dense = {**dense, "sparsity": measure_sparsity(run.network, run.plan).ratio}
     rank_zero_info("before pruning: mAP {mAP:.4f}, AP50 {AP50:.4f}".format(**run.report.dense))
 
 
@@ -145,6 +154,8 @@ def _fit(
     resume = prepare_output(recipe, resume, options.overwrite)
     if is_distributed():
         paddle.distributed.barrier()  # rank 0 has moved what all ranks read
+    if run.dense_evaluation is not None and is_rank_zero():
+        run.dense_evaluation.save(evaluation_file(recipe.output, "dense"))
     metadata = checkpoint_metadata(recipe, run.report.dense, run.report.dense_note)
     checkpoints = Checkpoints(recipe.checkpoints, every, content.get("snapshot_iter"), metadata)
     evaluated = run.eval_loader if options.evaluate else None
@@ -156,6 +167,7 @@ def _fit(
         StopOnSignal(options.signals, checkpoints),
         BestCheckpoint(recipe.checkpoints, "mAP"),
         EvaluationLog(recipe.evaluations, ("mAP", "AP50")),
+        _curves(run),
         TrainingProgress(recipe.name, _SHORT_LOSS_NAMES, content.get("log_iter", 20)),
         *callbacks,
     ]
@@ -170,6 +182,22 @@ def _fit(
             )
         ],
     )
+
+
+def _curves(run: Run) -> TrainingCurves:
+    recipe, dense = run.recipe, run.report.dense
+    settings = {
+        "recipe": recipe.name,
+        "model": recipe.model,
+        "base_lr": recipe.content["LearningRate"].get("base_lr"),
+        "seed": recipe.seed,
+        "start": str(recipe.content.get("pretrain_weights") or ""),
+    }
+    baseline = {name: value for name, value in dense.items() if name != "sparsity"}
+    # A dense training, which has no such keys, has a point as often as it prints a line.
+    given = {"log_freq": recipe.content.get("log_iter", 20)} if recipe.sparsity is None else recipe.sparsity
+    logging = {key: given[key] for key in LOGGING_KEYS if key in given}
+    return TrainingCurves(recipe.curves, **logging, baseline=baseline, settings=settings)
 
 
 def start_weights(recipe: Recipe, options: TrainOptions) -> str | None:

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..utils.validation import check_count, check_keys
+from ..utils.validation import check_count, check_flag, check_keys
+
+# Arguments of `TrainingCurves` that the Sparsity block of a recipe may give beside those of the pruner.
+LOGGING_KEYS = ("log_freq", "per_layer", "visualdl")
+# What a recipe may give beside the settings of the pruner: options of the curves, and a step before the training.
+OTHER_KEYS = (*LOGGING_KEYS, "permute_channels")
 
 _MAX_WORKERS = 1024
 _SLIM = "UnstructuredPruner"  # the only one of PaddleDetection's slim methods that this package implements
@@ -70,6 +75,17 @@ def check_weights_url(key: str, source: str) -> None:
     """Raises InputError if a source of weights is a URL that names no weights."""
     if "://" in source and not source.partition("#")[0].endswith(".pdparams"):
         raise InputError(f"{key}: a URL must end in .pdparams, optionally followed by #sha256=DIGEST, got {source}")
+
+
+def check_others(sparsity: dict[str, Any]) -> None:
+    """Checks the values of `OTHER_KEYS` in a Sparsity block.
+
+    Raises:
+        InputError: a value is of the wrong type or out of range.
+    """
+    check_count("log_freq", sparsity.get("log_freq", 1), least=1)
+    for key in ("per_layer", "visualdl", "permute_channels"):
+        check_flag(key, sparsity.get(key, False))
 
 
 def _check_mixed_precision(content: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..utils.tables import markdown_table
 from .bench import bench_markdown, percent
+from .checks import checks_in_words
 from .table import captions, table_headers, table_rows
 
 
@@ -29,6 +30,9 @@ def report_markdown(report: dict[str, Any]) -> str:
     if report.get("bench"):
         blocks += ["## Latency", bench_markdown(report["bench"])]
     if report["checks"]:
-        checks = [f"- `{name}`: {check['summary']}" for name, check in report["checks"].items()]
+        checks = [
+            f"- **{check.title}**: {'ok' if check.ok else 'FAILED'}. {check.text}"
+            for check in checks_in_words(report["checks"])
+        ]
         blocks += ["## Verification", "The zeros, counted again in each file:", "\n".join(checks)]
     return "\n\n".join(blocks) + "\n"

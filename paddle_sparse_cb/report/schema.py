@@ -13,6 +13,19 @@ Its fields:
 - `bench` has the latencies, `machine`, `rows` and `notes` (see `deploy.bench`), or is null or absent if they were not
   measured.
 - `evaluations` has the best evaluation at each level of sparsity: `epoch`, `sparsity`, `mAP` and `AP50`.
+
+Recipes add these, which are optional:
+
+- `data` has for `train` and `eval` the `folder`, the numbers of `images` and `objects`, and the `median_size` of the
+  images (width and height in pixels).
+- `classes` has for each class its `name`, the numbers `train_objects` and `eval_objects`, and `dense_ap` and
+  `sparse_ap` (COCO's AP over IoU 0.5:0.95, a fraction; null if not measured).
+- `curves` has the points `[optimizer step, value]` of some of TensorBoard's curves, by tag.
+- `pictures` has for each image its `split` (`train` or `eval`), the name of its file (`image`), and `panels`, each with
+  a `title` and a `file` below the output folder.
+- `sizes` has `file` (below the output folder) and `bytes` of each file that was made.
+- `versions` and `commands` say what made the result.
+- `bench` has one object for each measurement of `paddle-sparse bench`.
 """
 
 from __future__ import annotations
@@ -22,7 +35,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..utils.files import write_text
+from ..utils.files import valid_text, write_text
+from .html import report_html
 from .markdown import report_markdown
 from .table import report_table
 
@@ -45,10 +59,11 @@ def read_report(output: Path) -> dict[str, Any]:
 
 
 def write_report(report: dict[str, Any], output: Path) -> None:
-    """Writes `report.json` and `report.md` to an output folder.
+    """Writes `report.json`, `report.md` and `report.html` to an output folder.
 
     Raises:
         ValueError: a figure is NaN or infinite, which JSON cannot represent.
     """
     write_text(output / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-    write_text(output / "report.md", report_markdown(report))
+    write_text(output / "report.md", valid_text(report_markdown(report)))
+    write_text(output / "report.html", report_html(report, output))

@@ -79,3 +79,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a UTF-8 text file atomically."""
     with atomic_write(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
+
+
+def valid_text(text: str) -> str:
+    """Returns a text that can be written as UTF-8: half surrogate pairs, as in some file names, become `?`."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -43,6 +43,13 @@ def check_fraction(name: str, value: object, least: float = 0.0) -> float:
     raise InputError(f"{name} must be a fraction from {least} to below 1, got {_in_one_line(value)}{hint}")
 
 
+def check_flag(name: str, value: object) -> bool:
+    """Returns a bool, or raises InputError if the value is not one."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise InputError(f"{name} must be True or False, got {_in_one_line(value)}")
+
+
 def check_count(name: str, value: object, least: int = 0) -> int:
     """Returns a whole number as an int, or raises InputError if it is not one or below `least`.
 

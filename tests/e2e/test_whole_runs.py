@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 import pytest
 import soak
-from helpers import RECIPES, curves
+from helpers import RECIPES, curves, events
 
 from paddle_sparse_cb.callbacks import ema
 from paddle_sparse_cb.callbacks.weight_average import WeightAverage
@@ -101,11 +101,15 @@ def test_all_files_are_in_the_output_folder(trained, output):
     assert {path.name for path in output.glob("[!.]*")} == {
         "tensorboard",
         "checkpoints",
+        "evaluation_dense.json",
+        "evaluation_sparse.json",
         "evaluations.json",
         "inference",
         "manifest.json",
         "model_dense.nb",
         "model_sparse.nb",
+        "pictures",
+        "report.html",
         "report.json",
         "report.md",
     }
@@ -143,12 +147,46 @@ def test_tensorboard_reads_the_curves(output):
         "sparsity/target",
         "train/loss",
         "train/lr",
+        "train/loss_vfl",
         "eval/mAP",
         "eval/AP50",
-        "sparsity_layer/backbone.blocks2.0.pw_conv.conv.weight",
     } <= read.keys()
+    assert not [tag for tag in read if tag.startswith("sparsity_layer") or tag == "eval/loss"]
     assert read["sparsity/target"][-1] == (8, 0.75)
-    assert [step for step, _ in read["sparsity/actual"]] == list(range(1, 9))
+    assert [step for step, _ in read["sparsity/actual"]] == list(range(9))
+    dense = json.loads((output / "report.json").read_text())["rows"][0]
+    assert read["eval/mAP"][0] == (0, pytest.approx(dense["map"]))  # the dense baseline
+
+
+def test_tensorboard_shows_report_plan_and_pictures_and_curves_of_the_dense_training(output):
+    read = events(output / "tensorboard")
+    tags = read.Tags()
+    assert {"plan/text_summary", "report/text_summary", "custom_scalars__config__"} <= set(tags["tensors"])
+    assert tags["histograms"] == ["sparsity/layers"]
+    assert len(tags["images"]) == 4
+    assert all(tag.startswith("validation/") for tag in tags["images"])
+    assert read.Images(tags["images"][0])[0].width > 2 * read.Images(tags["images"][0])[0].height  # three panels
+    dense = curves(output.parent / "small" / "tensorboard")
+    assert {"train/loss", "train/lr", "eval/mAP"} <= dense.keys()
+
+
+def test_the_report_for_a_colleague_is_one_file_with_pictures_and_curves(output):
+    report, page = json.loads((output / "report.json").read_text()), (output / "report.html").read_text()
+    assert page.count('src="data:image/jpeg;base64,') == page.count("src=") == 4 + 4 * 3
+    assert page.count("<svg") == 4
+    assert report["commands"] == ["paddle-sparse train -c small75.yml"]
+    assert report["data"]["train"] == {
+        "folder": "sample:trees_256",
+        "images": 16,
+        "objects": report["classes"][0]["train_objects"],
+        "median_size": [256, 256],
+    }
+    [tree] = report["classes"]
+    for row, kind in zip(report["rows"], ("dense", "sparse")):
+        assert tree[f"{kind}_ap"] == pytest.approx(row["map"])  # there is one class
+    assert {"model_sparse.nb", "inference/model.pdiparams"} < {one["file"] for one in report["sizes"]}
+    for words in ("40 of 40 layers to prune run with a sparse kernel", "Where dense and sparse differ most", "tree"):
+        assert words in page
 
 
 def test_the_exported_model_returns_boxes_and_their_number(output):
@@ -326,7 +364,8 @@ def test_two_ranks_train_one_network_and_evaluate_all_images(trained, two_ranks,
     dense, sparse = report["rows"]
     assert sparse["sparsity"] >= 0.75
     assert all(check["ok"] for check in report["checks"].values())
-    assert len(curves("output/soak/tensorboard")["sparsity/actual"]) == 12  # 24 images, half of them on each rank
+    # A point every 20 steps, at the beginning and at the end: 24 images, half of them on each rank.
+    assert len(curves("output/soak/tensorboard")["sparsity/actual"]) == 12
     # The figures are of both ranks' boxes and of the saved network: one process measures the same before and after.
     assert dense["map"] > 0
     for row, arguments in ((dense, ["-o", f"weights={dense_weights(trained)}"]), (sparse, [])):

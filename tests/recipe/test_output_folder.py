@@ -12,7 +12,10 @@ from paddle_sparse_cb.recipe.preflight import check_recipe
 from paddle_sparse_cb.recipe.schema import read_recipe
 
 FILES = (
+    "evaluation_dense.json",
     "evaluations.json",
+    "pictures/eval_1_dense.jpg",
+    "report.html",
     "report.json",
     "report.md",
     "model_sparse.nb",

@@ -58,7 +58,8 @@ def test_the_report_has_the_documented_fields(context):
     assert report["rows"][1]["target_sparsity"] == 0.75
     assert report["layers"][0].keys() == {"name", "shape", "zeros", "numel", "pruned", "reason"}
     assert report["checks"]["pdparams"]["ok"]
-    assert "`pdparams`: ok" in (context.output / "report.md").read_text()
+    assert "**Exported checkpoint (.pdparams)**: ok" in (context.output / "report.md").read_text()
+    assert (context.output / "report.html").is_file()
 
 
 def test_values_that_were_not_measured_are_null(context):
@@ -92,3 +93,8 @@ def test_evaluations_without_a_finite_map_are_left_out(context):
         '[{"epoch": 0, "sparsity": 0.75, "mAP": null, "AP50": null}, {"epoch": 1, "sparsity": 0.75, "mAP": 0.2}]'
     )
     assert [row["epoch"] for row in write(context)["evaluations"]] == [1]
+
+
+def test_details_are_added(context):
+    report = write(context, details=lambda given: {"commands": [f"paddle-sparse train {given.output.name}"]})
+    assert report["commands"] == [f"paddle-sparse train {context.output.name}"]

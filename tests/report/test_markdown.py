@@ -23,7 +23,8 @@ does not depend on the number of zeros.
 
 The zeros, counted again in each file:
 
-- `pdparams`: ok: 75.0100% zeros in the pruned weights
+- **Exported checkpoint (.pdparams)**: ok. 75.01% of the weights to prune are zero; 75.00% were asked for. All 9 \
+tensors are those of the trained network, bit for bit.
 """
 
 

@@ -9,7 +9,7 @@ from paddle_sparse_cb.report.schema import read_report, write_report
 def test_a_written_report_reads_back_unchanged(report, tmp_path):
     write_report(report, tmp_path)
     assert read_report(tmp_path) == report
-    assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.md"}
+    assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.md", "report.html"}
 
 
 def test_a_report_never_contains_nan(report, tmp_path):
