@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from paddle.static import InputSpec
+
+from ..detection.feature_maps import FeatureMaps
 from ..pruning.channel_permutation import permute_channels
 from ..utils.distributed import rank_zero_info
 from .build import Run
@@ -17,16 +20,15 @@ def permute_run(run: Run) -> None:
         return
     settings = run.recipe.pruning_config()
     rank_zero_info("permuting channels ...")
-    with run.network.export_mode(*run.recipe.input_size, post_process=False, nms=False) as (detector, specs):
-        kept = permute_channels(
-            run.network,
-            run.plan,
-            specs,
-            ratio=settings.ratio,
-            sparse_block=settings.sparse_block,
-            scope=str(settings.scope),
-            forward=detector,
-        )
+    kept = permute_channels(
+        run.network,
+        run.plan,
+        [InputSpec([1, 3, *run.recipe.input_size], "float32", "image")],
+        ratio=settings.ratio,
+        sparse_block=settings.sparse_block,
+        scope=str(settings.scope),
+        forward=FeatureMaps(run.network),
+    )
     changed = sum(one.after > one.before for one in kept)
     before, after = (sum(getattr(one, when) for one in kept) / len(kept) for when in ("before", "after"))
     rank_zero_info(

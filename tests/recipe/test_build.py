@@ -56,17 +56,17 @@ def test_channels_are_permuted_for_blocks_and_the_detector_computes_the_same(cap
     recipe = read_recipe(RECIPES / "picodet_s_garments_sparse75.yml", options=[*options, *NO_WEIGHTS])
     run = build(recipe)
     load_weights(recipe, run, "sample:picodet_s_416_lcnet")
-    image = {"image": paddle.rand([1, 3, 96, 96]), "scale_factor": None}
+    image = paddle.rand([1, 3, 96, 96])
     run.network.eval()
 
-    def outputs():
-        with run.network.export_mode(96, 96, post_process=False, nms=False) as (detector, _):
-            return [one.numpy() for one in paddle.utils.flatten(detector(image))]
+    def outputs():  # of the neck too, which a distillation compares with those of a teacher
+        maps = run.network.neck(run.network.backbone({"image": image}))
+        return [one.numpy() for one in paddle.utils.flatten([maps, run.network.head(maps, False)])]
 
     before, weights = outputs(), run.network.backbone.blocks2[0].pw_conv.conv.weight.numpy()
     permute_run(run)
     found = re.search(
-        r"channels of 40 of 40 layers permuted: their blocks keep (.*)% of .* at the target ratio, (.*)% before",
+        r"channels of 35 of 40 layers permuted: their blocks keep (.*)% of .* at the target ratio, (.*)% before",
         capsys.readouterr().out,
     )
     assert float(found[1]) > float(found[2]) + 5
