@@ -5,27 +5,33 @@ checkpoint, in the exported program and in the optimized model.
 """
 
 import zlib  # noqa: F401  before paddle: Paddle 2.6 exports zlib symbols that break a zlib loaded later
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
-from .callbacks.best_checkpoint import BestCheckpoint
-from .callbacks.checkpoint import Checkpoints
-from .callbacks.early_stopping import SparseEarlyStopping
-from .callbacks.ema import EMACallback
-from .callbacks.resume import ResumableCallbacks, SkipBatchesLoader
-from .callbacks.sparsity import SparsityCallback
-from .checkpoints.position import ResumeState, TrainingPosition, find_checkpoint, last_checkpoint
-from .errors import DivergenceError, InputError, PipelineError, RankMismatchError
-from .hooks import HookContext
-from .pruning.config import PruningConfig
-from .pruning.paddleslim_masks import apply_paddleslim_masks
-from .pruning.planner import PrunePlan, make_plan
-from .pruning.schedule import GMPSchedule
-from .pruning.statistics import SparsityReport, measure_sparsity
+
+if TYPE_CHECKING:
+    from .callbacks.best_checkpoint import BestCheckpoint
+    from .callbacks.checkpoint import Checkpoints
+    from .callbacks.early_stopping import SparseEarlyStopping
+    from .callbacks.ema import EMACallback
+    from .callbacks.resume import ResumableCallbacks, SkipBatchesLoader
+    from .callbacks.sparsity import SparsityCallback
+    from .checkpoints.position import ResumeState, TrainingPosition, find_checkpoint, last_checkpoint
+    from .errors import DivergenceError, InputError, PipelineError, RankMismatchError
+    from .hooks import HookContext
+    from .pruning.config import PruningConfig
+    from .pruning.paddleslim_masks import apply_paddleslim_masks
+    from .pruning.planner import PrunePlan, make_plan
+    from .pruning.pruner import GMPPruner
+    from .pruning.schedule import GMPSchedule
+    from .pruning.statistics import SparsityReport, measure_sparsity
+    from .recipe.predict import Detector
 
 __all__ = [
     "BestCheckpoint",
     "Checkpoints",
+    "Detector",
     "DivergenceError",
     "EMACallback",
     "GMPPruner",
@@ -51,10 +57,44 @@ __all__ = [
     "measure_sparsity",
 ]
 
+# Where each public name is. Modules are imported when a name is used: Paddle, PaddleSlim and ppdet take seconds, which
+# the command line's help and `paddle_sparse_cb.__version__` need not wait for.
+_MODULES = {
+    "BestCheckpoint": "callbacks.best_checkpoint",
+    "Checkpoints": "callbacks.checkpoint",
+    "Detector": "recipe.predict",
+    "DivergenceError": "errors",
+    "EMACallback": "callbacks.ema",
+    "GMPPruner": "pruning.pruner",
+    "GMPSchedule": "pruning.schedule",
+    "HookContext": "hooks",
+    "InputError": "errors",
+    "PipelineError": "errors",
+    "PrunePlan": "pruning.planner",
+    "PruningConfig": "pruning.config",
+    "RankMismatchError": "errors",
+    "ResumableCallbacks": "callbacks.resume",
+    "ResumeState": "checkpoints.position",
+    "SkipBatchesLoader": "callbacks.resume",
+    "SparseEarlyStopping": "callbacks.early_stopping",
+    "SparsityCallback": "callbacks.sparsity",
+    "SparsityReport": "pruning.statistics",
+    "TrainingPosition": "checkpoints.position",
+    "apply_paddleslim_masks": "pruning.paddleslim_masks",
+    "find_checkpoint": "checkpoints.position",
+    "last_checkpoint": "checkpoints.position",
+    "make_plan": "pruning.planner",
+    "measure_sparsity": "pruning.statistics",
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "GMPPruner":  # on demand, because PaddleSlim takes seconds to import
-        from .pruning.pruner import GMPPruner
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    globals()[name] = value
+    return value
 
-        return GMPPruner
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

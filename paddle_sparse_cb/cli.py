@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .cli_commands import COMMANDS, add_recipe_flags
 from .errors import InputError, PipelineError
 
 if TYPE_CHECKING:
@@ -40,16 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what, description=what)
         command.add_argument("recipe", metavar="RECIPE", nargs="?", help="a YAML file")
         command.add_argument("-c", "--config", metavar="RECIPE", help="the same, as in PaddleDetection's scripts")
-        command.add_argument("--slim_config", metavar="FILE", help="a YAML file to merge over the recipe")
-        command.add_argument(
-            "-o",
-            "--opt",
-            metavar="KEY=VALUE",
-            nargs="+",
-            default=[],
-            action="extend",
-            help="values that replace the recipe's, such as -o epoch=4 Sparsity.ratio=0.85",
-        )
+        add_recipe_flags(command)
         command.add_argument(
             "--smoke", action="store_true", help="reduce the recipe to a few steps on packaged photographs"
         )
@@ -63,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
             )
         if name == "train":
             _add_training_flags(command)
+    for name, other in COMMANDS.items():
+        other.add_flags(commands.add_parser(name, help=other.summary, description=other.summary))
     return parser
 
 
@@ -107,11 +101,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
-    options.recipe = options.recipe or options.config
-    if not options.recipe and str(getattr(options, "resume", "")).endswith((".yml", ".yaml")):  # --resume RECIPE
-        options.recipe, options.resume = options.resume, "last"
-    if not options.recipe:
-        parser.error("a RECIPE is required")
+    if options.command not in COMMANDS:
+        options.recipe = options.recipe or options.config
+        if not options.recipe and str(getattr(options, "resume", "")).endswith((".yml", ".yaml")):  # --resume RECIPE
+            options.recipe, options.resume = options.resume, "last"
+        if not options.recipe:
+            parser.error("a RECIPE is required")
     warnings.filterwarnings("ignore", message="Setuptools is replacing distutils")
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -176,6 +171,9 @@ def _resume_command(options: argparse.Namespace, given: list[str]) -> str:
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.command in COMMANDS:
+        COMMANDS[options.command].run(options)
+        return
     if options.command == "verify":
         from .recipe.verify_files import is_verifiable, verify_files
 

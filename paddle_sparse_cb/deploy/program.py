@@ -74,7 +74,6 @@ def read_program(prefix: Path) -> Program:
 def _summarize(block: Any, names: dict[str, str], prefix: Path) -> Program:
     shapes = {var.name: tuple(tensor_details(var).dims) for var in block.vars}
     persistable = {var.name for var in block.vars if var.persistable}
-    inputs = [name for op in block.ops if op.type == "feed" for name in slot_arguments(op.outputs)["Out"]]
     uses = [
         (op, _weight_variable(slot_arguments(op.inputs)["Filter"][0]))
         for op in block.ops
@@ -90,7 +89,18 @@ def _summarize(block: Any, names: dict[str, str], prefix: Path) -> Program:
         name, shape = names[weight], shapes[weight]
         _, _, height, width = shapes[slot_arguments(op.inputs)["Input"][0]]
         convolutions[name] = Convolution(weight, name, shape, height * width, calls[weight], _may_be_sparse(op, shape))
-    return Program({name: shapes[name] for name in inputs}, Counter(op.type for op in block.ops), convolutions)
+    return Program(input_shapes(block), Counter(op.type for op in block.ops), convolutions)
+
+
+def input_shapes(block: Any) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each input of a program; -1 marks a dynamic dimension.
+
+    Args:
+        block: the first block of a `ProgramDesc` message.
+    """
+    names = [name for op in block.ops if op.type == "feed" for name in slot_arguments(op.outputs)["Out"]]
+    shapes = {var.name: tuple(tensor_details(var).dims) for var in block.vars if var.name in names}
+    return {name: shapes[name] for name in names}
 
 
 def slot_arguments(slots: Any) -> dict[str, list[str]]:

@@ -17,6 +17,8 @@ from ..callbacks.ema import EMACallback
 from ..callbacks.sync_buffers import SyncBuffers
 from ..detection import config
 from ..detection.build import build_detector
+from ..detection.datasets.labels import class_names
+from ..detection.infer_config import InferConfig, make_infer_config
 from ..detection.network import DetectionNetwork, build_network
 from ..detection.weights import LoadedWeights, load_matching, read_weights
 from ..errors import InputError
@@ -54,6 +56,7 @@ class Run:
     eval_loader: paddle.io.DataLoader
     plan: PrunePlan
     report: WriteReport
+    infer_config: InferConfig
 
     def evaluate(self) -> dict[str, float]:
         """Returns `mAP` and `AP50` of the network as it is; all ranks must call this."""
@@ -107,8 +110,11 @@ def build(recipe: Recipe) -> Run:
     )
     with config.convert_errors(recipe.files):
         plan = make_recipe_plan(recipe, detector.network)
+        infer_config = make_infer_config(recipe.content, class_names(recipe.content), recipe.input_size)
+        infer_config.transforms()  # what cannot be used is found before the training
     report = WriteReport(recipe.name, recipe.seed, recipe.model, recipe.input_size, recipe.digest)
-    return Run(recipe, detector.network, detector.model, detector.train_loader, detector.eval_loader, plan, report)
+    loaders = detector.train_loader, detector.eval_loader
+    return Run(recipe, detector.network, detector.model, *loaders, plan, report, infer_config)
 
 
 def build_plan(recipe: Recipe) -> PrunePlan:

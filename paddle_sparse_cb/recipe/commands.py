@@ -89,11 +89,14 @@ def verify(recipe: Recipe, export: str | None = None) -> None:
     call_hooks(verify_hooks(run), context)
 
 
-def load_trained(recipe: Recipe, export: str | None) -> tuple[Run, Path]:
-    """Builds a recipe with the weights to work on.
+def trained_weights(recipe: Recipe, export: str | None) -> Path:
+    """Returns the weights to work on.
 
     These are, in this order, `weights` of the recipe, the checkpoint that `export` chooses, the one that the report
     names, and the best one.
+
+    Raises:
+        InputError: the recipe has not been trained.
     """
     weights = recipe.given_weights
     if weights is None:
@@ -102,6 +105,12 @@ def load_trained(recipe: Recipe, export: str | None) -> tuple[Run, Path]:
             raise InputError(f"{weights}: not trained yet; run: paddle-sparse train {recipe.path}")
         if recipe.content.get("weights"):
             rank_zero_info(f"weights: {recipe.content['weights']} does not exist; using {weights}")
+    return weights
+
+
+def load_trained(recipe: Recipe, export: str | None) -> tuple[Run, Path]:
+    """Builds a recipe with the weights to work on (`trained_weights`)."""
+    weights = trained_weights(recipe, export)
     run = build(recipe)
     load_weights(recipe, run, str(weights))
     return run, weights

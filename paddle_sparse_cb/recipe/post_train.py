@@ -10,7 +10,9 @@ from ..callbacks.best_checkpoint import NAME as BEST
 from ..checkpoints.verify import verify_checkpoints
 from ..deploy.export import Export
 from ..deploy.lite.optimizer import OptimizeLite
+from ..deploy.manifest import record
 from ..deploy.verify import fail_on_mismatch, print_verification, verify
+from ..detection.infer_config import NAME as INFER_CONFIG
 from ..hooks import Hook, HookContext
 from ..pruning.statistics import measure_sparsity
 from ..report.schema import read_report
@@ -62,7 +64,7 @@ class EvaluateNetwork:
 
 @dataclass
 class ExportDetector:
-    """Exports the detector with its post-processing as the recipe's `export` block says."""
+    """Exports the detector with its post-processing as the recipe's `export` block says, and `infer_cfg.yml`."""
 
     run: Run
 
@@ -72,6 +74,9 @@ class ExportDetector:
         post_processing = {key: options[key] for key in ("post_process", "nms") if key in options}
         with self.run.network.export_mode(*self.run.recipe.input_size, **post_processing) as (detector, specs):
             Export(specs, detector)(context)
+        settings = context.artefacts["inference"].with_name(INFER_CONFIG)
+        self.run.infer_config.write(settings)
+        record(context.output, [settings])
 
 
 def print_results(context: HookContext) -> None:

@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import paddle
 import pytest
 from helpers import RECIPES, curves
 
+from paddle_sparse_cb import Detector
 from paddle_sparse_cb.cli import main
+from paddle_sparse_cb.detection.datasets import samples
 from paddle_sparse_cb.utils.weight_files import load_arrays, load_inference
 
 # One worker of pytest-xdist runs them all: they share one trained recipe.
@@ -124,6 +127,28 @@ def test_a_pruned_weight_is_zero_in_every_file(output):
         assert not any((arrays[f"head.head_reg{level}.weight"] == 0).any() for level in range(4))
 
 
+def test_the_recipe_and_its_exported_model_find_the_same_boxes(trained, output, monkeypatch):
+    monkeypatch.chdir(trained[0])
+    image = min((samples.resolve("trees_256") / "images").iterdir())
+    ours, exported = (Detector(path) for path in ("small75.yml", output))
+    assert ours.labels == exported.labels == ("tree",)
+    boxes, expected = (detector.predict(image, 0.02) for detector in (ours, exported))
+    assert len(boxes) == len(expected) > 5
+    rows = [[[box.score, *box.box] for box in found] for found in (boxes, expected)]
+    assert np.array(rows[0]) == pytest.approx(np.array(rows[1]), abs=1e-2)
+
+
+def test_the_dense_and_the_sparse_boxes_are_drawn_side_by_side(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(trained[0])
+    image = min((samples.resolve("trees_256") / "images").iterdir())
+    pictures = tmp_path / "pictures"
+    arguments = ["predict", "small75.yml", str(image), "--compare", "dense", "--output", str(pictures)]
+    assert main([*arguments, "--threshold", "0.1"]) == 0
+    [picture] = pictures.iterdir()
+    height, width = cv2.imread(str(picture)).shape[:2]
+    assert width > 2 * 512 > 2 * (height - 100)
+
+
 def test_tensorboard_reads_the_curves(output):
     read = curves(output / "tensorboard")
     assert {
@@ -201,7 +226,9 @@ def test_verify_takes_files_and_folders(output, capsys):
 WITHOUT_OPTIMIZER = """
 import shutil, sys
 import paddle_sparse_cb.deploy.lite.optimizer as lite
+from paddle_sparse_cb import Detector
 from paddle_sparse_cb.cli import main
+from paddle_sparse_cb.detection.datasets import samples
 shutil.which = lambda name: None
 lite.find_interpreters = lambda version: iter(())
 lite.find_spec = lambda name: None
@@ -231,7 +258,9 @@ def test_without_lites_optimizer_the_results_of_earlier_steps_are_kept(trained, 
 AVERAGING = """
 import sys, numpy as np
 from paddle_sparse_cb.callbacks import ema
+from paddle_sparse_cb import Detector
 from paddle_sparse_cb.cli import main
+from paddle_sparse_cb.detection.datasets import samples
 init, update, steps = ema.WeightAverage.__init__, ema.WeightAverage.update, []
 def recording_init(self, network, *rest):
     self.network = network

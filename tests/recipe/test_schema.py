@@ -117,7 +117,7 @@ def test_a_recipe_that_starts_from_itself_is_an_input_error(tmp_path):
 def test_a_long_chain_of_recipes_is_refused(tmp_path):
     for number in range(600):
         (tmp_path / f"r{number}.yml").write_text(f"_BASE_: [{SPARSE}]\npretrain_weights: recipe:r{number + 1}.yml\n")
-    with pytest.raises(InputError, match=r"r0.yml: .* at most 7 further recipes .*r8.yml would be one more$"):
+    with pytest.raises(InputError, match=r"r0.yml: .* at most 7 further recipes, .*r8.yml would be one more$"):
         read_recipe(tmp_path / "r0.yml")
     assert read_recipe(tmp_path / "r0.yml", options=["pretrain_weights=null"]).dense is None
 

@@ -35,7 +35,12 @@ def check_image(content: bytes) -> None:
         raise ValueError(str(error)) from None
     except (OSError, SyntaxError, ValueError, struct.error):  # Pillow's for damage in the header
         raise ValueError("not an image, or its header is damaged") from None
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"an image must have at most {MAX_PIXELS:,} pixels, got {width} x {height}")
+    check_size(width, height)
     if format_ == "GIF":
         raise ValueError("OpenCV reads no GIF; convert it to PNG or JPEG")
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises ValueError if an image has more than `MAX_PIXELS`."""
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"an image must have at most {MAX_PIXELS:,} pixels, got {width} x {height}")
