@@ -6,6 +6,7 @@ Exit codes: 0 success; 1 a step or a verification failed; 2 invalid input; 128 +
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import select
 import shlex
@@ -14,10 +15,11 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING
 
-from .cli_commands import COMMANDS, add_recipe_flags
-from .errors import InputError, PipelineError
+from .cli_commands import COMMANDS, add_global_flags, add_recipe_flags, complete_recipes, recipe_flags
+from .errors import InputError, PipelineError, did_you_mean
 
 if TYPE_CHECKING:
     from .recipe.schema import Recipe
@@ -32,14 +34,19 @@ _COMMANDS = {
     "report": "print the table of a trained recipe",
 }
 _NO_EXPORT_FLAG = ("plan", "report")
+_WITH_JSON = ("eval", "plan", "report")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="paddle-sparse", description="Sparse training, up to the file for the phone.")
+    add_global_flags(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, what in _COMMANDS.items():
         command = commands.add_parser(name, help=what, description=what)
-        command.add_argument("recipe", metavar="RECIPE", nargs="?", help="a YAML file")
+        recipe = command.add_argument(
+            "recipe", metavar="RECIPE", nargs="?", help="a YAML file, or a name from paddle-sparse list"
+        )
+        complete_recipes(recipe)
         command.add_argument("-c", "--config", metavar="RECIPE", help="the same, as in PaddleDetection's scripts")
         add_recipe_flags(command)
         command.add_argument(
@@ -53,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
                 help="the checkpoint to use: the best one at the target ratio (default), or the last; "
                 "-o weights=FILE names another one",
             )
+        if name in _WITH_JSON:
+            command.add_argument("--json", action="store_true", help="print JSON on standard output")
         if name == "train":
             _add_training_flags(command)
     for name, other in COMMANDS.items():
@@ -100,7 +109,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     parser = _parser()
-    options = parser.parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    names = [*_COMMANDS, *COMMANDS]
+    if given and not given[0].startswith("-") and given[0] not in names:
+        return _fail(f"no such command {given[0]!r}; {did_you_mean(given[0], names)}", 2)
+    options = parser.parse_args(given)
     if options.command not in COMMANDS:
         options.recipe = options.recipe or options.config
         if not options.recipe and str(getattr(options, "resume", "")).endswith((".yml", ".yaml")):  # --resume RECIPE
@@ -108,7 +121,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.recipe:
             parser.error("a RECIPE is required")
     warnings.filterwarnings("ignore", message="Setuptools is replacing distutils")
-    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _run(options)
         sys.stdout.flush()
@@ -180,12 +192,13 @@ def _run(options: argparse.Namespace) -> None:
         if is_verifiable(options.recipe):
             verify_files(Path(options.recipe))
             return
+    from .recipe.catalogue import find_recipe
     from .recipe.schema import read_recipe  # imports Paddle and ppdet, which `--help` does not need
     from .recipe.smoke import smoke
 
     training = options.command == "train"
     amp = ["amp=true"] if training and options.amp else []
-    recipe = read_recipe(options.recipe, options.slim_config, [*options.opt, *amp])
+    recipe = read_recipe(find_recipe(options.recipe), options.slim_config, [*options.opt, *amp])
     if options.smoke:
         recipe = smoke(recipe)
     options.loaded = recipe
@@ -197,11 +210,12 @@ def _run(options: argparse.Namespace) -> None:
     from .report.table import report_table
 
     if options.command == "report":
-        print(report_table(read_report(recipe.output)))
+        report = read_report(recipe.output)
+        print(json.dumps(report, indent=1) if options.json else report_table(report))
     elif options.command == "plan":
-        commands.print_plan(recipe)
+        commands.print_plan(recipe, options.json)
     elif options.command == "eval":
-        print(commands.evaluate(recipe, options.export))
+        commands.print_evaluation(recipe, options.export, options.json)
     else:
         steps = {"export": commands.export, "optimize": commands.optimize, "verify": commands.verify}
         steps[options.command](recipe, options.export)
@@ -209,8 +223,11 @@ def _run(options: argparse.Namespace) -> None:
 
 def _train(recipe: Recipe, options: argparse.Namespace) -> None:
     from .callbacks.stop_on_signal import Signals
+    from .recipe.next_steps import next_steps
     from .recipe.train import TrainOptions, train
+    from .utils.distributed import rank_zero_info
 
+    start = perf_counter()
     signals = Signals()
     with signals.handled():
         train(
@@ -224,6 +241,7 @@ def _train(recipe: Recipe, options: argparse.Namespace) -> None:
                 signals,
             ),
         )
+    rank_zero_info("\n" + next_steps(recipe, perf_counter() - start, recipe_flags(options)))
 
 
 if __name__ == "__main__":

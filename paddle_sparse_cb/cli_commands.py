@@ -9,9 +9,13 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-# What shtab completes with names of files, for an attribute `complete` of argparse's actions.
-FILE = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+from ._version import __version__
+
+# What the shells complete, for the attribute `complete` that shtab reads from argparse's actions.
+_FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+_RECIPES = {**_FILES, "bash": "_paddle_sparse_recipes"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,44 @@ class Command:
     summary: str
     add_flags: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], None]
+
+
+class _PrintCompletion(argparse.Action):
+    """Prints the script with which a shell completes commands, flags and recipes."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _: Any, shell: Any, option_string: str | None = None) -> None:
+        import shtab  # here: most commands do not need it
+
+        from .recipe.catalogue import list_recipes
+
+        names = " ".join(list_recipes())
+        function = f'_paddle_sparse_recipes() {{ compgen -W "{names}" -- $1; _shtab_compgen_files $1; }}'
+        print(shtab.complete(parser, shell, preamble={"bash": function}))
+        parser.exit()
+
+
+def add_global_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that need no command."""
+    parser.add_argument("--version", action="version", version=f"paddle_sparse_cb {__version__}")
+    parser.add_argument(
+        "--print-completion",
+        action=_PrintCompletion,
+        choices=("bash", "zsh", "tcsh"),
+        metavar="SHELL",
+        help='print a completion script: eval "$(paddle-sparse --print-completion bash)"',
+    )
+
+
+def complete_recipes(action: argparse.Action) -> None:
+    """Has the shells complete an argument that names a recipe."""
+    action.complete = _RECIPES  # type: ignore[attr-defined]
+
+
+def recipe_flags(options: argparse.Namespace) -> list[str]:
+    """Returns the flags with which another command finds the same recipe."""
+    flags = ["--smoke"] if options.smoke else []
+    flags += ["--slim_config", options.slim_config] if options.slim_config else []
+    return [*flags, "-o", *options.opt] if options.opt else flags
 
 
 def add_recipe_flags(command: argparse.ArgumentParser) -> None:
@@ -72,8 +114,8 @@ def _predict_flags(command: argparse.ArgumentParser) -> None:
         "--export", choices=("best", "last"), help="the checkpoint of a recipe (default: the one that was exported)"
     )
     add_recipe_flags(command)
-    for action in (model, images):
-        action.complete = FILE  # type: ignore[attr-defined]
+    complete_recipes(model)
+    images.complete = _FILES  # type: ignore[attr-defined]
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -25,6 +25,11 @@ def _describe(path: Path) -> str:
     return " ".join(words)
 
 
+def command_name(path: Path) -> str:
+    """Returns how to name a recipe on the command line: by its name if it comes with this package, else by its path."""
+    return path.stem if path.resolve().parent == FOLDER else str(path)
+
+
 def find_recipe(name: str) -> Path:
     """Returns the file of a recipe: a path, or the name of a recipe that comes with this package.
 

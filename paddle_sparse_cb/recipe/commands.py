@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from ..deploy.lite.constraints import find_dense_layers
@@ -18,28 +22,33 @@ from .schema import Recipe
 
 
 @naming_recipe
-def print_plan(recipe: Recipe) -> None:
-    """Prints what a recipe prunes; needs neither data nor weights.
+def print_plan(recipe: Recipe, as_json: bool = False) -> None:
+    """Prints what a recipe prunes, as a table or as JSON; needs neither data nor weights.
 
     Raises:
         InputError: a planned layer would end below its ratio, or dense in Paddle-Lite.
     """
     with config.convert_errors(recipe.files):
         plan = build_plan(recipe)
-    print(plan)
-    if recipe.sparsity is None:
-        return
-    for name, reason in find_dense_layers(plan, recipe.pruning_config().min_sparsity(plan)).items():
-        print(f"dense in Paddle-Lite: {name}: {reason}")
-    check_plan(recipe, plan)
+    min_sparsity = recipe.pruning_config().min_sparsity(plan)
+    dense = {} if recipe.sparsity is None else find_dense_layers(plan, min_sparsity)
+    if as_json:
+        print(json.dumps({"layers": [asdict(layer) for layer in plan.layers], "dense_in_lite": dense}, indent=1))
+    else:
+        print("\n".join([str(plan), *(f"dense in Paddle-Lite: {name}: {reason}" for name, reason in dense.items())]))
+    if recipe.sparsity is not None:
+        check_plan(recipe, plan)
 
 
-def evaluate(recipe: Recipe, export: str | None = None) -> str:
-    """Evaluates a trained recipe and returns a line with mAP, AP50 and sparsity."""
-    run, weights = load_trained(recipe, export)
-    result = run.evaluate()
-    sparsity = run.context(weights).sparsity.ratio
-    return f"mAP {result['mAP']:.4f}, AP50 {result['AP50']:.4f}, sparsity {sparsity:.4%}"
+def print_evaluation(recipe: Recipe, export: str | None = None, as_json: bool = False) -> None:
+    """Evaluates a trained recipe and prints mAP, AP50 and sparsity, as a line or as JSON and nothing else."""
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        run, weights = load_trained(recipe, export)
+        result = {**run.evaluate(), "sparsity": run.context(weights).sparsity.ratio}
+    if as_json:
+        print(json.dumps({"checkpoint": str(weights), **result}, indent=1))
+    else:
+        print("mAP {mAP:.4f}, AP50 {AP50:.4f}, sparsity {sparsity:.4%}".format(**result))
 
 
 def export(recipe: Recipe, export: str | None = None) -> None:

@@ -1,6 +1,8 @@
 """Complete runs of a small recipe, in processes of their own, as a user starts them."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +88,32 @@ def test_a_run_prints_each_step_and_ends_with_the_table(trained):
         "output/small75/report.md",
     ):
         assert line in printed
+
+
+def test_a_run_ends_with_its_result_and_the_commands_to_copy(trained, monkeypatch):
+    *_, result, title, predict, verify, report, compare, curves_ = trained[1].splitlines()
+    assert re.fullmatch(
+        r"small75: 75% sparse mAP [\d.]+, .nb 3.\d\d MB; dense mAP [\d.]+, .nb 4.\d\d MB; \d+ s", result
+    )
+    assert title == "next:"
+    assert predict.split("#")[0].strip() == "paddle-sparse predict small75.yml IMAGE ..."
+    assert compare.split("#")[0].strip() == "paddle-sparse predict small75.yml IMAGE ... --compare dense"
+    assert curves_.split("#")[0].strip() == f"tensorboard --logdir {Path('output/small75/tensorboard')}"
+    monkeypatch.chdir(trained[0])
+    for command in (verify, report):
+        assert main(shlex.split(command, comments=True)[1:]) == 0
+
+
+def test_the_report_and_an_evaluation_are_printed_as_json(trained, output, monkeypatch, capsys):
+    monkeypatch.chdir(trained[0])
+    assert main(["report", "small75.yml", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report == json.loads((output / "report.json").read_text())
+    assert main(["eval", "small75.yml", "--json"]) == 0
+    evaluation = json.loads(capsys.readouterr().out)
+    assert evaluation["mAP"] == pytest.approx(report["rows"][1]["map"], abs=1e-3)
+    assert evaluation["sparsity"] >= 0.75
+    assert evaluation["checkpoint"] == f"output/small75/checkpoints/{report['checkpoint']}.pdparams"
 
 
 def test_all_files_are_in_the_output_folder(trained, output):
