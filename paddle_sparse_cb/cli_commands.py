@@ -136,10 +136,33 @@ def _predict(options: argparse.Namespace) -> None:
     )
 
 
+def _doctor_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON on standard output")
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from .doctor.examine import examine, print_findings
+
+    print_findings(examine(), options.json)
+
+
+def _no_flags(command: argparse.ArgumentParser) -> None:
+    """Some commands have none."""
+
+
+def _list(_: argparse.Namespace) -> None:
+    from .recipe.catalogue import list_recipes
+    from .utils.tables import render_table
+
+    print(render_table(("recipe", "trains"), list_recipes().items(), "ll"))
+
+
 COMMANDS = {
     "predict": Command(
         "find objects in images with a trained recipe or an exported model; write pictures or JSON",
         _predict_flags,
         _predict,
     ),
+    "list": Command("list the recipes that come with the package", _no_flags, _list),
+    "doctor": Command("look for what is missing or does not work together, and say what to do", _doctor_flags, _doctor),
 }
