@@ -33,6 +33,11 @@ _COMMANDS = {
     "verify": "verify all files of a recipe, a checkpoint or folder of checkpoints, or a .pdiparams or .nb file",
     "report": "print the table of a trained recipe",
 }
+# The extra that installs a module.
+_EXTRAS = {
+    "paddle": "cpu",
+    **dict.fromkeys(("PIL", "cv2", "defusedxml", "numba", "ppdet", "pycocotools", "supervision"), "detection"),
+}
 _NO_EXPORT_FLAG = ("plan", "report")
 _WITH_JSON = ("eval", "plan", "report")
 
@@ -141,9 +146,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing not in ("ppdet", "pycocotools"):
+        if missing == __package__:
             raise
-        return _fail(f"recipes need {missing}: pip install 'paddle_sparse_cb[detection]'", 1)
+        extra = f"[{_EXTRAS[missing]}]" if missing in _EXTRAS else ""
+        hint = "" if options.command == "doctor" else "; paddle-sparse doctor looks for more that is missing"
+        return _fail(f"{options.command} needs {missing}: pip install 'paddle_sparse_cb{extra}'{hint}", 1)
     return 0
 
 

@@ -1,6 +1,7 @@
 """The command line: one line for an error, the exit codes, and the flags of PaddleDetection's scripts."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -156,8 +157,31 @@ def test_without_ppdet_the_error_names_the_extra_to_install(folder):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "pip install 'paddle_sparse_cb[detection]'" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("paddle-sparse: plan needs ppdet: pip install 'paddle_sparse_cb[detection]'; ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["plan", SPARSE],
+            "plan needs paddle: pip install 'paddle_sparse_cb[cpu]'; paddle-sparse doctor looks for more",
+        ),
+        (["doctor"], "doctor needs platformdirs: pip install 'paddle_sparse_cb'"),
+    ],
+)
+def test_without_any_dependency_the_error_names_what_to_install(words, message):
+    code = f"import sys; from paddle_sparse_cb.cli import main; sys.exit(main({words}))"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        env={**os.environ, "PYTHONPATH": str(RECIPES.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"paddle-sparse: {message}")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_help_lists_the_commands(capsys):
