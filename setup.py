@@ -5,5 +5,8 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["paddle_sparse_cb*"]), "paddle_sparse_cb.recipes"],
     package_dir={"paddle_sparse_cb.recipes": "recipes"},
-    package_data={"paddle_sparse_cb": ["py.typed"], "paddle_sparse_cb.recipes": ["*.yml", "*/*.yml"]},
+    package_data={
+        "paddle_sparse_cb": ["py.typed", "recipe/templates/*.yml"],
+        "paddle_sparse_cb.recipes": ["*.yml", "*/*.yml"],
+    },
 )

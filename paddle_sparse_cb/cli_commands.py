@@ -157,7 +157,41 @@ def _list(_: argparse.Namespace) -> None:
     print(render_table(("recipe", "trains"), list_recipes().items(), "ll"))
 
 
+def _init_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="images annotated in COCO's, Pascal VOC's or YOLO's way",
+    )
+    command.add_argument("--name", help="the name of the recipes (default: that of the data folder)")
+    command.add_argument(
+        "--output", type=Path, default=Path(), metavar="FOLDER", help="where they are written (default: here)"
+    )
+
+
+def _init(options: argparse.Namespace) -> None:
+    from .recipe.init import init
+
+    init(options.data, options.output, options.name)
+
+
+def _check_flags(command: argparse.ArgumentParser) -> None:
+    complete_recipes(command.add_argument("recipe", metavar="RECIPE", help="a YAML file, or a name"))
+    command.add_argument("--json", action="store_true", help="print JSON on standard output")
+    add_recipe_flags(command)
+
+
+def _check(options: argparse.Namespace) -> None:
+    from .recipe.check import check
+
+    check(options.recipe, options.slim_config, options.opt, options.json)
+
+
 COMMANDS = {
+    "init": Command("look at annotated images and write a dense and a sparse recipe for them", _init_flags, _init),
+    "check": Command("report all that is wrong with a recipe and its data at once", _check_flags, _check),
     "predict": Command(
         "find objects in images with a trained recipe or an exported model; write pictures or JSON",
         _predict_flags,

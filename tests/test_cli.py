@@ -203,7 +203,7 @@ def test_help_is_printed_in_less_than_three_tenths_of_a_second():
 HEAVY = {"paddle", "numpy", "ppdet", "paddleslim", "pycocotools", "yaml", "rich", "shtab"}
 
 
-@pytest.mark.parametrize("words", [["--help"], ["predict", "--help"], ["--version"], ["trian"]])
+@pytest.mark.parametrize("words", [["--help"], ["predict", "--help"], ["--version"], ["trani"]])
 def test_help_and_version_import_no_heavy_package(words):
     code = f"""
 import sys
@@ -228,7 +228,7 @@ def test_the_version_is_printed(capsys):
 
 
 @pytest.mark.parametrize(
-    ("word", "hint"), [("trian", "did you mean 'train'?"), ("evaluate", "did you mean 'eval'?"), ("x", "known: ")]
+    ("word", "hint"), [("trani", "did you mean 'train'?"), ("evaluate", "did you mean 'eval'?"), ("x", "known: ")]
 )
 def test_the_nearest_command_is_suggested_for_an_unknown_one(word, hint, capsys):
     code, output = run(capsys, word, SPARSE)

@@ -54,7 +54,8 @@ def test_the_wheel_has_all_modules_recipes_and_its_metadata(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         metadata = Parser().parsestr(archive.read(next(name for name in names if name.endswith("/METADATA"))).decode())
-    files = [*(ROOT / "paddle_sparse_cb").rglob("*.py"), ROOT / "paddle_sparse_cb/py.typed"]
+    package = ROOT / "paddle_sparse_cb"
+    files = [*package.rglob("*.py"), *package.rglob("*.yml"), package / "py.typed"]
     expected = {path.relative_to(ROOT).as_posix() for path in files}
     expected |= {f"paddle_sparse_cb/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "recipes").rglob("*.yml")}
     assert expected <= names

@@ -142,8 +142,8 @@ def _parse(content: Any) -> InferConfig:
 def make_infer_config(content: dict[str, Any], labels: Sequence[str], size: tuple[int, int]) -> InferConfig:
     """Makes the configuration of a recipe.
 
-    The transforms are those of `TestReader`, or of `EvalReader` if it has none; images are resized to the input size of
-    the exported network, as PaddleDetection's export does.
+    The transforms are those of `TestReader`, or of `EvalReader` if it has none. Images are resized to the input size of
+    the exported network, as PaddleDetection's export does, also if the reader does not because all images have it.
 
     Args:
         content: the blocks of the recipe.
@@ -157,6 +157,8 @@ def make_infer_config(content: dict[str, Any], labels: Sequence[str], size: tupl
     if not isinstance(given, list) or not all(isinstance(one, dict) and len(one) == 1 for one in given):
         raise InputError(f"EvalReader.sample_transforms must be a list of transforms, got {str(given)[:200]}")
     settings = [(name, arguments or {}) for one in given for name, arguments in one.items() if name != "Decode"]
+    if not any("Resize" in name for name, _ in settings):
+        settings.insert(0, ("Resize", {"keep_ratio": False}))
     preprocess = tuple(_complete(name, dict(arguments), size) for name, arguments in settings)
     head = content.get(content.get("PicoDet", {}).get("head", ""), {})
     options = content.get("export") or {}

@@ -26,9 +26,9 @@ from ..utils.validation import check_count, check_keys
 from .values import check_values
 
 # Arguments of SparsityCallback that a recipe may give beside those of the pruner.
-_LOGGING_KEYS = ("log_freq", "per_layer")
-_PRUNING_KEYS = tuple(field.name for field in fields(PruningConfig) if field.name != "skip_params_func")
-_REQUIRED = (
+LOGGING_KEYS = ("log_freq", "per_layer")
+PRUNING_KEYS = tuple(field.name for field in fields(PruningConfig) if field.name != "skip_params_func")
+REQUIRED = (
     "architecture",
     "epoch",
     "num_classes",
@@ -103,7 +103,7 @@ class Recipe:
     def pruning_config(self) -> PruningConfig:
         """The settings of the pruner; the defaults for a dense training."""
         return PruningConfig.from_dict(
-            {key: value for key, value in (self.sparsity or {}).items() if key not in _LOGGING_KEYS}
+            {key: value for key, value in (self.sparsity or {}).items() if key not in LOGGING_KEYS}
         )
 
     @property
@@ -228,7 +228,7 @@ def _read(
         slim = Path(slim_config) if "slim" in over else None  # a file of plain values does not name the run
         content, files = config.merge(over, content), f"{path} with {slim_config}"
     for option in options:
-        content = config.merge(_option(option), content)
+        content = config.merge(parse_option(option), content)
     if save_dir:
         content["save_dir"] = save_dir
     with config.prefix_errors(files):
@@ -247,7 +247,7 @@ def _made(
     given_keys: frozenset[str],
 ) -> Recipe:
     """Creates a recipe from its merged and checked content."""
-    for key in _REQUIRED:
+    for key in REQUIRED:
         if key not in content:
             raise InputError(f"not a recipe: it has no {key!r}")
     check_values(content)
@@ -255,7 +255,7 @@ def _made(
     for block in blocks:
         if not isinstance(block, dict):
             raise InputError(f"the Sparsity block must be a mapping, got {block!r}")
-        check_keys(block, [*_PRUNING_KEYS, *_LOGGING_KEYS], "Sparsity")
+        check_keys(block, [*PRUNING_KEYS, *LOGGING_KEYS], "Sparsity")
     sparsity = {key: value for block in blocks for key, value in block.items()} if blocks else None
     recipe = Recipe(path, content, sparsity, above, slim=slim, files=files, given_keys=given_keys)
     recipe.pruning_config()  # finds bad values before anything long is started
@@ -283,7 +283,8 @@ def _check_save_dir(save_dir: object) -> None:
         )
 
 
-def _option(option: str) -> dict[str, Any]:
+def parse_option(option: str) -> dict[str, Any]:
+    """Returns what an option such as `Block.key=value` sets."""
     keys, equals, value = option.partition("=")
     if not equals or not keys:
         raise InputError(f"-o {option}: an option must be key=value or Block.key=value")

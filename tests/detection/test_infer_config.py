@@ -51,6 +51,13 @@ def test_transforms_come_from_the_test_reader_if_it_has_any():
     )
 
 
+def test_a_reader_without_a_resize_gets_one_because_images_of_users_have_other_sizes():
+    content = read("picodet_s_garments")
+    resize, *others = make_infer_config(content, ["bag"] * 10, (96, 96)).preprocess
+    assert resize == {"type": "Resize", "keep_ratio": False, "interp": 1, "target_size": [96, 96]}
+    assert [other["type"] for other in others] == ["NormalizeImage", "Permute"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -12,6 +12,7 @@ from .jpeg import is_truncated_jpeg
 # Decoded, it takes 3 bytes per pixel and a copy in another type up to 12. OpenCV itself accepts 1,073,741,824: a PNG of
 # a megabyte would take gigabytes.
 MAX_PIXELS = 100_000_000
+ORIENTATION, QUARTER_TURNS = 0x0112, 5  # EXIF's tag, and the least of its values that exchange width and height
 
 
 def check_image(content: bytes) -> None:
