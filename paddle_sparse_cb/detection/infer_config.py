@@ -64,7 +64,7 @@ class InferConfig:
         created = []
         for settings in self.preprocess:
             name = settings.get("type")
-            if name not in known:
+            if not isinstance(name, str) or name not in known:
                 raise InputError(f"Preprocess: unknown type {name!r}; {did_you_mean(str(name), known)}")
             _check_size(settings)
             try:
@@ -122,6 +122,8 @@ def _parse(content: Any) -> InferConfig:
         raise InputError(f"Preprocess must be a list of transforms, got {str(preprocess)[:200]}")
     if not isinstance(labels, list) or not labels:
         raise InputError(f"label_list must be a list of class names, got {str(labels)[:200]}")
+    if not all(str(label).isprintable() for label in labels):  # the command line prints them
+        raise InputError(f"label_list must consist of printable names, got {str(labels)[:200]!a}")
     threshold, nms, strides = (content.get(key) for key in ("draw_threshold", "NMS", "fpn_stride"))
     threshold = _DRAW_THRESHOLD if threshold is None else threshold
     if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:

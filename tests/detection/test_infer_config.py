@@ -64,6 +64,7 @@ def test_a_reader_without_a_resize_gets_one_because_images_of_users_have_other_s
         ("[]", "must be a mapping, got list"),
         ("label_list: [a]", "Preprocess must be a list of transforms, got None"),
         ("Preprocess: [{type: Permute}]", "label_list must be a list of class names, got None"),
+        (r'{Preprocess: [], label_list: ["\e[2J"]}', "label_list must consist of printable names"),
         ("{Preprocess: [], label_list: [a], draw_threshold: 7}", "draw_threshold must be a number from 0 to 1, got 7"),
         ("{Preprocess: [], label_list: [a], NMS: [1]}", r"NMS must be a mapping, got \[1\]"),
         ("a: !!python/object/apply:os.system [ls]", "not valid YAML"),

@@ -88,8 +88,10 @@ def test_this_environment_has_no_problem(capsys):
 
 def run_without_site_packages(folder, **environment):
     """Runs the doctor with nothing but this package and the few packages that its table needs."""
-    for name in ("packaging", "platformdirs", "rich", "pygments", "markdown_it", "mdurl"):
-        (folder / name).symlink_to(Path(find_spec(name).origin).parent)
+    for name in ("packaging", "platformdirs", "rich", "pygments", "markdown_it", "mdurl", "typing_extensions"):
+        origin = Path(find_spec(name).origin)
+        module = origin.parent if origin.stem == "__init__" else origin
+        (folder / module.name).symlink_to(module)
     path = os.pathsep.join([str(ROOT), str(folder)])
     return subprocess.run(
         [sys.executable, "-S", "-m", "paddle_sparse_cb", "doctor"],

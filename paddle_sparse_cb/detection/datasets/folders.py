@@ -188,7 +188,7 @@ def _image_folder(path: Path, content: dict[str, Any], folder: Path) -> Path:
     """Returns the folder to which the names of the images are relative: the one that contains most of them."""
     names = [str(image.get("file_name")) for image in content["images"][:_TRIED] if isinstance(image, dict)]
     candidates = [path.parent, folder, *(Path(current) for current, _, _ in os.walk(folder))]
-    counts = {candidate: sum((candidate / name).is_file() for name in names) for candidate in candidates}
+    counts = {candidate: sum(os.path.isfile(candidate / name) for name in names) for candidate in candidates}
     best = max(candidates, key=lambda candidate: counts[candidate])
     if not counts[best]:
         raise InputError(f"{path}: none of its images is in {folder}, such as {', '.join(names[:3])}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -48,10 +49,10 @@ class _Collected:
     places: dict[tuple[bool, str], list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def error(self, text: str, place: object) -> None:
-        self.places[True, text].append(str(place))
+        self.places[True, text].append(_shorten(place))
 
     def warning(self, text: str, place: object) -> None:
-        self.places[False, text].append(str(place))
+        self.places[False, text].append(_shorten(place))
 
     def problems(self) -> list[Problem]:
         return [
@@ -130,8 +131,8 @@ def _check_images(records: list[Any], folder: Path, found: _Collected) -> dict[A
 
 
 def _check_file(path: Path, name: str, size: tuple[float, float], found: _Collected) -> None:
-    if not path.is_file():
-        found.error("images are not there", path if not path.exists() else f"{path} is no file")
+    if not os.path.isfile(path):  # unlike Path.is_file, it accepts names that are too long
+        found.error("images are not there", f"{path} is no file" if os.path.exists(path) else path)
         return
     content = path.read_bytes()
     try:
@@ -223,6 +224,12 @@ def find_differences(train: Any, val: Any, folders: Iterable[Path]) -> list[Prob
         if is_evaluated and category["id"] not in trained:
             found.warning("classes are evaluated but never trained", category["name"])
     return found.problems()
+
+
+def _shorten(place: object) -> str:
+    """Returns one printable line of at most 200 characters."""
+    text = "".join(character if character.isprintable() else "?" for character in str(place)[:201])
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def _is_number(value: object) -> bool:
