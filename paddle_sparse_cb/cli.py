@@ -6,6 +6,7 @@ Exit codes: 0 success; 1 a step or a verification failed; 2 invalid input; 128 +
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import select
 import shlex
@@ -14,10 +15,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING
 
+from .cli_commands import COMMANDS, add_global_flags, add_recipe_flags, complete_recipes, recipe_flags
 from .cli_flags import add_bench_flags, add_training_flags, parse_block, parse_speedup, split_list
-from .errors import InputError, PipelineError
+from .errors import InputError, PipelineError, did_you_mean
 from .utils.native_output import stdout_to_stderr
 
 if TYPE_CHECKING:
@@ -33,26 +36,27 @@ _COMMANDS = {
     "report": "print the table of a trained recipe",
     "bench": "measure the latency of a recipe's models, dense and sparse, or of the models in a folder",
 }
+# The extra that installs a module.
+_EXTRAS = {
+    "paddle": "cpu",
+    **dict.fromkeys(("PIL", "cv2", "defusedxml", "numba", "ppdet", "pycocotools", "supervision"), "detection"),
+}
 _NO_EXPORT_FLAG = ("plan", "report")
+_WITH_JSON = ("eval", "plan", "report")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="paddle-sparse", description="Sparse training, up to the file for the phone.")
+    add_global_flags(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, what in _COMMANDS.items():
         command = commands.add_parser(name, help=what, description=what)
-        command.add_argument("recipe", metavar="RECIPE", nargs="?", help="a YAML file")
-        command.add_argument("-c", "--config", metavar="RECIPE", help="the same, as in PaddleDetection's scripts")
-        command.add_argument("--slim_config", metavar="FILE", help="a YAML file to merge over the recipe")
-        command.add_argument(
-            "-o",
-            "--opt",
-            metavar="KEY=VALUE",
-            nargs="+",
-            default=[],
-            action="extend",
-            help="values that replace the recipe's, such as -o epoch=4 Sparsity.ratio=0.85",
+        recipe = command.add_argument(
+            "recipe", metavar="RECIPE", nargs="?", help="a YAML file, or a name from paddle-sparse list"
         )
+        complete_recipes(recipe)
+        command.add_argument("-c", "--config", metavar="RECIPE", help="the same, as in PaddleDetection's scripts")
+        add_recipe_flags(command)
         command.add_argument(
             "--smoke", action="store_true", help="reduce the recipe to a few steps on packaged photographs"
         )
@@ -64,10 +68,14 @@ def _parser() -> argparse.ArgumentParser:
                 help="the checkpoint to use: the best one at the target ratio (default), or the last; "
                 "-o weights=FILE names another one",
             )
+        if name in _WITH_JSON:
+            command.add_argument("--json", action="store_true", help="print JSON on standard output")
         if name == "train":
             add_training_flags(command)
         if name == "bench":
             add_bench_flags(command)
+    for name, other in COMMANDS.items():
+        other.add_flags(commands.add_parser(name, help=other.summary, description=other.summary))
     return parser
 
 
@@ -81,14 +89,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     parser = _parser()
-    options = parser.parse_args(arguments)
-    options.recipe = options.recipe or options.config
-    if not options.recipe and str(getattr(options, "resume", "")).endswith((".yml", ".yaml")):  # --resume RECIPE
-        options.recipe, options.resume = options.resume, "last"
-    if not options.recipe:
-        parser.error("a RECIPE is required")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    names = [*_COMMANDS, *COMMANDS]
+    if given and not given[0].startswith("-") and given[0] not in names:
+        return _fail(f"no such command {given[0]!r}; {did_you_mean(given[0], names)}", 2)
+    options = parser.parse_args(given)
+    options.given = given
+    if options.command not in COMMANDS:
+        options.recipe = options.recipe or options.config
+        if not options.recipe and str(getattr(options, "resume", "")).endswith((".yml", ".yaml")):  # --resume RECIPE
+            options.recipe, options.resume = options.resume, "last"
+        if not options.recipe:
+            parser.error("a RECIPE is required")
     warnings.filterwarnings("ignore", message="Setuptools is replacing distutils")
-    options.given = given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _run(options)
         sys.stdout.flush()
@@ -109,9 +122,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing not in ("ppdet", "pycocotools"):
+        if missing == __package__:
             raise
-        return _fail(f"recipes need {missing}: pip install 'paddle_sparse_cb[detection]'", 1)
+        extra = f"[{_EXTRAS[missing]}]" if missing in _EXTRAS else ""
+        hint = "" if options.command == "doctor" else "; paddle-sparse doctor looks for more that is missing"
+        return _fail(f"{options.command} needs {missing}: pip install 'paddle_sparse_cb{extra}'{hint}", 1)
     return 0
 
 
@@ -151,6 +166,9 @@ def _resume_command(options: argparse.Namespace, given: list[str]) -> str:
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.command in COMMANDS:
+        COMMANDS[options.command].run(options)
+        return
     if options.command == "verify":
         from .recipe.verify_files import is_verifiable, verify_files
 
@@ -170,22 +188,24 @@ def _run(options: argparse.Namespace) -> None:
     from .report.table import report_table
 
     if options.command == "report":
-        print(report_table(read_report(recipe.output)))
+        report = read_report(recipe.output)
+        print(json.dumps(report, indent=1) if options.json else report_table(report))
     elif options.command == "plan":
-        commands.print_plan(recipe)
+        commands.print_plan(recipe, options.json)
     elif options.command == "eval":
-        print(commands.evaluate(recipe, options.export))
+        commands.print_evaluation(recipe, options.export, options.json)
     else:
         steps = {"export": commands.export, "optimize": commands.optimize, "verify": commands.verify}
         steps[options.command](recipe, options.export)
 
 
 def _read_recipe(options: argparse.Namespace) -> Recipe:
+    from .recipe.catalogue import find_recipe
     from .recipe.schema import read_recipe  # imports Paddle and ppdet, which `--help` does not need
     from .recipe.smoke import smoke
 
     amp = ["amp=true"] if options.command == "train" and options.amp else []
-    recipe = read_recipe(options.recipe, options.slim_config, [*options.opt, *amp])
+    recipe = read_recipe(find_recipe(options.recipe), options.slim_config, [*options.opt, *amp])
     return smoke(recipe) if options.smoke else recipe
 
 
@@ -224,8 +244,11 @@ def _bench(options: argparse.Namespace) -> None:
 
 def _train(recipe: Recipe, options: argparse.Namespace) -> None:
     from .callbacks.stop_on_signal import Signals
+    from .recipe.next_steps import next_steps
     from .recipe.train import TrainOptions, train
+    from .utils.distributed import rank_zero_info
 
+    start = perf_counter()
     signals = Signals()
     with signals.handled():
         train(
@@ -240,6 +263,7 @@ def _train(recipe: Recipe, options: argparse.Namespace) -> None:
                 shlex.join(["paddle-sparse", *options.given]),
             ),
         )
+    rank_zero_info("\n" + next_steps(recipe, perf_counter() - start, recipe_flags(options)))
 
 
 if __name__ == "__main__":

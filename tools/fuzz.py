@@ -145,6 +145,33 @@ def _read_data(folder: Path) -> None:
         metric.update(np.tile(np.array([0, 0.9, *whole_files.BOX], np.float32), (len(numbers), 1, 1)), numbers.numpy())
 
 
+def _read_infer_config(folder: Path) -> None:
+    from paddle_sparse_cb.detection.infer_config import NAME, read_infer_config
+    from paddle_sparse_cb.detection.predict import Preprocessor, read_image
+
+    try:
+        Preprocessor(read_infer_config(folder / NAME))(read_image(folder / "images/1.png"))
+    except InputError as error:  # that of a transform is named by the caller
+        raise InputError(f"{NAME}: {error}") from None
+
+
+def _check_data(folder: Path) -> None:
+    """Looks for problems, as `paddle-sparse check` and `init` do; neither may fail on what is wrong."""
+    from paddle_sparse_cb.detection.datasets.folders import read_folder
+    from paddle_sparse_cb.detection.datasets.load import load_annotations
+    from paddle_sparse_cb.detection.datasets.problems import find_problems
+    from paddle_sparse_cb.detection.datasets.summary import summarize
+
+    block = {"name": "COCODataSet", "dataset_dir": str(folder), "image_dir": "images", "anno_path": "coco.json"}
+    part, problems = load_annotations(block, "coco.json")
+    problems += find_problems(part.content, part.images) if part else []
+    errors = [str(problem) for problem in problems if problem.is_error]
+    if errors or part is None:
+        raise InputError(f"coco.json: {errors[0]}")
+    summarize(part.content)
+    read_folder(folder)
+
+
 def _read_evaluations(folder: Path) -> None:
     from paddle_sparse_cb.callbacks.evaluation_log import best_by_sparsity, read_evaluations
 
@@ -191,6 +218,8 @@ KINDS = {
     "JPEG": Kind("coco", "images/0.jpg", mutations.IMAGE, _read_data),
     "PNG": Kind("coco", "images/1.png", mutations.IMAGE, _read_data),
     "COCO": Kind("coco", "coco.json", mutations.JSON, _read_data),
+    "COCO, checked": Kind("coco", "coco.json", mutations.JSON, _check_data),
+    "model settings": Kind("coco", "infer_cfg.yml", mutations.YAML, _read_infer_config),
     "VOC": Kind("voc", "images/0.xml", mutations.XML, _read_data),
     "VOC's list": Kind("voc", "list.txt", mutations.TEXT, _read_data),
     "VOC's classes": Kind("voc", "label_list.txt", mutations.TEXT, _read_data),

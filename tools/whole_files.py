@@ -81,7 +81,11 @@ def exported(folder: Path) -> None:
 
 
 def coco(folder: Path) -> None:
-    """Writes `coco.json`, `images/` and `recipe.yml`."""
+    """Writes `coco.json`, `images/`, `recipe.yml` and `infer_cfg.yml`."""
+    from paddle_sparse_cb.detection.infer_config import NAME, InferConfig
+
+    resize = {"type": "Resize", "target_size": [64, 64], "keep_ratio": False, "interp": 2}
+    InferConfig((resize, {"type": "NormalizeImage"}, {"type": "Permute"}), ("thing",)).write(folder / NAME)
     _images(folder / "images")
     x1, y1, x2, y2 = BOX
     box = [x1, y1, x2 - x1, y2 - y1]

@@ -97,7 +97,7 @@ def _summarize(block: Any, names: dict[str, str], prefix: Path) -> Program:
         name, shape = names[weight], shapes[weight]
         _, _, height, width = shapes[slot_arguments(op.inputs)["Input"][0]]
         convolutions[name] = Convolution(weight, name, shape, height * width, calls[weight], _may_be_sparse(op, shape))
-    return Program(_input_shapes(block), Counter(op.type for op in block.ops), convolutions)
+    return Program(input_shapes(block), Counter(op.type for op in block.ops), convolutions)
 
 
 def read_inputs(prefix: Path) -> dict[str, tuple[int, ...]]:
@@ -111,15 +111,20 @@ def read_inputs(prefix: Path) -> dict[str, tuple[int, ...]]:
     """
     block = parse_program(prefix).blocks[0]
     try:
-        return _input_shapes(block)
+        return input_shapes(block)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise InputError(f"{prefix}.pdmodel: damaged: {type(error).__name__} {error}") from None
 
 
-def _input_shapes(block: Any) -> dict[str, tuple[int, ...]]:
-    shapes = {var.name: tuple(tensor_details(var).dims) for var in block.vars}
-    fed = [name for op in block.ops if op.type == "feed" for name in slot_arguments(op.outputs)["Out"]]
-    return {name: shapes[name] for name in fed}
+def input_shapes(block: Any) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each input of a program; -1 marks a dynamic dimension.
+
+    Args:
+        block: the first block of a `ProgramDesc` message.
+    """
+    names = [name for op in block.ops if op.type == "feed" for name in slot_arguments(op.outputs)["Out"]]
+    shapes = {var.name: tuple(tensor_details(var).dims) for var in block.vars if var.name in names}
+    return {name: shapes[name] for name in names}
 
 
 def check_no_side_effects(prefix: Path) -> None:

@@ -15,7 +15,7 @@ from .network import DetectionLoss, DetectionNetwork, build_network, build_optim
 
 
 @dataclass(frozen=True)
-class Detector:
+class TrainableDetector:
     """A detector that is ready for `model.fit(train_loader, eval_loader)`.
 
     Attributes:
@@ -40,7 +40,7 @@ def build_detector(
     amp: dict[str, Any] | None = None,
     find_unused_parameters: bool = False,
     labels: bool = True,
-) -> Detector:
+) -> TrainableDetector:
     """Builds the detector of a configuration with initial weights.
 
     On a CPU its depthwise convolutions are computed by `detection.depthwise`. The caller seeds the random generators
@@ -68,7 +68,7 @@ def build_detector(
         with compat.find_unused_parameters(find_unused_parameters):
             model = paddle.Model(network, inputs=network.input_spec())
         model.prepare(build_optimizer(network, len(train_loader)), DetectionLoss(), build_metric(eval_loader), amp)
-        return Detector(network, model, train_loader, eval_loader, registry)
+        return TrainableDetector(network, model, train_loader, eval_loader, registry)
 
 
 def build_metric(eval_loader: SeededLoader) -> CocoMAP:

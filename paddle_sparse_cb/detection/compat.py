@@ -42,11 +42,14 @@ def import_ppdet() -> Any:
 
 
 def _silence_loggers() -> None:
-    """Hides what ppdet 2.5.0 logs: each array that is not loaded, and the stack of an error that it also raises."""
+    """Hides what ppdet 2.5.0 logs: each array that is not loaded, the stack of an error that it also raises, and that a
+    file with class names does not exist, which is an error here unless the number of classes is that of COCO or VOC.
+    """
     for name in logging.root.manager.loggerDict:
         if name.startswith("ppdet"):  # each of them sets a level of its own
             logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("reader").setLevel(logging.ERROR)
+    for name in ("reader", "ppdet.data.source.category"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _restrict_lookups() -> None:

@@ -214,22 +214,34 @@ def load(content: dict[str, Any], origin: str) -> Any:
     registry = workspace.global_config
     registry.clear()
     registry.update({name: schema.copy() for name, schema in modules.items()})
-    for key, value in content.items():
-        if key in modules:
-            _check_module(key, value, modules[key], origin)
-        elif key not in PLAIN_KEYS:
-            raise InputError(f"{origin}: unknown key {key!r}; {did_you_mean(key, [*modules, *PLAIN_KEYS])}")
+    for error in unknown_keys(content, origin):
+        raise error
     workspace.merge_config(copy.deepcopy(content))
     return registry
 
 
-def _check_module(key: str, value: Any, schema: Any, origin: str) -> None:
+def unknown_keys(content: dict[str, Any], origin: str) -> Iterator[InputError]:
+    """Yields an error for each key that neither ppdet's modules nor PaddleDetection's files have.
+
+    Args:
+        content: the merged mapping, without blocks that ppdet does not know.
+        origin: the file's name, for messages.
+    """
+    modules, _ = initial_state()
+    for key, value in content.items():
+        if key in modules:
+            yield from _unknown_arguments(key, value, modules[key], origin)
+        elif key not in PLAIN_KEYS:
+            yield InputError(f"{origin}: unknown key {key!r}; {did_you_mean(key, [*modules, *PLAIN_KEYS])}")
+
+
+def _unknown_arguments(key: str, value: Any, schema: Any, origin: str) -> Iterator[InputError]:
     if not isinstance(value, dict) or not schema.strict:
         return
     known = {*schema.schema, "name"}
     for name in value:
         if name not in known:
-            raise InputError(f"{origin}: unknown key {name!r} in {key}; {did_you_mean(str(name), known)}")
+            yield InputError(f"{origin}: unknown key {name!r} in {key}; {did_you_mean(str(name), known)}")
 
 
 def create(name: str) -> Any:

@@ -18,7 +18,9 @@ from ..callbacks.sync_buffers import SyncBuffers
 from ..deploy.lite.optimizer import OptimizeLite
 from ..detection import config
 from ..detection.build import build_detector
+from ..detection.datasets.labels import class_names
 from ..detection.evaluation import Evaluation
+from ..detection.infer_config import InferConfig, make_infer_config
 from ..detection.metric import CocoMAP
 from ..detection.network import DetectionNetwork, build_network
 from ..detection.weights import LoadedWeights, load_matching, read_weights
@@ -64,6 +66,7 @@ class Run:
     eval_loader: paddle.io.DataLoader
     plan: PrunePlan
     report: WriteReport
+    infer_config: InferConfig
     dense_evaluation: Evaluation | None = None
     commands: list[str] = field(default_factory=list)
 
@@ -145,9 +148,12 @@ def build(recipe: Recipe) -> Run:
     )
     with config.convert_errors(recipe.files):
         plan = make_recipe_plan(recipe, detector.network)
+        infer_config = make_infer_config(recipe.content, class_names(recipe.content), recipe.input_size)
+        infer_config.transforms()  # what cannot be used is found before the training
     report = WriteReport(recipe.name, recipe.seed, recipe.model, recipe.input_size, recipe.digest)
-    run = Run(recipe, detector.network, detector.model, detector.train_loader, detector.eval_loader, plan, report)
-    report.details = functools.partial(collect_details, run)
+    loaders = detector.train_loader, detector.eval_loader
+    run = Run(recipe, detector.network, detector.model, *loaders, plan, report, infer_config)
+    run.report.details = functools.partial(collect_details, run)
     return run
 
 

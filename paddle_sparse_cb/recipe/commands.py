@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shlex
+import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from ..deploy.lite import constraints as lite
@@ -21,22 +25,26 @@ from .schema import Recipe
 
 
 @naming_recipe
-def print_plan(recipe: Recipe) -> None:
-    """Prints what a recipe prunes; needs neither data nor weights.
+def print_plan(recipe: Recipe, as_json: bool = False) -> None:
+    """Prints what a recipe prunes, as a table or as JSON; needs neither data nor weights.
 
     Raises:
         InputError: a planned layer would end below its ratio, or dense in Paddle-Lite.
     """
     with config.convert_errors(recipe.files):
         plan = build_plan(recipe)
-    print(plan)
-    if recipe.sparsity is None:
-        return
     least = recipe.pruning_config().min_sparsity(plan)
-    _print_dense_layers(
-        len(plan.pruned), lite.find_dense_layers(plan, least), mnn.find_dense_layers(plan, least, recipe.mnn_block or 1)
-    )
-    check_plan(recipe, plan)
+    in_lite = {} if recipe.sparsity is None else lite.find_dense_layers(plan, least)
+    in_mnn = {} if recipe.sparsity is None else mnn.find_dense_layers(plan, least, recipe.mnn_block or 1)
+    if as_json:
+        layers = [asdict(layer) for layer in plan.layers]
+        print(json.dumps({"layers": layers, "dense_in_lite": in_lite, "dense_in_mnn": in_mnn}, indent=1))
+    else:
+        print(plan)
+    if recipe.sparsity is not None:
+        if not as_json:
+            _print_dense_layers(len(plan.pruned), in_lite, in_mnn)
+        check_plan(recipe, plan)
 
 
 def _print_dense_layers(planned: int, in_lite: Mapping[str, str], in_mnn: Mapping[str, str]) -> None:
@@ -51,12 +59,15 @@ def _print_dense_layers(planned: int, in_lite: Mapping[str, str], in_mnn: Mappin
     )
 
 
-def evaluate(recipe: Recipe, export: str | None = None) -> str:
-    """Evaluates a trained recipe and returns a line with mAP, AP50 and sparsity."""
-    run, weights = load_trained(recipe, export)
-    result = run.evaluate()
-    sparsity = run.context(weights).sparsity.ratio
-    return f"mAP {result['mAP']:.4f}, AP50 {result['AP50']:.4f}, sparsity {sparsity:.4%}"
+def print_evaluation(recipe: Recipe, export: str | None = None, as_json: bool = False) -> None:
+    """Evaluates a trained recipe and prints mAP, AP50 and sparsity, as a line or as JSON and nothing else."""
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        run, weights = load_trained(recipe, export)
+        result = {**run.evaluate(), "sparsity": run.context(weights).sparsity.ratio}
+    if as_json:
+        print(json.dumps({"checkpoint": str(weights), **result}, indent=1))
+    else:
+        print("mAP {mAP:.4f}, AP50 {AP50:.4f}, sparsity {sparsity:.4%}".format(**result))
 
 
 def export(recipe: Recipe, export: str | None = None) -> None:
@@ -109,16 +120,22 @@ def verify(recipe: Recipe, export: str | None = None) -> None:
     call_hooks(verify_hooks(run), context)
 
 
-def load_trained(recipe: Recipe, export: str | None) -> tuple[Run, Path]:
-    """Builds a recipe with the weights to work on.
+def trained_weights(recipe: Recipe, export: str | None) -> Path:
+    """Returns the weights to work on.
 
     Raises:
-        InputError: the recipe has not been trained (see `find_weights`), or cannot be built.
+        InputError: the recipe has not been trained (see `find_weights`).
     """
     weights = find_weights(recipe, export)
     if weights is None:
         missing = recipe.checkpoint(export or reported_checkpoint(recipe))
         raise InputError(f"{missing}: not trained yet; run: paddle-sparse train {recipe.path}")
+    return weights
+
+
+def load_trained(recipe: Recipe, export: str | None) -> tuple[Run, Path]:
+    """Builds a recipe with the weights to work on (`trained_weights`)."""
+    weights = trained_weights(recipe, export)
     run = build(recipe)
     load_weights(recipe, run, str(weights))
     return run, weights

@@ -10,8 +10,10 @@ from ..callbacks.best_checkpoint import NAME as BEST
 from ..checkpoints.verify import verify_checkpoints
 from ..deploy.export import Export
 from ..deploy.lite.optimizer import OptimizeLite
+from ..deploy.manifest import record
 from ..deploy.mnn.hook import ConvertMNN
 from ..deploy.verify import fail_on_mismatch, print_verification, verify
+from ..detection.infer_config import NAME as INFER_CONFIG
 from ..hooks import Hook, HookContext
 from ..pruning.statistics import measure_sparsity
 from ..report.bench import bench_table
@@ -74,7 +76,7 @@ class EvaluateNetwork:
 
 @dataclass
 class ExportDetector:
-    """Exports the detector with its post-processing as the recipe's `export` block says."""
+    """Exports the detector with its post-processing as the recipe's `export` block says, and `infer_cfg.yml`."""
 
     run: Run
 
@@ -87,6 +89,9 @@ class ExportDetector:
         for name, post_processing in exports.items():
             with self.run.network.export_mode(*self.run.recipe.input_size, **post_processing) as (detector, specs):
                 Export(specs, detector, name)(context)
+        settings = context.artefacts["inference"].with_name(INFER_CONFIG)
+        self.run.infer_config.write(settings)
+        record(context.output, [settings])
 
 
 def print_results(context: HookContext) -> None:

@@ -29,8 +29,8 @@ from .distillation_block import DistillationBlock
 from .options import parse_option
 from .values import OTHER_KEYS, check_others, check_save_dir, check_values
 
-_PRUNING_KEYS = tuple(field.name for field in fields(PruningConfig) if field.name != "skip_params_func")
-_REQUIRED = (
+PRUNING_KEYS = tuple(field.name for field in fields(PruningConfig) if field.name != "skip_params_func")
+REQUIRED = (
     "architecture",
     "epoch",
     "num_classes",
@@ -270,7 +270,7 @@ def _made(
     given_keys: frozenset[str],
 ) -> Recipe:
     """Creates a recipe from its merged and checked content."""
-    for key in _REQUIRED:
+    for key in REQUIRED:
         if key not in content:
             raise InputError(f"not a recipe: it has no {key!r}")
     check_values(content)
@@ -278,7 +278,7 @@ def _made(
     for block in blocks:
         if not isinstance(block, dict):
             raise InputError(f"the Sparsity block must be a mapping, got {block!r}")
-        check_keys(block, [*_PRUNING_KEYS, *OTHER_KEYS], "Sparsity")
+        check_keys(block, [*PRUNING_KEYS, *OTHER_KEYS], "Sparsity")
     sparsity = {key: value for block in blocks for key, value in block.items()} if blocks else None
     learned = DistillationBlock.read(content)
     recipe = Recipe(path, content, sparsity, above, slim=slim, files=files, given_keys=given_keys, distillation=learned)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import PipelineError
-from .downloads import cached_folder
+from .downloads import cache_dir, cached_folder
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,16 @@ def fetch_wheel(wheel: Wheel) -> Path:
     Raises:
         PipelineError: pip cannot download the wheel, or its digest differs.
     """
-    name = "-".join(filter(None, (wheel.name, wheel.version, wheel.python, wheel.platform)))
-    return cached_folder(f"packages/{name}", lambda scratch: _install(wheel, scratch))
+    return cached_folder(_folder(wheel), lambda scratch: _install(wheel, scratch))
+
+
+def is_cached(wheel: Wheel) -> bool:
+    """Whether a wheel has been downloaded."""
+    return (cache_dir() / _folder(wheel)).is_dir()
+
+
+def _folder(wheel: Wheel) -> str:
+    return f"packages/{'-'.join(filter(None, (wheel.name, wheel.version, wheel.python, wheel.platform)))}"
 
 
 def _install(wheel: Wheel, target: Path) -> None:

@@ -1,24 +1,29 @@
 """Complete runs of a small recipe, in processes of their own, as a user starts them."""
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import ClassVar
 
+import cv2
 import numpy as np
 import paddle
 import pytest
 import soak
 from helpers import RECIPES, curves, events
 
+from paddle_sparse_cb import Detector
 from paddle_sparse_cb.callbacks import ema
 from paddle_sparse_cb.callbacks.weight_average import WeightAverage
 from paddle_sparse_cb.cli import main
 from paddle_sparse_cb.deploy.bench.engines import PADDLE, load
 from paddle_sparse_cb.deploy.export import export
 from paddle_sparse_cb.deploy.lite import optimizer
+from paddle_sparse_cb.detection.datasets import samples
 from paddle_sparse_cb.recipe.bench_eval import DetectorEvaluation
 from paddle_sparse_cb.recipe.commands import load_trained
 from paddle_sparse_cb.recipe.schema import read_recipe
@@ -97,6 +102,32 @@ def test_a_run_prints_each_step_and_ends_with_the_table(trained):
         assert line in printed
 
 
+def test_a_run_ends_with_its_result_and_the_commands_to_copy(trained, monkeypatch):
+    *_, result, title, predict, verify, report, compare, curves_ = trained[1].splitlines()
+    assert re.fullmatch(
+        r"small75: 75% sparse mAP [\d.]+, .nb 3.\d\d MB; dense mAP [\d.]+, .nb 4.\d\d MB; \d+ s", result
+    )
+    assert title == "next:"
+    assert predict.split("#")[0].strip() == "paddle-sparse predict small75.yml IMAGE ..."
+    assert compare.split("#")[0].strip() == "paddle-sparse predict small75.yml IMAGE ... --compare dense"
+    assert curves_.split("#")[0].strip() == f"tensorboard --logdir {Path('output/small75/tensorboard')}"
+    monkeypatch.chdir(trained[0])
+    for command in (verify, report):
+        assert main(shlex.split(command, comments=True)[1:]) == 0
+
+
+def test_the_report_and_an_evaluation_are_printed_as_json(trained, output, monkeypatch, capsys):
+    monkeypatch.chdir(trained[0])
+    assert main(["report", "small75.yml", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report == json.loads((output / "report.json").read_text())
+    assert main(["eval", "small75.yml", "--json"]) == 0
+    evaluation = json.loads(capsys.readouterr().out)
+    assert evaluation["mAP"] == pytest.approx(report["rows"][1]["map"], abs=1e-3)
+    assert evaluation["sparsity"] >= 0.75
+    assert evaluation["checkpoint"] == f"output/small75/checkpoints/{report['checkpoint']}.pdparams"
+
+
 def test_all_files_are_in_the_output_folder(trained, output):
     assert {path.name for path in output.glob("[!.]*")} == {
         "tensorboard",
@@ -138,6 +169,28 @@ def test_a_pruned_weight_is_zero_in_every_file(output):
             zeros = arrays[name].size - np.count_nonzero(arrays[name])
             assert zeros == layer["zeros"] >= 0.75 * layer["numel"]
         assert not any((arrays[f"head.head_reg{level}.weight"] == 0).any() for level in range(4))
+
+
+def test_the_recipe_and_its_exported_model_find_the_same_boxes(trained, output, monkeypatch):
+    monkeypatch.chdir(trained[0])
+    image = min((samples.resolve("trees_256") / "images").iterdir())
+    ours, exported = (Detector(path) for path in ("small75.yml", output))
+    assert ours.labels == exported.labels == ("tree",)
+    boxes, expected = (detector.predict(image, 0.02) for detector in (ours, exported))
+    assert len(boxes) == len(expected) > 5
+    rows = [[[box.score, *box.box] for box in found] for found in (boxes, expected)]
+    assert np.array(rows[0]) == pytest.approx(np.array(rows[1]), abs=1e-2)
+
+
+def test_the_dense_and_the_sparse_boxes_are_drawn_side_by_side(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(trained[0])
+    image = min((samples.resolve("trees_256") / "images").iterdir())
+    pictures = tmp_path / "pictures"
+    arguments = ["predict", "small75.yml", str(image), "--compare", "dense", "--output", str(pictures)]
+    assert main([*arguments, "--threshold", "0.1"]) == 0
+    [picture] = pictures.iterdir()
+    height, width = cv2.imread(str(picture)).shape[:2]
+    assert width > 2 * 512 > 2 * (height - 100)
 
 
 def test_tensorboard_reads_the_curves(output):

@@ -19,7 +19,7 @@ from ...errors import InputError, PipelineError
 from ...hooks import HookContext
 from ...pruning.plan import PrunePlan
 from ...utils.files import atomic_write
-from ...utils.packages import Wheel, fetch_wheel
+from ...utils.packages import Wheel, fetch_wheel, is_cached
 from ..manifest import discard, exported_files, record
 from .constraints import THRESHOLD, check_options, check_runs_sparse, check_sparse
 from .pooling import check_pools
@@ -54,16 +54,19 @@ class Optimizer:
         )
 
 
-def find_optimizer() -> Optimizer:
+def find_optimizer(download: bool = True) -> Optimizer:
     """Finds Paddle-Lite's optimizer, or downloads it into the cache.
 
     Tried in this order: the program that `$PADDLE_LITE_OPT` names; `paddlelite` in this Python; `paddle_lite_opt` on
     PATH; the wheel in the cache, run by a Python 3.10 or 3.8 of this machine.
 
+    Args:
+        download: whether the wheel may be downloaded.
+
     Raises:
         InputError: `$PADDLE_LITE_OPT` names a program that does not run, or that is not the optimizer.
         PipelineError: there is no optimizer, no Python 3.10 or 3.8 to run the wheel, or the wheel in the cache is
-            damaged.
+            damaged, or not there and may not be downloaded.
     """
     explicit = os.environ.get("PADDLE_LITE_OPT")
     if explicit:
@@ -79,6 +82,11 @@ def find_optimizer() -> Optimizer:
         return Optimizer((on_path,))
     for version, wheel in WHEELS.items():
         for python in find_interpreters(version):
+            if not download and not is_cached(wheel):
+                raise PipelineError(
+                    f"Paddle-Lite's optimizer is not here yet; {wheel.megabytes} MB are downloaded when it is needed, "
+                    f"and {python} runs it"
+                )
             folder = fetch_wheel(wheel)
             optimizer = Optimizer((python, str(folder / "bin" / "paddle_lite_opt")), {"PYTHONPATH": str(folder)})
             failure = _failure(optimizer)

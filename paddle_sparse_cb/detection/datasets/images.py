@@ -12,6 +12,7 @@ from .jpeg import is_truncated_jpeg
 # Decoded, it takes 3 bytes per pixel and a copy in another type up to 12. OpenCV itself accepts 1,073,741,824: a PNG of
 # a megabyte would take gigabytes.
 MAX_PIXELS = 100_000_000
+ORIENTATION, QUARTER_TURNS = 0x0112, 5  # EXIF's tag, and the least of its values that exchange width and height
 
 
 def check_image(content: bytes) -> None:
@@ -35,7 +36,12 @@ def check_image(content: bytes) -> None:
         raise ValueError(str(error)) from None
     except (OSError, SyntaxError, ValueError, struct.error):  # Pillow's for damage in the header
         raise ValueError("not an image, or its header is damaged") from None
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"an image must have at most {MAX_PIXELS:,} pixels, got {width} x {height}")
+    check_size(width, height)
     if format_ == "GIF":
         raise ValueError("OpenCV reads no GIF; convert it to PNG or JPEG")
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises ValueError if an image has more than `MAX_PIXELS`."""
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"an image must have at most {MAX_PIXELS:,} pixels, got {width} x {height}")
