@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,10 +101,8 @@ def verify(context: HookContext) -> None:
         checks["pdparams"] = _check(lambda: check_arrays(context, load_arrays(weights)))
     for name in ("inference", "inference_no_nms"):
         if name in artefacts:
-            exported = functools.partial(load_inference, artefacts[name])
-            checks[name.replace("inference", "pdiparams")] = _check(
-                lambda exported=exported: check_arrays(context, exported(), is_complete=False)
-            )
+            check = functools.partial(_check_exported, context, artefacts[name])
+            checks[name.replace("inference", "pdiparams")] = _check(check)
     for name, check_files in _FILE_CHECKS.items():
         dense, sparse = (artefacts.get(f"{name}_{kind}") for kind in ("dense", "sparse"))
         if "inference" in artefacts and dense and sparse:
@@ -118,6 +117,10 @@ def _check(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return check()
     except (InputError, PipelineError) as error:
         return {"problems": [str(error)], "scope": "not readable, so nothing was compared", "ok": False}
+
+
+def _check_exported(context: HookContext, prefix: Path) -> dict[str, Any]:
+    return check_arrays(context, load_inference(prefix), is_complete=False)
 
 
 def check_manifest(context: HookContext) -> dict[str, Any]:
@@ -175,8 +178,7 @@ def _summary(check: Mapping[str, Any]) -> str:
     dense = f"; dense: {_first(check['dense_layers'])}" if check["dense_layers"] else ""
     paired = f" ({check['paired_convs']} in pairs of output channels)" if check.get("paired_convs") else ""
     operators = "" if check["same_operators"] else "; the operators of the two files differ"
-    faults = [*check.get("kernel_problems", ()), *check.get("faults", ())]
-    problems = f"; {_first(faults, '; ')}" if faults else ""
+    problems = f"; {_first(check['kernel_problems'], '; ')}" if check["kernel_problems"] else ""
     scope = check.get("scope") or (_INT8_SCOPE if check["precision"] == "INT8" else _NB_SCOPE).format_map(check)
     return (
         f"{check['planned'] - len(check['dense_layers'])} of {check['planned']} planned layers run sparse; "

@@ -10,8 +10,12 @@ _TITLES = {
     "checkpoints": "All checkpoints",
     "pdparams": "Exported checkpoint (.pdparams)",
     "pdiparams": "Exported program (.pdmodel, .pdiparams)",
+    "pdiparams_no_nms": "Exported program without suppression",
     "nb": "Files for the phone (.nb)",
+    "nb_fp16": "FP16 files for the phone (.nb)",
     "nb_int8": "INT8 files for the phone (.nb)",
+    "mnn": "Files for MNN (.mnn)",
+    "mnn_boxes": "Boxes of the files for MNN",
     "manifest": "Origin of the files",
 }
 
@@ -71,7 +75,20 @@ def _nb(check: Mapping[str, Any]) -> str:
         sentences.append("The two files do not have the same operators.")
     if check["ok"]:
         sentences.append("Apart from the kernels, both files hold the same network, bit for bit.")
-    return " ".join([*sentences, "Outputs were not compared."])
+    faults = check.get("kernel_problems", ())
+    if faults:
+        sentences.append(f"{'; '.join(faults[:3])}.")
+    return " ".join([*sentences, _outputs(check)])
+
+
+def _outputs(check: Mapping[str, Any]) -> str:
+    """Says how far the outputs were compared: `.nb` files are for ARM and are not run here."""
+    if check.get("sparse_error") is None:
+        return "Outputs were not compared."
+    return (
+        f"Run here, their outputs are within {check['dense_error']:.1e} (dense) and {check['sparse_error']:.1e} (sparse) "
+        "of Paddle's."
+    )
 
 
 def _problems(check: Mapping[str, Any]) -> str:

@@ -5,25 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from .bench import bench_captions, bench_headers, bench_rows, percent
 from .charts import Series, line_chart
 from .checks import checks_in_words
-from .table import HEADERS, captions, percent, table_rows
+from .table import captions, table_headers, table_rows
 
 _MOST_CLASSES = 20
-_BENCH = {  # column of `bench`: header and format
-    "runtime": ("runtime", "{}"),
-    "kind": ("model", "{}"),
-    "ratio": ("sparsity", "{:.0%}"),
-    "block": ("block", "{}"),
-    "precision": ("precision", "{}"),
-    "threads": ("threads", "{}"),
-    "mb": ("MB", "{:.2f}"),
-    "ms": ("ms", "{:.2f}"),
-    "spread": ("spread", "{:.3g}"),
-    "speedup": ("speed-up", "{:.2f}x"),
-    "speedup_fastest": ("of the fastest dense", "{:.2f}x"),
-    "map": ("mAP", None),
-}
 
 
 def make_view(report: dict[str, Any]) -> dict[str, Any]:
@@ -39,13 +26,13 @@ def make_view(report: dict[str, Any]) -> dict[str, Any]:
         "title": report.get("recipe", "report"),
         "lead": f"{main['model']}, input of {' x '.join(map(str, main['input_size']))} pixels (height x width)",
         "cards": [*_cards(rows.get("dense"), rows.get("sparse")), *_check_card(checks)],
-        "headers": HEADERS,
+        "headers": table_headers(report)[0],
         "rows": table_rows(report),
         "captions": [*captions(report), "mAP and AP50 in percent, by COCO's rules."],
         "charts": _charts(report, rows),
         **_class_view(report.get("classes") or []),
         **_layer_view(report.get("layers") or []),
-        **_bench_view(report.get("bench") or []),
+        **_bench_view(report.get("bench") or {}),
         "sizes": [(one["file"], f"{one['bytes']:,}", f"{one['bytes'] / 1e6:.2f}") for one in report.get("sizes") or []],
         **_data_view(report.get("data") or {}, report.get("classes") or []),
         "checks": checks,
@@ -163,23 +150,13 @@ def _layer_view(layers: list[dict[str, Any]]) -> dict[str, Any]:
     return {"layers": bars if pruned else [], "layer_rows": rows, "layers_note": note, "reasons": reasons}
 
 
-def _bench_view(bench: list[dict[str, Any]]) -> dict[str, Any]:
-    columns = [column for column in _BENCH if any(row.get(column) is not None for row in bench)]
-    rows = [[_bench_cell(row, column) for column in columns] for row in bench]
-    return {"bench_headers": [_BENCH[column][0] for column in columns], "bench": rows}
-
-
-def _bench_cell(row: dict[str, Any], column: str) -> str:
-    value, pattern = row.get(column), _BENCH[column][1]
-    if value is None:
-        return "-"
-    if column == "runtime":
-        return f"{value} {row.get('version') or ''}".strip()
-    if column == "block" and isinstance(value, (list, tuple)):
-        return "x".join(map(str, value))
-    if pattern is None:
-        return percent(value)
-    return pattern.format(value) if isinstance(value, (int, float)) else str(value)
+def _bench_view(bench: dict[str, Any]) -> dict[str, Any]:
+    rows = bench.get("rows") or []
+    return {
+        "bench_headers": bench_headers(rows)[0] if rows else (),
+        "bench": bench_rows(rows),
+        "bench_captions": bench_captions(bench) if rows else [],
+    }
 
 
 def _data_view(data: dict[str, Any], classes: list[dict[str, Any]]) -> dict[str, Any]:

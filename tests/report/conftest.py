@@ -79,23 +79,32 @@ def full_report(report):
         "sizes": [{"file": "model_sparse.nb", "bytes": 5_410_000}],
         "versions": {"Paddle": "2.6.2", "Python": "3.11.7"},
         "commands": ["paddle-sparse train mine.yml"],
-        "bench": [
-            {
-                "runtime": "onnxruntime",
-                "version": "1.19.2",
-                "kind": "sparse",
-                "ratio": 0.75,
-                "block": [1, 1],
-                "precision": "fp32",
-                "threads": 1,
-                "mb": 3.21,
-                "ms": 12.345,
-                "spread": 0.02,
-                "speedup": 1.31,
-                "speedup_fastest": None,
-                "map": 0.276,
-            }
-        ],
+        "bench": {
+            "machine": {"cpu": "CPU", "cores": 2, "features": ["avx2"], "os": "Linux x86_64", "governor": ""},
+            "rows": [
+                {
+                    "runtime": "ONNX Runtime",
+                    "version": "1.19.2",
+                    "kind": "dense",
+                    "ratio": 0.0,
+                    "block": [1, 1],
+                    "precision": "FP32",
+                    "threads": 1,
+                    "mb": 3.21,
+                    "ms": 12.345,
+                    "spread": 0.02,
+                    "speedup": None,
+                    "speedup_fastest": 0.0,
+                    "map": 0.276,
+                    "trained": True,
+                    "disturbed": False,
+                    "note": "",
+                    "device": "",
+                    "file": "",
+                }
+            ],
+            "notes": [],
+        },
     }
 
 

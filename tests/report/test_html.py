@@ -160,7 +160,8 @@ def test_bench_rows_that_were_added_later_are_shown_with_the_pictures(full_repor
     report = read_report(pictures)
     write_report({**report, "bench": bench}, pictures)
     page = Page((pictures / "report.html").read_text())
-    assert "onnxruntime 1.19.2" in page.words
+    assert "ONNX Runtime" in page.words
+    assert "12.35" in page.words or "12.34" in page.words
     assert page.tags.count("img") == 4
 
 

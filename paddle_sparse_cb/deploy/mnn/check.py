@@ -41,7 +41,7 @@ def check_mnn(context: HookContext, dense: Path, sparse: Path) -> dict[str, Any]
         A dict with `planned`, `sparse_convs`, `convs`, `dense_bytes`, `sparse_bytes`, `layers`, `dense_layers`,
         `tensors`, `compared`, `wrong`, `same_operators` and `ok` as in `lite.check.check_nb`; `dense_error` and
         `sparse_error`, the relative errors of the outputs (see `outputs.relative_error`), None if the files were not
-        run or the error is too large; `faults`, what else is wrong, one line each; and `scope`, which says what was
+        run or the error is too large; `kernel_problems`, what else is wrong, one line each; and `scope`, which says what was
         compared.
 
     Raises:
@@ -74,13 +74,13 @@ def check_mnn(context: HookContext, dense: Path, sparse: Path) -> dict[str, Any]
         "same_operators": dense_file.operators == sparse_file.operators,
         "dense_error": None,
         "sparse_error": None,
-        "faults": [*_find_faults(prefix, dense_file, sparse_file)],
+        "kernel_problems": [*_find_faults(prefix, dense_file, sparse_file)],
     }
-    is_whole = not wrong and not dense_layers and result["same_operators"] and not result["faults"]
+    is_whole = not wrong and not dense_layers and result["same_operators"] and not result["kernel_problems"]
     if is_whole:
         _add_outputs(result, context, dense_file, sparse_file)
     result["scope"] = _scope(result)
-    result["ok"] = is_whole and not result["faults"] and sparse_bytes < dense_bytes
+    result["ok"] = is_whole and not result["kernel_problems"] and sparse_bytes < dense_bytes
     return result
 
 
@@ -149,7 +149,7 @@ def _find_faults(prefix: Path, dense: MNNFile, sparse: MNNFile) -> Iterator[str]
 
 def _add_outputs(result: dict[str, Any], context: HookContext, dense: MNNFile, sparse: MNNFile) -> None:
     """Converts the `.onnx` file again, runs the files, and adds the errors of their outputs and what is wrong."""
-    prefix, faults = source_model(context), result["faults"]
+    prefix, faults = source_model(context), result["kernel_problems"]
     result["converted_again"] = dense.version == sparse.version == version("MNN")
     if result["converted_again"]:
         faults += _find_unlike_conversion(context.artefacts["onnx"], dense, sparse)
@@ -159,8 +159,8 @@ def _add_outputs(result: dict[str, Any], context: HookContext, dense: MNNFile, s
     result["samples"] = f"{len(samples)} {'samples' if context.samples else 'inputs of noise'}"
     try:
         outputs, *found = run_models(prefix, [dense.path, sparse.path], samples)
-    except PipelineError as error:
-        faults.append(str(error))
+    except PipelineError as failure:
+        faults.append(str(failure))
         return
     result["is_constant"] = len(samples) > 1 and relative_error(outputs[:1], outputs[1:2]) <= MAX_ERROR
     for kind, file, one in zip(("dense", "sparse"), (dense, sparse), found):
