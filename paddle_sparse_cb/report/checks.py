@@ -86,8 +86,8 @@ def _outputs(check: Mapping[str, Any]) -> str:
     if check.get("sparse_error") is None:
         return "Outputs were not compared."
     return (
-        f"Run here, their outputs are within {check['dense_error']:.1e} (dense) and {check['sparse_error']:.1e} (sparse) "
-        "of Paddle's."
+        f"Run here, their outputs are within {check['dense_error']:.1e} (dense) and {check['sparse_error']:.1e} "
+        "(sparse) of Paddle's."
     )
 
 

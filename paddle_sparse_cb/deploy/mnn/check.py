@@ -41,8 +41,8 @@ def check_mnn(context: HookContext, dense: Path, sparse: Path) -> dict[str, Any]
         A dict with `planned`, `sparse_convs`, `convs`, `dense_bytes`, `sparse_bytes`, `layers`, `dense_layers`,
         `tensors`, `compared`, `wrong`, `same_operators` and `ok` as in `lite.check.check_nb`; `dense_error` and
         `sparse_error`, the relative errors of the outputs (see `outputs.relative_error`), None if the files were not
-        run or the error is too large; `kernel_problems`, what else is wrong, one line each; and `scope`, which says what was
-        compared.
+        run or the error is too large; `kernel_problems`, what else is wrong, one line each; and `scope`, which says
+        what was compared.
 
     Raises:
         InputError: an artefact or a file is missing, or a file is damaged.
