@@ -25,7 +25,7 @@ _CHARTS = {
     "sparsity": {
         "zeros: actual and target": ["Multiline", ["sparsity/actual", "sparsity/target"]],
         "weights that changed sides": ["Multiline", ["pruning/newly_pruned", "pruning/regrown"]],
-        "smallest kept magnitude of the layers: median, least, most": [
+        "smallest magnitude kept: median and range of the layers": [
             "Margin",
             ["pruning/threshold", "pruning/threshold_least", "pruning/threshold_most"],
         ],
