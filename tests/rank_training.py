@@ -97,7 +97,8 @@ def fit(perturb_rank_1, extra_callbacks):
 
 def loop():
     """Trains without `paddle.Model`: a training loop with the pruner on a network wrapped in `DataParallel`."""
-    paddle.distributed.init_parallel_env()
+    if not paddle.distributed.is_initialized():
+        paddle.distributed.init_parallel_env()
     network = Pointwise()
     parallel = paddle.DataParallel(network)
     optimizer = paddle.optimizer.Momentum(0.01, parameters=network.parameters())
@@ -135,14 +136,20 @@ def loop():
     return {"masks": masks, "errors": errors, "gather_count_in_training": gather_count_in_training}
 
 
-if __name__ == "__main__":
-    mode, folder = sys.argv[1], Path(sys.argv[2])
+def results_of(mode, folder):
+    global gather_count
+    gather_count = 0
     paddle.seed(rank)  # each rank starts with other weights, until `DataParallel` broadcasts those of rank 0
     if mode == "loop":
-        results = loop()
-    else:
-        projected = RecordProjections(mode == "fit")
-        callbacks = [EMACallback(), Checkpoints(folder / "checkpoints"), *projected.together]
-        results = fit(mode == "perturb", callbacks if mode == "fit" else [])
-        results["projections"] = projected.seen
-    (folder / f"{rank}.json").write_text(json.dumps({**results, "gather_count": gather_count}))
+        return loop()
+    projected = RecordProjections(mode == "fit")
+    callbacks = [EMACallback(), Checkpoints(folder / "checkpoints"), *projected.together]
+    results = fit(mode == "perturb", callbacks if mode == "fit" else [])
+    return {**results, "projections": projected.seen}
+
+
+if __name__ == "__main__":
+    modes, folder = sys.argv[1].split(","), Path(sys.argv[2])
+    for mode in modes:  # in one process, because the import takes longest; "perturb" ends it with an error
+        results = results_of(mode, folder)
+        (folder / f"{mode}{rank}.json").write_text(json.dumps({**results, "gather_count": gather_count}))

@@ -23,9 +23,9 @@ for name in ("ppdet", "pycocotools"):
 import zlib, paddle
 from sklearn.datasets import load_digits
 images, labels = load_digits(return_X_y=True)
-images = paddle.to_tensor(images[:128].reshape(-1, 1, 8, 8).astype("float32") / 16)
+images = paddle.to_tensor(images[:{images}].reshape(-1, 1, 8, 8).astype("float32") / 16)
 images = paddle.nn.functional.interpolate(images, [{size}, {size}]).expand([-1, {channels}, -1, -1])
-train_data = paddle.io.TensorDataset([images, paddle.to_tensor(labels[:128].reshape(-1, 1))])
+train_data = paddle.io.TensorDataset([images, paddle.to_tensor(labels[:{images}].reshape(-1, 1))])
 """
 
 
@@ -40,7 +40,7 @@ def run(code, folder):
 def test_ten_lines_prune_a_network_without_the_detection_extra(network, size, channels, tmp_path):
     code = README[0].replace("mobilenet_v3_small(num_classes=10)", network)
     assert len(code.strip().splitlines()) <= 11  # one of them is blank
-    done = run(DATA.format(size=size, channels=channels) + code, tmp_path)
+    done = run(DATA.format(images=64, size=size, channels=channels) + code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "pruned weights 75.0" in done.stdout
     assert list((tmp_path / "curves").iterdir())
@@ -50,7 +50,7 @@ def test_ten_lines_prune_a_network_without_the_detection_extra(network, size, ch
 def test_deployment_code_creates_a_sparse_model_that_is_smaller(tmp_path):
     fit = README[0][README[0].index("model.fit") :]
     code = README[0][: README[0].index("sparsity =")] + README[1] + fit
-    done = run(DATA.format(size=64, channels=3) + code, tmp_path)
+    done = run(DATA.format(images=64, size=64, channels=3) + code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^nb: ok: (\d+) of \1 planned layers run sparse", done.stdout, re.M), done.stdout
     output = tmp_path / "output" / "mine"
@@ -66,7 +66,7 @@ class Kill(paddle.callbacks.Callback):
             import os, signal
             os.kill(os.getpid(), signal.SIGKILL)
 """
-    code = DATA.format(size=28, channels=1) + RESUME[0] + "print(sparsity.pruner.cur_iteration)"
+    code = DATA.format(images=128, size=28, channels=1) + RESUME[0] + "print(sparsity.pruner.cur_iteration)"
     killed = code.replace(
         "callbacks = [", kill.replace("tmp_path", "__import__('pathlib').Path('checkpoints')") + "callbacks = [Kill(), "
     )
@@ -85,7 +85,7 @@ class Kill(paddle.callbacks.Callback):
 @pytest.mark.slow
 def test_curves_are_written_as_documented(tmp_path):
     prepared = README[0][: README[0].index("sparsity =")].replace("mobilenet_v3_small(num_classes=10)", "LeNet()")
-    done = run(DATA.format(size=28, channels=1) + prepared + TRAINING[0], tmp_path)
+    done = run(DATA.format(images=128, size=28, channels=1) + prepared + TRAINING[0], tmp_path)
     assert done.returncode == 0, done.stderr
     assert "weights are pruned to 75.00%" in done.stdout
     assert "target_sparsity: 0.7500" in done.stdout
@@ -113,7 +113,7 @@ def test_a_pruned_network_keeps_its_zeros_when_trained_further_as_documented(tmp
     fit = "model.fit(train_data, epochs=1, batch_size=64, verbose=0, callbacks=[sparsity])\n"
     ratio = "print(f'{measure_sparsity(network, sparsity.pruner.plan).ratio:.2%}')"
     code = README[0].replace("mobilenet_v3_small(num_classes=10)", "LeNet()") + TRAINING[1] + fit + ratio
-    done = run(DATA.format(size=28, channels=1) + code, tmp_path)
+    done = run(DATA.format(images=128, size=28, channels=1) + code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == "75.00%"
     assert "pruned weights will become non-zero" not in done.stderr
@@ -142,7 +142,7 @@ def test_settings_are_validated_and_scheduled_as_documented(tmp_path):
 @pytest.mark.slow
 def test_a_pruned_network_learns_from_its_dense_self_as_documented(tmp_path):
     code = DISTILLATION[0] + "print(f'{sparsity.report.ratio:.2%}')"
-    done = run(DATA.format(size=28, channels=1) + code, tmp_path)
+    done = run(DATA.format(images=128, size=28, channels=1) + code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == "75.00%"
     assert {"train/distillation/logits", "train/distillation/features"} <= curves(tmp_path / "curves").keys()

@@ -22,10 +22,18 @@ from paddle_sparse_cb.utils.weight_files import load_arrays
 
 TESTS = Path(__file__).parent.parent
 RUNNING_STATISTICS = ("_mean", "_variance")
-TIMEOUT = 180  # seconds for a training of about ten; Paddle itself ends a rank that waits in vain after half an hour
+TIMEOUT = 300  # seconds for a training of about ten; Paddle itself ends a rank that waits in vain after half an hour
 
 
-def start(mode, folder, *options):
+def launches(name):
+    """Marks the tests that share one launch: they stay in one worker of pytest-xdist."""
+    return lambda test: pytest.mark.slow(pytest.mark.xdist_group(name)(test))
+
+
+launches_two_processes, launches_two_nodes = launches("two processes"), launches("two nodes")
+
+
+def start(modes, folder, *options):
     """Starts a launcher in its own process group, so that its ranks can be killed with it."""
     path = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
@@ -35,7 +43,7 @@ def start(mode, folder, *options):
             "paddle.distributed.launch",
             *options,
             str(TESTS / "rank_training.py"),
-            mode,
+            modes,
             str(folder),
         ],
         cwd=folder,
@@ -57,28 +65,37 @@ def finish(launchers, logs):
     return codes, [path.read_text() for folder in logs for path in sorted(folder.glob("workerlog.*"))]
 
 
-def two_processes(mode, folder):
-    return finish([start(mode, folder, "--nproc_per_node", "2", "--log_dir", "logs")], [folder / "logs"])
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """Exit codes, logs and folder of two ranks that train with hapi, in a loop, and with another mask on one rank."""
+    folder = tmp_path_factory.mktemp("two_processes")
+    launcher = start("fit,loop,perturb", folder, "--nproc_per_node", "2", "--log_dir", "logs")
+    return *finish([launcher], [folder / "logs"]), folder
 
 
-def two_nodes(mode, folder):
+@pytest.fixture(scope="module")
+def two_nodes(tmp_path_factory):
+    """The same of two nodes, without the loop."""
+    folder = tmp_path_factory.mktemp("two_nodes")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     logs = [folder / f"node{node}" for node in range(2)]
     options = ("--nnodes", "2", "--nproc_per_node", "1", "--master", f"127.0.0.1:{port}")
-    return finish(
-        [start(mode, folder, *options, "--rank", str(node), "--log_dir", str(log)) for node, log in enumerate(logs)],
-        logs,
-    )
+    launchers = [
+        start("plain,perturb", folder, *options, "--rank", str(node), "--log_dir", str(log))
+        for node, log in enumerate(logs)
+    ]
+    return *finish(launchers, logs), folder
 
 
-def results(folder):
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+def results(folder, mode, logs):
+    files = [folder / f"{mode}{rank}.json" for rank in range(2)]
+    assert all(file.exists() for file in files), logs
+    return [json.loads(file.read_text()) for file in files]
 
 
-def assert_same_training_on_both_ranks(folder):
-    first, second = results(folder)
+def assert_same_training_on_both_ranks(first, second):
     assert first["initial"] == second["initial"]  # although each rank is seeded with its number
     assert len(first["masks"]) == STEPS
     assert first["masks"] == second["masks"]
@@ -90,33 +107,9 @@ def assert_same_training_on_both_ranks(folder):
     batches = STEPS if first["evaluated"] else 0
     gathers = MASK_UPDATES + 1 + 2 * batches + bool(first["projections"])
     assert first["gather_count"] == second["gather_count"] == gathers
-    return first, second
 
 
-@pytest.mark.slow
-def test_two_ranks_train_evaluate_and_save_the_same_network(tmp_path):
-    codes, logs = two_processes("fit", tmp_path)
-    assert codes == [0], logs
-    first, second = assert_same_training_on_both_ranks(tmp_path)
-    assert first["evaluated"] == second["evaluated"]  # running statistics included
-    assert first["projections"] == second["projections"]  # although the features differ
-    assert len({str(seen) for seen in first["projections"]}) == STEPS
-    saved = load_arrays(tmp_path / "checkpoints" / "0.pdparams")
-    for name, values in first["evaluated"][0].items():
-        np.testing.assert_array_equal(saved[name].ravel(), np.float32(values))
-
-
-@pytest.mark.slow
-def test_two_nodes_train_the_same_network(tmp_path):
-    codes, logs = two_nodes("plain", tmp_path)
-    assert codes == [0, 0], logs
-    assert_same_training_on_both_ranks(tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("launch", [two_processes, two_nodes])
-def test_a_rank_with_another_mask_stops_all_ranks_and_the_error_names_the_layer(tmp_path, launch):
-    codes, logs = launch("perturb", tmp_path)
+def assert_the_error_names_the_layer(codes, logs, folder):
     assert all(code != 0 for code in codes)
     for text in logs:
         assert re.search(
@@ -125,14 +118,26 @@ def test_a_rank_with_another_mask_stops_all_ranks_and_the_error_names_the_layer(
             text,
         ), text
     assert len(logs) == 2
-    assert not list(tmp_path.glob("*.json"))
+    assert not list(folder.glob("perturb*.json"))
 
 
-@pytest.mark.slow
-def test_ranks_compare_masks_in_a_training_loop_without_hapi(tmp_path):
-    codes, logs = two_processes("loop", tmp_path)
-    assert codes == [0], logs
-    first, second = results(tmp_path)
+@launches_two_processes
+def test_two_ranks_train_evaluate_and_save_the_same_network(two_processes):
+    _, logs, folder = two_processes
+    first, second = results(folder, "fit", logs)
+    assert_same_training_on_both_ranks(first, second)
+    assert first["evaluated"] == second["evaluated"]  # running statistics included
+    assert first["projections"] == second["projections"]  # although the features differ
+    assert len({str(seen) for seen in first["projections"]}) == STEPS
+    saved = load_arrays(folder / "checkpoints" / "0.pdparams")
+    for name, values in first["evaluated"][0].items():
+        np.testing.assert_array_equal(saved[name].ravel(), np.float32(values))
+
+
+@launches_two_processes
+def test_ranks_compare_masks_in_a_training_loop_without_hapi(two_processes):
+    _, logs, folder = two_processes
+    first, second = results(folder, "loop", logs)
     assert first["masks"][:MASK_UPDATES] == second["masks"][:MASK_UPDATES]
     assert first["gather_count_in_training"] == second["gather_count_in_training"] == MASK_UPDATES + 1
     assert first["errors"] == second["errors"]
@@ -141,6 +146,22 @@ def test_ranks_compare_masks_in_a_training_loop_without_hapi(tmp_path):
         "the ranks are out of step: rank 0 updated its masks at optimizer step 10, rank 1 at step 11"
     )
     assert first["errors"][2] == "the ranks have different teachers: that of rank 1 is not that of rank 0"
+
+
+@launches_two_processes
+def test_a_rank_with_another_mask_stops_all_ranks_and_the_error_names_the_layer(two_processes):
+    assert_the_error_names_the_layer(*two_processes)
+
+
+@launches_two_nodes
+def test_two_nodes_train_the_same_network(two_nodes):
+    _, logs, folder = two_nodes
+    assert_same_training_on_both_ranks(*results(folder, "plain", logs))
+
+
+@launches_two_nodes
+def test_a_rank_with_another_mask_stops_all_nodes_and_the_error_names_the_layer(two_nodes):
+    assert_the_error_names_the_layer(*two_nodes)
 
 
 def test_a_single_process_compares_no_masks(first_digits, monkeypatch):
