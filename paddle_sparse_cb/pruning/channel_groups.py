@@ -93,7 +93,7 @@ def find_channel_groups(network: paddle.nn.Layer, input_spec: Sequence[Any]) -> 
             channels.
     """
     with tempfile.TemporaryDirectory() as folder, eval_mode(network):
-        with paddle.utils.unique_name.guard(), legacy_program_format():  # so that later layers get the same names
+        with legacy_program_format(), paddle.utils.unique_name.guard():  # so that later layers get the same names
             paddle.jit.save(network, str(Path(folder, "model")), input_spec=list(input_spec))
         program = parse_program(Path(folder, "model"))
     tracer = _Tracer(program)

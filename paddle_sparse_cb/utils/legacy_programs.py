@@ -75,7 +75,8 @@ def legacy_program_format() -> Iterator[None]:
         if hasattr(owner, name)
     ]
     was_dynamic = paddle.in_dynamic_mode()
-    with paddle.pir_utils.OldIrGuard():
+    # `OldIrGuard` restarts the numbers in names, so that later layers would get the names of earlier ones.
+    with paddle.utils.unique_name.guard(), paddle.pir_utils.OldIrGuard():
         if was_dynamic:
             paddle.disable_static()  # the guard also enters static mode, in which no layer can be exported
         try:

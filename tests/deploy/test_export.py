@@ -33,6 +33,12 @@ def test_equal_weights_give_equal_files_whatever_ran_before(network, tmp_path):
         assert first.with_suffix(extension).read_bytes() == third.with_suffix(extension).read_bytes()
 
 
+def test_layers_after_an_export_have_other_names_than_those_before(tmp_path):
+    before = nn.Conv2D(3, 8, 1)
+    export(before, tmp_path / "model", [InputSpec([1, 3, 8, 8], "float32")])
+    assert nn.Conv2D(3, 8, 1).weight.name != before.weight.name
+
+
 def test_an_export_leaves_the_names_of_the_parameters_as_they_are(network, tmp_path):
     other = type(network)()
     names = [parameter.name for parameter in other.parameters()]
