@@ -11,9 +11,9 @@ from paddle_sparse_cb import InputError
 
 @pytest.mark.slow
 def test_a_damaged_file_is_either_rejected_by_name_or_read():
-    result = fuzz.fuzz(files=8 * len(fuzz.KINDS), seed=11)
+    result = fuzz.fuzz(files=6 * len(fuzz.KINDS), seed=11, processes=1)
     assert result.failures == []
-    assert sum(result.outcomes.values()) == 8 * len(fuzz.KINDS)
+    assert sum(result.outcomes.values()) == 6 * len(fuzz.KINDS)
     for kind in fuzz.KINDS:
         assert result.outcomes[kind, fuzz.REJECTED], kind
 
@@ -44,7 +44,7 @@ READERS = {
 
 @pytest.mark.slow
 def test_a_reader_that_fails_is_counted_and_its_file_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(fuzz, "TIMEOUT", 3)
+    monkeypatch.setattr(fuzz, "TIMEOUT", 8)
     for name, (read, _) in READERS.items():
         monkeypatch.setitem(fuzz.KINDS, name, fuzz.Kind("report", "report.json", (mutations.truncate,), read))
     result = fuzz.fuzz(files=len(READERS), seed=0, kept=tmp_path, kinds=list(READERS), processes=1)

@@ -120,6 +120,7 @@ BOMBS = {
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.no_cover  # which would take several times as long
 @pytest.mark.parametrize("kind", BOMBS)
 def test_a_file_that_expands_to_far_more_than_its_size_is_refused_by_name_in_seconds(kind, tmp_path):
     stored, reason = BOMBS[kind]
@@ -201,6 +202,7 @@ FRAGMENTS = st.one_of(
 )
 
 
+@pytest.mark.no_cover
 @given(st.lists(FRAGMENTS, max_size=60))
 @settings(deadline=None, max_examples=300)
 def test_a_stream_of_any_opcodes_is_read_or_refused_with_a_value_error(fragments):
