@@ -14,7 +14,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .cli_flags import add_bench_flags, add_training_flags, parse_block, parse_speedup, split_list
 from .errors import InputError, PipelineError
@@ -192,34 +192,58 @@ def _read_recipe(options: argparse.Namespace) -> Recipe:
 def _bench(options: argparse.Namespace) -> None:
     """Prints the table, or only JSON; everything else that this process prints goes to standard error."""
     fail_under = None if options.fail_under is None else parse_speedup(options.fail_under)
-    threads = split_list("--threads", options.threads, int)
-    ratios = split_list("--ratio", options.ratio, float)
-    blocks = split_list("--block", options.block, parse_block)
-    from .recipe.bench_folder import BenchRequest, bench_folder
     from .recipe.bench_output import check_speedup, render, render_captions
 
     with stdout_to_stderr():
-        request = BenchRequest(
-            threads,
-            options.seconds,
-            ratios,
-            blocks,
-            evaluate=options.eval,
-            export=options.export,
-            layers=options.layers,
-            log=lambda line: print(line, file=sys.stderr, flush=True),
-        )
-        if Path(options.recipe).is_dir():
-            result = bench_folder(Path(options.recipe), request)
-        else:
-            from .recipe.bench import bench_recipe  # imports ppdet, which a folder does not need
-
-            result = bench_recipe(_read_recipe(options), request)
+        on_device = options.runner or options.adb is not None or options.cluster is not None
+        result = _bench_on_device(options) if on_device else _bench_here(options)
         if options.json:
             print(render_captions(result))
     print(render(result, options.json))
     if fail_under is not None:
         check_speedup(result, fail_under)
+
+
+def _bench_here(options: argparse.Namespace) -> dict[str, Any]:
+    threads = split_list("--threads", options.threads, int)
+    ratios = split_list("--ratio", options.ratio, float)
+    blocks = split_list("--block", options.block, parse_block)
+    from .recipe.bench_folder import SECONDS, BenchRequest, bench_folder
+
+    request = BenchRequest(
+        threads,
+        SECONDS if options.seconds is None else options.seconds,
+        ratios,
+        blocks,
+        evaluate=options.eval,
+        export=options.export,
+        layers=options.layers,
+        log=_log,
+    )
+    if Path(options.recipe).is_dir():
+        return bench_folder(Path(options.recipe), request)
+    from .recipe.bench import bench_recipe  # imports ppdet, which a folder does not need
+
+    return bench_recipe(_read_recipe(options), request)
+
+
+def _bench_on_device(options: argparse.Namespace) -> dict[str, Any]:
+    for name in ("ratio", "block", "seconds", "eval", "layers", "export"):
+        if getattr(options, name) not in (None, False):
+            raise InputError(f"--{name}: --runner and --adb time the files that exist, a fixed number of times")
+    threads = split_list("--threads", options.threads, int) or [1]
+    clusters = split_list("--cluster", options.cluster, str) or ["any"]
+    from .deploy.bench.devices import DeviceOptions
+    from .recipe.bench_device import bench_folder_on_device, bench_recipe_on_device
+
+    device = DeviceOptions(options.runner, options.adb, threads, clusters, _log)
+    if Path(options.recipe).is_dir():
+        return bench_folder_on_device(Path(options.recipe), device)
+    return bench_recipe_on_device(_read_recipe(options), device)
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _train(recipe: Recipe, options: argparse.Namespace) -> None:
