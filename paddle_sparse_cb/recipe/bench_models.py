@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -119,11 +120,19 @@ class ModelMaker:
                 scope=self._recipe.pruning_config().scope,
                 sparse_block=block,
                 configs={"initial_ratio": ratio, "pruning_steps": 1},
-                plan=self._plan,
+                plan=self._plan_for(ratio, block),
             ).step()
             self._calibrate()
 
         return Weights(f"sparse_{ratio}_{block[0]}x{block[1]}", load, block, note=note)
+
+    def _plan_for(self, ratio: float, block: tuple[int, int]) -> PrunePlan:
+        """Returns the plan; the recipe's ratios and blocks of single layers go with its own ratio and block only."""
+        own = self._recipe.pruning_config()
+        changes: dict[str, Any] = {} if ratio == own.ratio else {"ratio": None}
+        if block != tuple(own.sparse_block):
+            changes.update(block=None, block_note="")
+        return PrunePlan(tuple(replace(layer, **changes) for layer in self._plan.layers))
 
     def add_dense(self, weights: Weights) -> None:
         """Adds a candidate with dense kernels for each runtime."""

@@ -28,6 +28,7 @@ from paddle_sparse_cb.deploy.lite.optimizer import find_optimizer, optimize
 
 from .stand_in import EMULATOR, GETPROP, PIXEL, script
 
+pytestmark = pytest.mark.xdist_group("device")  # the runners are compiled once
 SHAPE = [1, 1, 8, 8]
 OPTIONS = TimingOptions(inputs=[SHAPE], warmup=1, repeats=5, rounds=1, timeout=60)
 

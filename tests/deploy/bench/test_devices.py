@@ -18,6 +18,7 @@ from paddle_sparse_cb.report.bench import bench_table
 
 from .conftest import RATIO, RUNTIMES
 
+pytestmark = pytest.mark.xdist_group("device")  # the runners are compiled once
 SPARSE = str(RECIPES / "picodet_s_416_trees_sparse75.yml")
 
 
