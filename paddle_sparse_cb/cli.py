@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli_flags import add_bench_flags, add_training_flags, parse_block, parse_speedup, split_list
+from .cli_flags import add_bench_flags, add_plan_flags, add_training_flags, parse_block, parse_speedup, split_list
 from .errors import InputError, PipelineError
 from .utils.native_output import stdout_to_stderr
 
@@ -66,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
             )
         if name == "train":
             add_training_flags(command)
+        if name == "plan":
+            add_plan_flags(command)
         if name == "bench":
             add_bench_flags(command)
     return parser
@@ -172,12 +174,30 @@ def _run(options: argparse.Namespace) -> None:
     if options.command == "report":
         print(report_table(read_report(recipe.output)))
     elif options.command == "plan":
-        commands.print_plan(recipe)
+        _plan(recipe, options)
     elif options.command == "eval":
         print(commands.evaluate(recipe, options.export))
     else:
         steps = {"export": commands.export, "optimize": commands.optimize, "verify": commands.verify}
         steps[options.command](recipe, options.export)
+
+
+def _plan(recipe: Recipe, options: argparse.Namespace) -> None:
+    ratios = split_list("--ratio", options.ratio, float)
+    blocks = split_list("--block", options.block, parse_block)
+    if not options.measure:
+        if ratios or blocks:
+            raise InputError("--ratio and --block need --measure")
+        from .recipe import commands
+
+        commands.print_plan(recipe)
+        return
+    from .recipe.plan_measure import BLOCKS, RATIOS, PlanRequest, measure_plan
+    from .report.plan_latency import plan_latency_table
+
+    with stdout_to_stderr():
+        result = measure_plan(recipe, PlanRequest(ratios or RATIOS, blocks or BLOCKS, log=_log))
+    print(plan_latency_table(result))
 
 
 def _read_recipe(options: argparse.Namespace) -> Recipe:

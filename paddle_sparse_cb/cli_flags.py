@@ -96,6 +96,19 @@ def add_bench_flags(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_plan_flags(command: argparse.ArgumentParser) -> None:
+    """Adds the flags of `paddle-sparse plan`."""
+    command.add_argument(
+        "--measure",
+        action="store_true",
+        help="prune untrained weights at once, and print size and latency for several ratios and blocks instead",
+    )
+    command.add_argument("--ratio", metavar="R,...", help="with --measure: ratios (default: 0.6,0.75,0.85,0.9)")
+    command.add_argument(
+        "--block", metavar="RxC,...", help="with --measure: blocks of zeros, rows x columns (default: 1x1,2x1,4x1)"
+    )
+
+
 def split_list(flag: str, text: str | None, parse: Callable[[str], _Value]) -> list[_Value]:
     """Parses a list separated by commas; None and an empty text are an empty list.
 
