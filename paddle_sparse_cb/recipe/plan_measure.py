@@ -37,7 +37,7 @@ class PlanRequest:
     """What is measured.
 
     Attributes:
-        ratios: target ratios.
+        ratios: target ratios; with none, only the dense model is measured.
         blocks: rows and columns of the blocks of zeros.
         seconds: wall time to spend on the measurement itself, after exporting and converting.
         log: receives a line for each step.
@@ -81,7 +81,7 @@ def measure_plan(recipe: Recipe, request: PlanRequest) -> dict[str, Any]:
     """
     if MNN.version is None or find_spec("paddle2onnx") is None:
         raise InputError("--measure needs MNN and paddle2onnx: pip install 'paddle_sparse_cb[mnn]'")
-    if recipe.sparsity is None:
+    if recipe.sparsity is None and request.ratios:
         recipe = replace(recipe, sparsity={"prune_params_type": "conv1x1_only", "ratio": request.ratios[0]})
     optimizer, missing = _find_optimizer()
     key = {
