@@ -19,9 +19,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from .cli_commands import COMMANDS, add_global_flags, add_recipe_flags, complete_recipes, recipe_flags
-from .cli_flags import add_bench_flags, add_training_flags, parse_block, parse_speedup, split_list
+from .cli_flags import add_bench_flags, add_plan_flags, add_training_flags
+from .cli_measure import bench, measure, read_recipe_of
 from .errors import InputError, PipelineError, did_you_mean
-from .utils.native_output import stdout_to_stderr
 
 if TYPE_CHECKING:
     from .recipe.schema import Recipe
@@ -72,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--json", action="store_true", help="print JSON on standard output")
         if name == "train":
             add_training_flags(command)
+        if name == "plan":
+            add_plan_flags(command)
         if name == "bench":
             add_bench_flags(command)
     for name, other in COMMANDS.items():
@@ -176,9 +178,9 @@ def _run(options: argparse.Namespace) -> None:
             verify_files(Path(options.recipe))
             return
     if options.command == "bench":
-        _bench(options)
+        bench(options)
         return
-    recipe = _read_recipe(options)
+    recipe = read_recipe_of(options)
     options.loaded = recipe
     if options.command == "train":
         _train(recipe, options)
@@ -191,55 +193,13 @@ def _run(options: argparse.Namespace) -> None:
         report = read_report(recipe.output)
         print(json.dumps(report, indent=1) if options.json else report_table(report))
     elif options.command == "plan":
-        commands.print_plan(recipe, options.json)
+        if not measure(recipe, options):
+            commands.print_plan(recipe, options.json)
     elif options.command == "eval":
         commands.print_evaluation(recipe, options.export, options.json)
     else:
         steps = {"export": commands.export, "optimize": commands.optimize, "verify": commands.verify}
         steps[options.command](recipe, options.export)
-
-
-def _read_recipe(options: argparse.Namespace) -> Recipe:
-    from .recipe.catalogue import find_recipe
-    from .recipe.schema import read_recipe  # imports Paddle and ppdet, which `--help` does not need
-    from .recipe.smoke import smoke
-
-    amp = ["amp=true"] if options.command == "train" and options.amp else []
-    recipe = read_recipe(find_recipe(options.recipe), options.slim_config, [*options.opt, *amp])
-    return smoke(recipe) if options.smoke else recipe
-
-
-def _bench(options: argparse.Namespace) -> None:
-    """Prints the table, or only JSON; everything else that this process prints goes to standard error."""
-    fail_under = None if options.fail_under is None else parse_speedup(options.fail_under)
-    threads = split_list("--threads", options.threads, int)
-    ratios = split_list("--ratio", options.ratio, float)
-    blocks = split_list("--block", options.block, parse_block)
-    from .recipe.bench_folder import BenchRequest, bench_folder
-    from .recipe.bench_output import check_speedup, render, render_captions
-
-    with stdout_to_stderr():
-        request = BenchRequest(
-            threads,
-            options.seconds,
-            ratios,
-            blocks,
-            evaluate=options.eval,
-            export=options.export,
-            layers=options.layers,
-            log=lambda line: print(line, file=sys.stderr, flush=True),
-        )
-        if Path(options.recipe).is_dir():
-            result = bench_folder(Path(options.recipe), request)
-        else:
-            from .recipe.bench import bench_recipe  # imports ppdet, which a folder does not need
-
-            result = bench_recipe(_read_recipe(options), request)
-        if options.json:
-            print(render_captions(result))
-    print(render(result, options.json))
-    if fail_under is not None:
-        check_speedup(result, fail_under)
 
 
 def _train(recipe: Recipe, options: argparse.Namespace) -> None:

@@ -57,9 +57,7 @@ def add_bench_flags(command: argparse.ArgumentParser) -> None:
         metavar="RxC,...",
         help="blocks of zeros, rows (output channels) x columns, such as 1x1,4x1 (default: both, and the recipe's)",
     )
-    command.add_argument(
-        "--seconds", type=float, default=30.0, metavar="S", help="time for the measurement itself (default: 30)"
-    )
+    command.add_argument("--seconds", type=float, metavar="S", help="time for the measurement itself (default: 30)")
     command.add_argument("--eval", action="store_true", help="measure the mAP of trained weights in each runtime")
     command.add_argument(
         "--layers",
@@ -69,12 +67,45 @@ def add_bench_flags(command: argparse.ArgumentParser) -> None:
         help="measure each layer on MNN, print where the time goes, and write FILE (default: layers.json in the "
         "recipe's output folder)",
     )
+    command.add_argument(
+        "--runner",
+        metavar="CMD",
+        action="append",
+        default=[],
+        help="time the .nb or .mnn files on a device instead: a command that starts a lite_runner or mnn_runner there, "
+        "such as 'ssh pi ./lite_runner'; may be repeated",
+    )
+    command.add_argument(
+        "--adb",
+        metavar="SERIAL",
+        nargs="?",
+        const="",
+        help="the device is an Android device, and --runner is the file of a runner that is built for it",
+    )
+    command.add_argument(
+        "--cluster",
+        metavar="NAME,...",
+        help="cores of the device to run on: any (default), big, little, or several of them",
+    )
     command.add_argument("--json", action="store_true", help="print JSON instead of the table")
     command.add_argument(
         "--fail-under",
         metavar="SPEEDUP",
         help="exit with 1 if no sparse model is that much faster than the fastest dense one: a fraction such as 0.45, "
         "or 45%%",
+    )
+
+
+def add_plan_flags(command: argparse.ArgumentParser) -> None:
+    """Adds the flags of `paddle-sparse plan`."""
+    command.add_argument(
+        "--measure",
+        action="store_true",
+        help="prune untrained weights at once, and print size and latency for several ratios and blocks instead",
+    )
+    command.add_argument("--ratio", metavar="R,...", help="with --measure: ratios (default: 0.6,0.75,0.85,0.9)")
+    command.add_argument(
+        "--block", metavar="RxC,...", help="with --measure: blocks of zeros, rows x columns (default: 1x1,2x1,4x1)"
     )
 
 

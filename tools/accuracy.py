@@ -32,6 +32,7 @@ TITLES = {
     "start": "dense start",
     "dense": "dense, trained on",
     "gmp": "GMP, this project",
+    "gmp_se": "GMP, SE pruned too",
     "oneshot": "one-shot",
     "paddleslim": "GMP, PaddleSlim",
     "dense_distilled": "dense, trained on, distilled",
@@ -62,6 +63,8 @@ class Method:
         options = [f"{split}Dataset.sample_num={size.images}" for split in ("Train", "Eval") if size.images]
         if size.epochs and recipe.sparsity:
             options += size.epoch_options(recipe)
+        if self.name == "gmp_se":
+            options.append("Sparsity.prune_squeeze_excite=true")
         if self.name in DISTILLED:
             options.append(f"Distillation={DISTILLED[self.name]}")
         return read_recipe(file, options=options)
@@ -96,7 +99,7 @@ DENSE_START = Method("start", 0.0)
 METHODS = [
     Method("dense", 0.0),
     Method("dense_distilled", 0.0),
-    *(Method(name, ratio) for name in ("gmp", "oneshot", "paddleslim", "gmp_distilled") for ratio in PRUNED),
+    *(Method(name, ratio) for name in ("gmp", "gmp_se", "oneshot", "paddleslim", "gmp_distilled") for ratio in PRUNED),
     Method("gmp_unlabelled", 0.75),
 ]
 
@@ -136,7 +139,12 @@ def run(method, seed, output, size):
     source = recipe.content["pretrain_weights"] if method.name == "start" else str(output / "start")
     load_matching(network, read_weights(source), source)
     shapes = ([1, 3, *recipe.input_size], "float32"), ([1, 2], "float32"), ([1, 1], "int64")
-    plan = make_plan(network, [InputSpec(*shape) for shape in shapes], skip=network.prediction_layers())
+    plan = make_plan(
+        network,
+        [InputSpec(*shape) for shape in shapes],
+        skip=network.prediction_layers(),
+        prune_squeeze_excite=method.name == "gmp_se",
+    )
     train_loader.dataset.seed = seed
     sparsity = {**(recipe.sparsity or {}), "skip": ()}
     create_callbacks = {

@@ -15,6 +15,7 @@ from ..deploy.bench.run import BenchOptions, check_threads, make_result, measure
 from ..errors import InputError
 from ..utils.validation import check_fraction
 
+SECONDS = 30.0  # for the measurement itself, by default
 _MAX_SECONDS = 86400
 
 
@@ -37,7 +38,7 @@ class BenchRequest:
     """
 
     threads: Sequence[int] = ()
-    seconds: float = 30.0
+    seconds: float = SECONDS
     ratios: Sequence[float] = ()
     blocks: Sequence[tuple[int, int]] = ()
     evaluate: bool = False

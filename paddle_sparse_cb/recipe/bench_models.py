@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -119,15 +120,23 @@ class ModelMaker:
                 scope=self._recipe.pruning_config().scope,
                 sparse_block=block,
                 configs={"initial_ratio": ratio, "pruning_steps": 1},
-                plan=self._plan,
+                plan=self._plan_for(ratio, block),
             ).step()
             self._calibrate()
 
         return Weights(f"sparse_{ratio}_{block[0]}x{block[1]}", load, block, note=note)
 
+    def _plan_for(self, ratio: float, block: tuple[int, int]) -> PrunePlan:
+        """Returns the plan; the recipe's ratios and blocks of single layers go with its own ratio and block only."""
+        own = self._recipe.pruning_config()
+        changes: dict[str, Any] = {} if ratio == own.ratio else {"ratio": None}
+        if block != tuple(own.sparse_block):
+            changes.update(block=None, block_note="")
+        return PrunePlan(tuple(replace(layer, **changes) for layer in self._plan.layers))
+
     def add_dense(self, weights: Weights) -> None:
         """Adds a candidate with dense kernels for each runtime."""
-        prefix, ratio = self._export(weights)
+        prefix, ratio = self.export(weights)
         files = {".pdmodel": Path(f"{prefix}.pdmodel")}
         if self._has_onnx:
             files[".onnx"] = export_onnx(prefix, Path(f"{prefix}.onnx"))
@@ -146,12 +155,12 @@ class ModelMaker:
         if not self._has_onnx or MNN.version is None:
             return
         try:
-            prefix, ratio = self._export(weights)
+            prefix, ratio = self.export(weights)
         except InputError as error:  # the block does not divide a layer
             self.made.notes.append(f"blocks of {weights.block[0]}x{weights.block[1]} were left out: {error}")
             return
         onnx = export_onnx(prefix, Path(f"{prefix}.onnx"))
-        mnn = convert(onnx, Path(f"{prefix}_sparse.mnn"), sparse=True, block=_kernel_block(weights.block[0]))
+        mnn = convert(onnx, Path(f"{prefix}_sparse.mnn"), sparse=True, block=kernel_block(weights.block[0]))
         self.made.layer_models.append(LayerModel(mnn, "sparse", ratio, weights.block))
         self.made.candidates.append(self._candidate(MNN, mnn, "sparse", ratio, weights, prefix))
 
@@ -161,7 +170,7 @@ class ModelMaker:
         reference = Path(f"{prefix}.pdmodel")
         return Candidate(engine, path, kind, ratio, weights.block, reference, weights.is_trained, weights.note)
 
-    def _export(self, weights: Weights) -> tuple[Path, float]:
+    def export(self, weights: Weights) -> tuple[Path, float]:
         """Exports weights; returns the path without a suffix and the fraction of zeros in the pruned layers."""
         weights.load()
         self._log(f"exporting {weights.name} ...")
@@ -184,6 +193,6 @@ class ModelMaker:
         calibrate_batch_norms(self._network, image, paddle.ones([1, 2]), paddle.zeros([1, 1], "int64"))
 
 
-def _kernel_block(rows: int) -> int:
+def kernel_block(rows: int) -> int:
     """Returns the most output channels that a kernel of MNN takes together and that are always zero together."""
     return max(block for block in BLOCKS if rows % block == 0)

@@ -25,6 +25,8 @@ def bench_headers(rows: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], str]
 def _columns(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     columns = [
         ("device", "l"),
+        ("cores", "l"),
+        ("°C", "r"),
         ("file", "l"),
         ("runtime", "l"),
         ("version", "l"),
@@ -41,11 +43,11 @@ def _columns(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
         ("over fastest dense", "r"),
         ("mAP", "r"),
     ]
-    optional = {"device": "device", "file": "file", "mAP": "map"}
+    optional = {"device": "device", "cores": "cluster", "°C": "temperature", "file": "file", "mAP": "map"}
     return [
         column
         for column in columns
-        if column[0] not in optional or any(row[optional[column[0]]] not in ("", None) for row in rows)
+        if column[0] not in optional or any(row.get(optional[column[0]]) not in ("", None) for row in rows)
     ]
 
 
@@ -58,6 +60,8 @@ def bench_rows(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
 def _cells(row: dict[str, Any]) -> dict[str, str]:
     return {
         "device": row["device"],
+        "cores": row.get("cluster", ""),
+        "°C": " -> ".join("?" if one is None else f"{one:.0f}" for one in row.get("temperature") or ()),
         "file": row["file"],
         "runtime": row["runtime"],
         "version": row["version"],
@@ -96,9 +100,13 @@ def signed(fraction: float | None) -> str:
 def bench_captions(bench: dict[str, Any]) -> list[str]:
     """The lines below the table: the machine, the columns, and what a reader must know of single rows."""
     rows = bench["rows"]
-    lines = [describe_machine(bench["machine"]), LEGEND]
+    here = any(not row["device"] for row in rows) or not rows
+    lines = [*([describe_machine(bench["machine"])] if here else []), LEGEND]
+    if not here:
+        lines.append("cores: those that were asked for; °C: hottest sensor of the processor before and after")
     if any(row["disturbed"] for row in rows):
-        lines.append(f"{DISTURBED} disturbed by other work on this machine: measure again when it is idle")
+        what = "by other work on this machine: measure again when it is idle" if here else "(the latency varies much)"
+        lines.append(f"{DISTURBED} disturbed {what}")
     noted: dict[str, list[str]] = {}
     for row in rows:
         if row["note"]:

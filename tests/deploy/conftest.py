@@ -1,6 +1,9 @@
-"""The runners of `examples/lite_runner`, compiled for this machine."""
+"""The runners of `examples/lite_runner`, compiled for this machine, and a stand-in for an Android device."""
 
 import importlib.util
+import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 from paddle_sparse_cb.deploy.lite.optimizer import find_optimizer
 
 from .compiling import SOURCES, compile_runner
+from .stand_in import StandIn, script
 
 # The libraries are extension modules: they need a Python around them, so a runner is called in a Python process.
 CALL_MAIN = """
@@ -42,3 +46,33 @@ def mnn_runner(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mnn_runner")
     program = compile_runner(SOURCES / "mnn_runner.cpp", folder, "-D_GLIBCXX_USE_CXX11_ABI=0")
     return [sys.executable, "-c", CALL_MAIN, installed.origin, str(program)]
+
+
+@pytest.fixture(scope="session")
+def program(lite_runner, tmp_path_factory):
+    """An executable file that starts the real runner, and a library beside it."""
+    folder = tmp_path_factory.mktemp("program")
+    words = ", ".join(json.dumps(word) for word in lite_runner)
+    source = folder / "main.cpp"
+    source.write_text(
+        "#include <unistd.h>\n#include <vector>\nint main(int count, char** given) {\n"
+        f"  std::vector<const char*> words = {{{words}}};\n"
+        "  words.insert(words.end(), given + 1, given + count + 1);\n"
+        "  return execv(words[0], const_cast<char**>(words.data()));\n}\n"
+    )
+    subprocess.run(["g++", "-std=c++11", source, "-o", folder / "lite_runner"], check=True)
+    (folder / "libpaddle_light_api_shared.so").write_bytes(b"library")
+    return folder / "lite_runner"
+
+
+@pytest.fixture
+def adb(tmp_path, monkeypatch):
+    path = tmp_path / "path"
+    path.mkdir()
+    stand_in = Path(__file__).with_name("adb_stand_in.py")
+    script(path / "adb", f"import runpy; runpy.run_path({str(stand_in)!r}, run_name='__main__')")
+    monkeypatch.setenv("PATH", f"{path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("STAND_IN", str(tmp_path / "device"))
+    monkeypatch.delenv("ANDROID_SERIAL", raising=False)
+    (tmp_path / "device").mkdir()
+    return StandIn(tmp_path / "device")

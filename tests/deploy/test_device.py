@@ -26,18 +26,11 @@ from paddle_sparse_cb.deploy.device.timing import parse_output
 from paddle_sparse_cb.deploy.export import export
 from paddle_sparse_cb.deploy.lite.optimizer import find_optimizer, optimize
 
+from .stand_in import EMULATOR, GETPROP, PIXEL, script
+
+pytestmark = pytest.mark.xdist_group("device")  # the runners are compiled once
 SHAPE = [1, 1, 8, 8]
 OPTIONS = TimingOptions(inputs=[SHAPE], warmup=1, repeats=5, rounds=1, timeout=60)
-PIXEL = "1A051FDF6007RA         device usb:1-3 product:oriole model:Pixel_6 device:oriole transport_id:4"
-EMULATOR = "emulator-5554          device product:sdk_gphone64_x86_64 model:sdk_gphone64 device:emu64x transport_id:1"
-GETPROP = """[ro.build.version.release]: [13]
-[ro.product.cpu.abi]: [x86_64]
-[ro.product.cpu.abilist]: [x86_64,arm64-v8a]
-[ro.product.manufacturer]: [Google]
-[ro.product.model]: [Pixel 6]
-[sys.multiline]: [first
-second]
-"""
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +68,6 @@ def test_a_mnn_file_needs_no_shapes(mnn_runner, files, tmp_path):
     onnx = export_onnx(files[0].with_name("model"), tmp_path / "model.onnx")
     (timing,) = Runner(mnn_runner).time([convert(onnx, tmp_path / "model.mnn", sparse=False)], OPTIONS)
     assert (timing.runtime, len(timing.runs)) == ("MNN", 5)
-
-
-def script(path, text):
-    path.write_text(f"#!{sys.executable}\n{text}")
-    path.chmod(0o755)
-    return str(path)
 
 
 @pytest.mark.parametrize(
@@ -185,54 +172,6 @@ def test_results_that_are_not_what_they_must_be_are_refused(changes, run):
 
 
 # -- adb
-
-
-@pytest.fixture(scope="module")
-def program(lite_runner, tmp_path_factory):
-    """An executable file that starts the real runner, and a library beside it."""
-    folder = tmp_path_factory.mktemp("program")
-    words = ", ".join(json.dumps(word) for word in lite_runner)
-    source = folder / "main.cpp"
-    source.write_text(
-        "#include <unistd.h>\n#include <vector>\nint main(int count, char** given) {\n"
-        f"  std::vector<const char*> words = {{{words}}};\n"
-        "  words.insert(words.end(), given + 1, given + count + 1);\n"
-        "  return execv(words[0], const_cast<char**>(words.data()));\n}\n"
-    )
-    subprocess.run(["g++", "-std=c++11", source, "-o", folder / "lite_runner"], check=True)
-    (folder / "libpaddle_light_api_shared.so").write_bytes(b"library")
-    return folder / "lite_runner"
-
-
-class StandIn:
-    def __init__(self, folder):
-        self.folder = folder
-        self.temporary = folder / "root" / "data" / "local" / "tmp"
-        self.temporary.mkdir(parents=True)
-        (folder / "bin").mkdir()
-        script(folder / "bin" / "getprop", f"print(open({str(folder / 'getprop')!r}).read(), end='')")
-        self.write(devices=f"List of devices attached\n{EMULATOR}\n", getprop=GETPROP)
-
-    def write(self, **files):
-        for name, text in files.items():
-            (self.folder / name).write_text(text)
-
-    @property
-    def calls(self):
-        return [json.loads(line) for line in (self.folder / "calls").read_text().splitlines()]
-
-
-@pytest.fixture
-def adb(tmp_path, monkeypatch):
-    path = tmp_path / "path"
-    path.mkdir()
-    stand_in = Path(__file__).with_name("adb_stand_in.py")
-    script(path / "adb", f"import runpy; runpy.run_path({str(stand_in)!r}, run_name='__main__')")
-    monkeypatch.setenv("PATH", f"{path}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("STAND_IN", str(tmp_path / "device"))
-    monkeypatch.delenv("ANDROID_SERIAL", raising=False)
-    (tmp_path / "device").mkdir()
-    return StandIn(tmp_path / "device")
 
 
 @pytest.mark.parametrize("old", [False, True])

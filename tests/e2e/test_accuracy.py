@@ -47,12 +47,18 @@ def test_a_distilled_way_differs_from_the_plain_one_in_its_digest_and_in_nothing
     assert distilled.digest != plain.digest
 
 
+def test_pruning_squeeze_excite_differs_from_the_plain_way_in_the_pruned_layers_only():
+    plain, more = (accuracy.Method(name, 0.75).recipe(accuracy.Size()) for name in ("gmp", "gmp_se"))
+    assert more.content == plain.content
+    assert more.sparsity == {**plain.sparsity, "prune_squeeze_excite": True}
+
+
 def test_longer_arms_stretch_pruning_and_learning_rate():
     recipe = accuracy.Method("gmp", 0.85).recipe(accuracy.Size(epochs=30))
     assert recipe.content["epoch"] == 30
     assert recipe.content["LearningRate"]["schedulers"][0]["max_epochs"] == 30
     assert recipe.sparsity["pruning_epochs"] + recipe.sparsity["tunning_epochs"] == 30
-    assert recipe.target_ratio == 0.85
+    assert recipe.pruning_config().ratio == 0.85
 
 
 @pytest.mark.slow

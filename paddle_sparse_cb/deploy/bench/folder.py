@@ -14,7 +14,7 @@ from ..mnn.reader import read_mnn
 from .engines import ENGINES, Engine
 from .run import Candidate
 
-_SUBFOLDERS = ("", "inference", "inference_no_nms")
+SUBFOLDERS = ("", "inference", "inference_no_nms")
 _LEAST_PRUNED = 0.1  # zeros in a layer that counts as pruned
 
 
@@ -30,7 +30,7 @@ def find_candidates(folder: Path) -> tuple[list[Candidate], list[str]]:
     Raises:
         InputError: there is no model, or no runtime for any of them.
     """
-    files = [path for name in _SUBFOLDERS for path in sorted((folder / name).glob("*")) if path.is_file()]
+    files = [path for name in SUBFOLDERS for path in sorted((folder / name).glob("*")) if path.is_file()]
     models = [path for path in files if any(path.suffix == engine.suffix for engine in ENGINES)]
     notes = [
         f"{path.name}: runs on ARM only: measure it on a device (--runner or --adb)"
@@ -56,7 +56,8 @@ def find_candidates(folder: Path) -> tuple[list[Candidate], list[str]]:
 
 def _candidate(engine: Engine, path: Path, label: str) -> Candidate:
     if path.suffix == ".mnn":
-        return _mnn_candidate(engine, path, label)
+        kind, ratio, block = describe_mnn(path)
+        return Candidate(engine, path, kind, ratio, block, label=label)
     ratio = _ratio_of_program(path) if path.suffix == ".pdmodel" else _ratio_of_onnx(path)
     return Candidate(engine, path, "dense", ratio, label=label)
 
@@ -101,12 +102,16 @@ def _ratio_of_onnx(path: Path) -> float | None:
         raise InputError(f"{path}: not an ONNX model, or damaged: {type(error).__name__}") from None
 
 
-def _mnn_candidate(engine: Engine, path: Path, label: str) -> Candidate:
+def describe_mnn(path: Path) -> tuple[str, float, tuple[int, int]]:
+    """Returns the kind of a file's kernels, the fraction of zeros in its pruned weights, and the block of zeros.
+
+    Raises:
+        InputError: see `read_mnn`.
+    """
     convolutions = read_mnn(path).convolutions
     sparse = [one for one in convolutions if one.runs_sparse]
     if sparse:
         zeros = sum(one.size - np.count_nonzero(one.values) for one in sparse)
-        block = max(one.block for one in sparse)
-        return Candidate(engine, path, "sparse", zeros / sum(one.size for one in sparse), (block, 1), label=label)
+        return "sparse", zeros / sum(one.size for one in sparse), (max(one.block for one in sparse), 1)
     weights = (one.weight()[:, :, None, None] for one in convolutions if one.kernel == (1, 1) and not one.is_depthwise)
-    return Candidate(engine, path, "dense", zero_ratio(weights), label=label)
+    return "dense", zero_ratio(weights), (1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -78,21 +79,29 @@ def parse_machine(cpuinfo: str, cores: int, governor: str | None) -> Machine:
     return Machine(cpu, cores, tuple(name for name in _FEATURES if name in found), system, governor)
 
 
-def advice(machine: Machine) -> list[str]:
-    """Returns lines on which devices gain from sparse models, with the published figures (docs/benchmarking.md)."""
-    lines = []
-    for name in _IN_ORDER.values():
-        if name in machine.cpu:
-            lines.append(f"{name} executes in order: expect sparse models to be slower than dense ones on it")
-    if "asimdhp" in machine.features:
-        lines.append("this CPU computes in FP16: compare with dense FP16, and combine both: sparse FP16")
-    if "avx512f" in machine.features:
-        lines.append("this CPU has AVX-512, which dense runtimes use and MNN's packages (3.6) do not")
+def advice(machine: Machine, here: bool = True) -> list[str]:
+    """Returns lines on which devices gain from sparse models, with the published figures (docs/benchmarking.md).
+
+    Args:
+        machine: this machine.
+        here: whether anything was measured on it.
+    """
+    lines = [*_advice_here(machine)] if here else []
     lines.append(
         "published for ARM, PicoDet-m 75%: Snapdragon 865 gains (41.3 -> 25.8 ms), Cortex-A53 loses (431 -> 452 ms); "
         "where a device computes in FP16, dense FP16 is the model to compare with"
     )
     return lines
+
+
+def _advice_here(machine: Machine) -> Iterator[str]:
+    for name in _IN_ORDER.values():
+        if name in machine.cpu:
+            yield f"{name} executes in order: expect sparse models to be slower than dense ones on it"
+    if "asimdhp" in machine.features:
+        yield "this CPU computes in FP16: compare with dense FP16, and combine both: sparse FP16"
+    if "avx512f" in machine.features:
+        yield "this CPU has AVX-512, which dense runtimes use and MNN's packages (3.6) do not"
 
 
 def _arm_name(part: str) -> str:

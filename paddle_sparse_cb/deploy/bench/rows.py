@@ -11,7 +11,7 @@ from typing import Any
 class Row:
     """The latency of one model in one runtime.
 
-    Rows are compared with each other if they have the same device, group and number of threads.
+    Rows are compared with each other if they have the same device, cluster, group and number of threads.
 
     Attributes:
         runtime: name of the runtime.
@@ -30,6 +30,9 @@ class Row:
         note: what else a reader must know.
         device: where it was measured; empty for this machine.
         file: the model's file, where it tells the models apart.
+        cluster: the cores of a device that were asked for: `any`, `big` or `little`; empty for this machine.
+        cpus: the processors of a device that the runtime could use in the end.
+        temperature: degrees Celsius of a device before and after; None if not known.
         group: models that can replace each other; others are not compared.
         speedup: (dense - sparse) / sparse over the fastest dense row of the same runtime; None for a dense row.
         speedup_fastest: the same over the fastest dense row of any runtime; negative for a slower row.
@@ -52,6 +55,9 @@ class Row:
     device: str = ""
     file: str = ""
     group: str = ""
+    cluster: str = ""
+    cpus: tuple[int, ...] = ()
+    temperature: tuple[float | None, float | None] | None = None
     speedup: float | None = None
     speedup_fastest: float | None = None
 
@@ -65,8 +71,10 @@ class Row:
         keys = (
             *("runtime", "version", "kind", "ratio", "block", "precision", "threads", "mb", "ms", "spread"),
             *("speedup", "speedup_fastest", "map", "trained", "disturbed", "note", "device", "file"),
+            *("cluster", "cpus", "temperature"),
         )
-        return {key: list(self.block) if key == "block" else getattr(self, key) for key in keys}
+        values = ((key, getattr(self, key)) for key in keys)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values}
 
 
 def compare(rows: Sequence[Row]) -> list[Row]:
@@ -87,9 +95,9 @@ def _same_runtime(one: Row, other: Row) -> bool:
 
 def _speedup(row: Row, others: Iterable[Row]) -> float | None:
     """Returns (dense - own) / own for the fastest comparable dense row, without a negative zero."""
-    dense = [
-        one.ms
-        for one in others
-        if one.kind == "dense" and (one.device, one.group, one.threads) == (row.device, row.group, row.threads)
-    ]
+    dense = [one.ms for one in others if one.kind == "dense" and _conditions(one) == _conditions(row)]
     return (min(dense) - row.ms) / row.ms + 0.0 if dense else None
+
+
+def _conditions(row: Row) -> tuple[object, ...]:
+    return row.device, row.cluster, row.group, row.threads

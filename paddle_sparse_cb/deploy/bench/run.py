@@ -124,7 +124,7 @@ def make_result(rows: Sequence[Row], notes: Sequence[str] = ()) -> dict[str, Any
     return {
         "machine": machine.to_dict(),
         "rows": [row.to_dict() for row in compare(rows)],
-        "notes": [*notes, *advice(machine)],
+        "notes": [*notes, *advice(machine, here=any(not row.device for row in rows))],
     }
 
 

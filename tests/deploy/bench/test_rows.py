@@ -95,5 +95,8 @@ def test_a_row_is_saved_with_the_documented_keys():
         "note": "",
         "device": "",
         "file": "",
+        "cluster": "",
+        "cpus": [],
+        "temperature": None,
     }
     assert ROW.fps == 100
