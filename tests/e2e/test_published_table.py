@@ -39,7 +39,7 @@ LATENCY = {
 
 
 def test_the_published_speed_ups_are_those_of_the_published_times():
-    """Those of one thread are 58 and 96% in the document, from milliseconds that it does not print."""
+    """Computed from the published milliseconds, which are whole numbers."""
     rows = [" ".join(line.split()) for line in published_table.published_table().splitlines()]
     assert rows[2:] == [
         "m (ESNet) 0% 30.9 8.9 1.00 127 - 43 -",

@@ -110,8 +110,12 @@ def test_a_folder_is_timed_on_an_android_device(device_files, adb, program, caps
 
 
 @RUNTIMES
-def test_json_of_a_device_has_the_keys_of_bench(device_files, mnn_runner, capsys):
-    assert main(["bench", str(device_files / "here"), "--runner", shlex.join(mnn_runner), "--json"]) == 0
+def test_the_files_of_a_recipe_are_those_in_its_output_folder(device_files, mnn_runner, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(device_files / "here", tmp_path / "output" / "picodet_s_416_trees_sparse75")
+    assert main(["bench", SPARSE, "--runner", shlex.join(mnn_runner), "--runner", "/none/lite_runner", "--json"]) == 2
+    assert "runner '/none/lite_runner' cannot be started" in capsys.readouterr().err
+    assert main(["bench", SPARSE, "--runner", shlex.join(mnn_runner), "--json", "--fail-under", "1000%"]) == 1
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [(row["kind"], row["file"], row["cluster"]) for row in rows] == [
         ("dense", "model_dense.mnn", "any"),
