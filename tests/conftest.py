@@ -19,6 +19,9 @@ collect_ignore = (
     else []
 )
 
+if "CORE_TESTS_ONLY" in os.environ:  # an environment without the extra `mnn`
+    collect_ignore.append("deploy/mnn")
+
 
 def pytest_collection_modifyitems(items):
     """Runs slow tests first under pytest-xdist: a long test that starts last would leave the other workers idle."""

@@ -9,9 +9,12 @@ on x86 with AVX2 (source/backend/cpu/compute/ConvolutionFloatFactory.cpp).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
 
 from ...errors import InputError
 from ...pruning.plan import PrunePlan
+from ...utils.weight_files import parse_program
 
 # The numbers of output channels that MNN's kernels take together. 4 has a kernel of its own on every processor, 8 with
 # AVX-512; elsewhere, and for 2, the next smaller one is used.
@@ -30,6 +33,34 @@ def check_block(block: int) -> int:
     if type(block) is not int or block not in BLOCKS:
         raise InputError(f"MNN's block must be one of {', '.join(map(str, BLOCKS))} output channels, got {block!r}")
     return block
+
+
+# Operators of Paddle that are computed wrongly, without a message: in MNN 3.6, and as converted by paddle2onnx 2.1.
+_WRONG_IN_MNN = ("hard_shrink", "softshrink")
+_WRONG_IN_PADDLE2ONNX_2 = ("brelu", "leaky_relu")
+
+
+def check_operators(prefix: Path) -> None:
+    """Checks that an exported model has no operator that would be computed wrongly.
+
+    Args:
+        prefix: the model's path without `.pdmodel`.
+
+    Raises:
+        InputError: it has one; the message names it.
+    """
+    operators = [op for block in parse_program(prefix).blocks for op in block.ops]
+    wrong = [*_WRONG_IN_MNN, *(_WRONG_IN_PADDLE2ONNX_2 if version("paddle2onnx") >= "2" else ())]
+    for op in operators:
+        numbers = {attribute.name: attribute.f for attribute in op.attrs if attribute.HasField("f")}
+        # ONNX has softplus without parameters; a threshold of 20, Paddle's default, makes no difference.
+        is_other_softplus = op.type == "softplus" and (numbers.get("beta") != 1 or numbers.get("threshold", 0) < 20)
+        if op.type in wrong or is_other_softplus:
+            raise InputError(
+                f"{prefix}.pdmodel: the operator {op.type} {'with these parameters ' if is_other_softplus else ''}is "
+                f"computed wrongly by MNN when it is converted with paddle2onnx {version('paddle2onnx')}; use another "
+                "activation"
+            )
 
 
 def find_dense_layers(plan: PrunePlan, min_sparsity: Mapping[str, float], block: int = 1) -> dict[str, str]:
