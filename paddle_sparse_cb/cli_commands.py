@@ -43,7 +43,7 @@ class _PrintCompletion(argparse.Action):
 
         names = " ".join(list_recipes())
         function = f'_paddle_sparse_recipes() {{ compgen -W "{names}" -- $1; _shtab_compgen_files $1; }}'
-        print(shtab.complete(parser, shell, preamble={"bash": function}))
+        print(shtab.complete(parser, shell, preamble=function if shell == "bash" else ""))
         parser.exit()
 
 

@@ -28,6 +28,9 @@ collect_ignore = (
     else []
 )
 
+if "CORE_TESTS_ONLY" in os.environ:  # an environment without the extra `mnn`
+    collect_ignore.append("deploy/mnn")
+
 
 def pytest_collection_modifyitems(items):
     """Measures no coverage in slow tests, and runs them first under pytest-xdist.

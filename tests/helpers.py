@@ -69,6 +69,16 @@ class Chain(nn.Layer):
         )
 
 
+def pruned_context(network, folder, spec, ratio=0.75, block=(1, 1)):
+    """Prunes a network at once and returns the context of post-train hooks."""
+    from paddle_sparse_cb import GMPPruner, HookContext, make_plan, measure_sparsity
+
+    plan = make_plan(network, spec)
+    configs = {"initial_ratio": ratio, "pruning_steps": 1}
+    GMPPruner(network, ratio=ratio, local_sparsity=True, plan=plan, sparse_block=block, configs=configs).step()
+    return HookContext(network, folder, plan, measure_sparsity(network, plan), ratio)
+
+
 def cpu_seconds(*commands, rounds=3):
     """Runs Python commands alternately; returns the least CPU time of each, which a busy machine hardly changes."""
     seconds = [[] for _ in commands]

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from ..errors import PipelineError
 
+# Lines that say why a converter failed, the most telling ones first; others follow them.
+_REASONS = ("not supported", "(?i)unsupported|error|failed", "")
 _TIMEOUT = 1800  # seconds; a large network takes some ten
 
 
@@ -94,5 +96,8 @@ def _describe(done: subprocess.CompletedProcess[str]) -> str:
     output, *_ = re.split(r"^-{20}", done.stdout, maxsplit=1, flags=re.MULTILINE)  # where Paddle prints its call stack
     output = re.sub(r"\x1b\[[\d;]*m", "", output)  # colors
     lines = [line.strip(" ,") for line in output.splitlines() if line.strip(" ,")]
-    reasons = [line for line in lines if "not supported" in line] or lines
-    return f"{status}: {reasons[-1] if reasons else 'no output'}"
+    for pattern in _REASONS:
+        reasons = [line for line in lines if re.search(pattern, line)]
+        if reasons:
+            return f"{status}: {reasons[-1]}"
+    return f"{status}: no output"

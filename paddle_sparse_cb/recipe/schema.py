@@ -20,7 +20,7 @@ import paddle
 
 from .._version import __version__
 from ..deploy.lite.constraints import check_options
-from ..deploy.mnn.constraints import check_block, check_pruned_blocks
+from ..deploy.mnn.constraints import check_block
 from ..detection import config
 from ..errors import InputError
 from ..pruning.config import PruningConfig
@@ -289,8 +289,6 @@ def _made(
     check_options(recipe.lite_options, sparsity is not None)
     if recipe.mnn_block is not None:
         check_block(recipe.mnn_block)
-        if sparsity is not None:
-            check_pruned_blocks(recipe.mnn_block, recipe.pruning_config().sparse_block)
     for other in above:
         if other.output == recipe.output:
             raise InputError(

@@ -58,8 +58,8 @@ def _candidate(engine: Engine, path: Path, label: str) -> Candidate:
     if path.suffix == ".mnn":
         kind, ratio, block = describe_mnn(path)
         return Candidate(engine, path, kind, ratio, block, label=label)
-    ratio = _ratio_of_program(path) if path.suffix == ".pdmodel" else _ratio_of_onnx(path)
-    return Candidate(engine, path, "dense", ratio, label=label)
+    of_program = _ratio_of_program(path) if path.suffix == ".pdmodel" else _ratio_of_onnx(path)
+    return Candidate(engine, path, "dense", of_program, label=label)
 
 
 def zero_ratio(weights: Iterable[np.ndarray]) -> float:

@@ -94,6 +94,15 @@ def check_pools(prefix: Path) -> None:
         raise InputError(f"{file}: damaged: {type(error).__name__} {error}") from None
 
 
+def find_uneven_pools(program: Any) -> list[str]:
+    """Describes the adaptive pooling in a program whose windows differ in size, or whose input size is unknown.
+
+    paddle2onnx 1.2 converts it to ordinary pooling, which computes something else (measured: 14 to 3 and 12 to 7).
+    """
+    pools = [pool for pool in _adaptive_pools(program) if pool.kernel is None and pool.output_size != [1, 1]]
+    return [f"AdaptiveAvgPool2D({pool.output_size[0]}) on an input of {pool.input_size}" for pool in pools]
+
+
 def _adaptive_pools(program: Any) -> Iterator[_AdaptivePool]:
     # A block of a branch or loop also reads variables of the block around it.
     variables = {var.name: var for block in program.blocks for var in block.vars}

@@ -8,10 +8,14 @@ on x86 with AVX2 (source/backend/cpu/compute/ConvolutionFloatFactory.cpp).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
 
 from ...errors import InputError
-from ...pruning.plan import PrunePlan
+from ...pruning.plan import PlannedLayer, PrunePlan
+from ...utils.weight_files import parse_program
+from ..lite.pooling import find_uneven_pools
 
 # The numbers of output channels that MNN's kernels take together. 4 has a kernel of its own on every processor, 8 with
 # AVX-512; elsewhere, and for 2, the next smaller one is used.
@@ -32,21 +36,39 @@ def check_block(block: int) -> int:
     return block
 
 
-def check_pruned_blocks(block: int, sparse_block: Sequence[int]) -> None:
-    """Checks that pruned weights fill the blocks of a kernel; MNN would count too few zeros otherwise.
+# Operators of Paddle that are computed wrongly, without a message: in MNN 3.6, and as converted by paddle2onnx 2.1.
+_WRONG_IN_MNN = ("hard_shrink", "softshrink")
+_WRONG_IN_PADDLE2ONNX_2 = ("brelu", "leaky_relu")
+
+
+def check_operators(prefix: Path) -> None:
+    """Checks that an exported model has no operator that would be computed wrongly.
 
     Args:
-        block: the block of output channels that the kernel takes, see `converter.convert`.
-        sparse_block: rows and columns of the blocks that are pruned as one.
+        prefix: the model's path without `.pdmodel`.
 
     Raises:
-        InputError: the rows are no multiple of the block.
+        InputError: it has one; the message names it.
     """
-    if sparse_block[0] % block:
+    program = parse_program(prefix)
+    uneven = find_uneven_pools(program)
+    if uneven:
         raise InputError(
-            f"export.mnn: kernels for blocks of {block} output channels need sparse_block [{block}, 1], or a multiple, "
-            f"got {list(sparse_block)}"
+            f"{prefix}.pdmodel: {uneven[0]} is computed wrongly by MNN when it is converted with paddle2onnx: height "
+            "and width of its input must be multiples of its output size, or use another pooling"
         )
+    operators = [op for block in program.blocks for op in block.ops]
+    wrong = [*_WRONG_IN_MNN, *(_WRONG_IN_PADDLE2ONNX_2 if version("paddle2onnx") >= "2" else ())]
+    for op in operators:
+        numbers = {attribute.name: attribute.f for attribute in op.attrs if attribute.HasField("f")}
+        # ONNX has softplus without parameters; a threshold of 20, Paddle's default, makes no difference.
+        is_other_softplus = op.type == "softplus" and (numbers.get("beta") != 1 or numbers.get("threshold", 0) < 20)
+        if op.type in wrong or is_other_softplus:
+            raise InputError(
+                f"{prefix}.pdmodel: the operator {op.type} {'with these parameters ' if is_other_softplus else ''}is "
+                f"computed wrongly by MNN when it is converted with paddle2onnx {version('paddle2onnx')}; use another "
+                "activation"
+            )
 
 
 def find_dense_layers(plan: PrunePlan, min_sparsity: Mapping[str, float], block: int = 1) -> dict[str, str]:
@@ -61,17 +83,17 @@ def find_dense_layers(plan: PrunePlan, min_sparsity: Mapping[str, float], block:
     Returns:
         The reason for each such layer, by structured name.
     """
-    threshold = THRESHOLDS[block]
-    too_few = {
-        name: f"it may end with as few as {ratio:.2%} zeros, and runs sparse above {threshold:.0%}"
-        for name, ratio in min_sparsity.items()
-        if ratio <= threshold
-    }
-    return {
-        layer.name: layer.mnn_dense_reason or too_few[layer.name]
-        for layer in plan.pruned
-        if layer.mnn_dense_reason or layer.name in too_few
-    }
+    reasons = {layer.name: _dense_reason(layer, min_sparsity.get(layer.name), block) for layer in plan.pruned}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _dense_reason(layer: PlannedLayer, ratio: float | None, block: int) -> str:
+    rows, threshold = layer.block[0] if layer.block else block, THRESHOLDS[block]
+    if layer.mnn_dense_reason or ratio is None:
+        return layer.mnn_dense_reason
+    if rows % block:
+        return f"its zeros are in blocks of {rows} output channels, and only blocks of {block} count"
+    return f"it may end with as few as {ratio:.2%} zeros, and runs sparse above {threshold:.0%}" * (ratio <= threshold)
 
 
 def check_runs_sparse(plan: PrunePlan, min_sparsity: Mapping[str, float], block: int = 1) -> None:

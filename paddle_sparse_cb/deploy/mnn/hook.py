@@ -12,7 +12,7 @@ from ..isolated import require_modules
 from ..manifest import exported_files, record
 from ..onnx import export_onnx
 from .check import source_model
-from .constraints import check_block, check_runs_sparse
+from .constraints import check_block, check_operators, check_runs_sparse
 from .converter import convert
 
 
@@ -35,7 +35,8 @@ class ConvertMNN:
             network must have been pruned in such blocks (`sparse_block`), since only zeros in whole blocks count.
 
     Raises:
-        InputError: when created, the block is not one of `constraints.BLOCKS`.
+        InputError: when created, the block is not one of `constraints.BLOCKS`; when called, nothing was exported, or
+            an operator would be computed wrongly.
         PipelineError: when called, a package of the extra `mnn` is missing, or a conversion failed.
     """
 
@@ -53,6 +54,8 @@ class ConvertMNN:
         """Adds the artefacts `onnx`, `mnn_dense` and `mnn_sparse`, also to the manifest."""
         print("converting to MNN ...", flush=True)
         source = source_model(context)
+        require_packages()
+        check_operators(source)
         onnx = context.artefacts["onnx"] = export_onnx(source, context.output / "model.onnx")
         record(context.output, [onnx], exported_files(source), {"paddle2onnx": version("paddle2onnx")})
         for kind in ("dense", "sparse") if context.plan.pruned else ("dense",):

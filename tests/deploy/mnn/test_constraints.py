@@ -11,6 +11,14 @@ from paddle_sparse_cb.errors import PipelineError
 SPEC = [InputSpec([1, 1, 8, 8], "float32", "x")]
 
 
+def test_zeros_count_in_whole_blocks_of_the_kernel():
+    plan = make_plan(conv(8, 8), blocks={"weight": (4, 1)})
+    assert not find_dense_layers(plan, {"weight": 0.5}, 4)
+    assert find_dense_layers(plan, {"weight": 0.9}, 8) == {
+        "weight": "its zeros are in blocks of 4 output channels, and only blocks of 8 count"
+    }
+
+
 def test_more_than_the_threshold_is_needed():
     plan = make_plan(conv(10, 10))
     for ratio, block, is_dense in ((0.6, 1, True), (0.601, 1, False), (0.3, 4, True), (0.31, 4, False), (0.5, 2, True)):

@@ -34,7 +34,6 @@ LAYERS = {
     "with norm": lambda: nn.Sequential(nn.Conv2D(16, 32, 1), nn.BatchNorm2D(32), nn.Hardswish()),
     "Swish": lambda: nn.Sequential(conv(16, 32), nn.Swish()),
     "ReLU6": lambda: nn.Sequential(conv(16, 32), nn.ReLU6()),
-    "leaky": lambda: nn.Sequential(conv(16, 32), nn.LeakyReLU()),
     "one pixel": lambda: nn.Sequential(nn.AdaptiveAvgPool2D(1), nn.Conv2D(16, 64, 1)),
     "linear": lambda: nn.Sequential(nn.AdaptiveAvgPool2D(1), nn.Flatten(), nn.Linear(16, 32)),
 }
