@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..utils.validation import check_count, check_flag, check_keys
+from ..utils.validation import check_count, check_keys
 
 # Arguments of `TrainingCurves` that the Sparsity block of a recipe may give beside those of the pruner.
 LOGGING_KEYS = ("log_freq", "per_layer", "visualdl")
@@ -95,7 +95,8 @@ def check_others(sparsity: dict[str, Any]) -> None:
     """
     check_count("log_freq", sparsity.get("log_freq", 1), least=1)
     for key in ("per_layer", "visualdl", "permute_channels"):
-        check_flag(key, sparsity.get(key, False))
+        if not isinstance(sparsity.get(key, False), bool):
+            raise InputError(f"{key} must be true or false, got {sparsity[key]!r}")
 
 
 def _caught(check: Callable[..., object], *arguments: Any) -> Iterator[InputError]:

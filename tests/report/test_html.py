@@ -52,7 +52,7 @@ def test_the_page_shows_what_the_report_holds(full_report, pictures):
         "mAP against sparsity",
         "tree 50.0 → 40.0",
         "3x3 kernel",
-        "onnxruntime 1.19.2 sparse 75% 1x1 fp32 1 3.21 12.35 0.02 1.31x 27.6",
+        "ONNX Runtime 1.19.2 dense 0.0% 1x1 FP32 1 3.21 12.35 2.0% 81.0 - 0% 27.6",
         "model_sparse.nb 5,410,000 5.41",
         "training 1,234 903 640 x 480 data",
         "bush 3 0",

@@ -102,7 +102,7 @@ def _ratio_of_onnx(path: Path) -> float | None:
         raise InputError(f"{path}: not an ONNX model, or damaged: {type(error).__name__}") from None
 
 
-def describe_mnn(path: Path) -> tuple[str, float, tuple[int, int]]:
+def describe_mnn(path: Path) -> tuple[str, float | None, tuple[int, int]]:
     """Returns the kind of a file's kernels, the fraction of zeros in its pruned weights, and the block of zeros.
 
     Raises:

@@ -179,9 +179,12 @@ def test_the_name_of_the_program_tells_its_files():
 
 
 def test_cores_and_temperature_are_columns_where_they_are_known():
-    row: dict = {"runtime": "MNN", "version": "3", "kind": "dense", "ratio": None, "block": [1, 1], "precision": "FP32"}
-    row |= {"threads": 1, "mb": 1.0, "ms": 2.0, "spread": 0.2, "speedup": None, "speedup_fastest": 0.0, "map": None}
-    row |= {"trained": False, "disturbed": True, "note": "", "device": "Pixel", "file": "a.mnn", "cluster": "big"}
-    table = bench_table({"machine": {}, "rows": [{**row, "cpus": [7], "temperature": [38.2, None]}], "notes": []})
+    row = {
+        **{"runtime": "MNN", "version": "3", "kind": "dense", "ratio": None, "block": [1, 1], "precision": "FP32"},
+        **{"threads": 1, "mb": 1.0, "ms": 2.0, "spread": 0.2, "speedup": None, "speedup_fastest": 0.0, "map": None},
+        **{"trained": False, "disturbed": True, "note": "", "device": "Pixel", "file": "a.mnn", "cluster": "big"},
+        **{"cpus": [7], "temperature": [38.2, None]},
+    }
+    table = bench_table({"machine": {}, "rows": [row], "notes": []})
     assert "38 -> ?" in table
     assert "* disturbed (the latency varies much)" in table
