@@ -49,8 +49,8 @@ def test_the_files_of_a_pruned_network_pass_and_the_result_says_what_was_compare
     error = r"\d\.\de-\d\d"
     assert re.fullmatch(
         r"mnn: ok: 2 of 2 planned layers run sparse; 2 of 8 convolutions; [\d,]+ bytes, dense [\d,]+ "
-        r"\(16 of 16 weights and biases compared with the exported model, batch norms folded in, all of them between the "
-        r"files bit for bit; converted again byte for byte; outputs for 3 samples within "
+        r"\(16 of 16 weights and biases compared with the exported model, batch norms folded in, all of them between "
+        r"the files bit for bit; converted again byte for byte; outputs for 3 samples within "
         rf"{error} \(dense\) and {error} \(sparse\) of Paddle's, at most 0.001\)",
         line,
     )
