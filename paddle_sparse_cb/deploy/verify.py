@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,16 +89,18 @@ def verify(context: HookContext) -> None:
         checks["pdparams"] = _check(lambda: check_arrays(context, load_arrays(weights)))
     for name in ("inference", "inference_no_nms"):
         if name in artefacts:
-            exported = functools.partial(load_inference, artefacts[name])
-            checks[name.replace("inference", "pdiparams")] = _check(
-                lambda exported=exported: check_arrays(context, exported(), is_complete=False)
-            )
+            check = functools.partial(_check_exported, context, artefacts[name])
+            checks[name.replace("inference", "pdiparams")] = _check(check)
     for name, check_files in (("nb", check_nb), ("nb_int8", check_nb), ("mnn", check_mnn)):
         files = [artefacts[key] for key in (f"{name}_dense", f"{name}_sparse") if key in artefacts]
         if "inference" in artefacts and len(files) == 2:
             checks[name] = _check(functools.partial(check_files, context, *files))
     if artefacts.keys() - {"pdparams"}:
         checks["manifest"] = _check(lambda: check_manifest(context))
+
+
+def _check_exported(context: HookContext, prefix: Path) -> dict[str, Any]:
+    return check_arrays(context, load_inference(prefix), is_complete=False)
 
 
 def _check(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
