@@ -66,6 +66,7 @@ soak: $(VENV)/ready
 	$(BIN)/python tools/soak_resume.py
 	$(BIN)/python tools/fuzz.py
 	$(BIN)/python tools/verify_mutations.py
+	$(BIN)/python tools/mnn_mutations.py
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -80,7 +81,7 @@ $(VENV)/ready: constraints.txt
 $(CORE)/ready: EXTRAS := cpu,dev
 $(CORE)/ready: INTERPRETER = $(CORE_PYTHON)
 $(CORE)/ready: constraints.txt
-$(PADDLE3)/ready: EXTRAS := cpu,dev
+$(PADDLE3)/ready: EXTRAS := cpu,mnn,dev
 $(PADDLE3)/ready: INTERPRETER = $(PADDLE3_PYTHON)
 $(PADDLE3)/ready: constraints-paddle3.txt
 

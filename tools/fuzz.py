@@ -112,6 +112,20 @@ def _read_nb(folder: Path) -> None:
             )
 
 
+def _read_mnn(folder: Path) -> None:
+    from paddle_sparse_cb.deploy.mnn.expected import find_expected
+    from paddle_sparse_cb.deploy.mnn.reader import read_mnn
+    from paddle_sparse_cb.deploy.onnx import find_differing_parameters, read_onnx
+    from paddle_sparse_cb.utils.weight_files import load_parameters
+
+    model, file = read_onnx(folder / "model.onnx"), read_mnn(folder / "model.mnn")
+    find_differing_parameters(model, folder / "model")
+    expected = find_expected(file.convolutions, model.layers, load_parameters(folder / "model"))
+    for convolution in file.convolutions:
+        if convolution.name in expected:
+            expected[convolution.name].matches(convolution)
+
+
 def _read_recipe(folder: Path, slim: "str | None" = None) -> None:
     from paddle_sparse_cb.recipe.build import build
     from paddle_sparse_cb.recipe.preflight import check_recipe
@@ -213,6 +227,8 @@ KINDS = {
     "exported weights": Kind("exported", "model.pdiparams", mutations.BINARY, _read_exported),
     "exported names": Kind("exported", "model.pdiparams.info", mutations.PICKLE, _read_exported),
     "optimized": Kind("exported", "model.nb", mutations.BINARY, _read_nb),
+    "MNN": Kind("exported", "model.mnn", mutations.BINARY, _read_mnn),
+    "ONNX": Kind("exported", "model.onnx", mutations.BINARY, _read_mnn),
     "recipe": Kind("coco", "recipe.yml", mutations.YAML, _read_recipe),
     "slim file": Kind("slim", "slim.yml", mutations.YAML, _read_slim),
     "JPEG": Kind("coco", "images/0.jpg", mutations.IMAGE, _read_data),

@@ -66,11 +66,13 @@ def checkpoint(folder: Path) -> None:
 
 
 def exported(folder: Path) -> None:
-    """Writes `model.pdmodel` with its weights, and `model.nb`."""
+    """Writes `model.pdmodel` with its weights, `model.nb`, `model.onnx` and `model.mnn`."""
     from paddle.static import InputSpec
 
     from paddle_sparse_cb.deploy.export import export
     from paddle_sparse_cb.deploy.lite.optimizer import optimize
+    from paddle_sparse_cb.deploy.mnn.converter import convert
+    from paddle_sparse_cb.deploy.onnx import export_onnx
 
     pruned = network()
     weight = pruned[3].weight.numpy()
@@ -78,6 +80,7 @@ def exported(folder: Path) -> None:
     pruned[3].weight.set_value(weight * (weight > 1))
     prefix = export(pruned, folder / "model", [InputSpec([1, 3, 8, 8], "float32", "image")])
     optimize(prefix, folder / "model.nb", sparse=True)
+    convert(export_onnx(prefix, folder / "model.onnx"), folder / "model.mnn", sparse=True)
 
 
 def coco(folder: Path) -> None:

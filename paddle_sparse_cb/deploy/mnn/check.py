@@ -164,13 +164,13 @@ def _add_outputs(result: dict[str, Any], context: HookContext, dense: MNNFile, s
         return
     result["is_constant"] = len(samples) > 1 and relative_error(outputs[:1], outputs[1:2]) <= MAX_ERROR
     for kind, file, one in zip(("dense", "sparse"), (dense, sparse), found):
-        error = relative_error(outputs, one)
-        if error <= MAX_ERROR:
-            result[f"{kind}_error"] = error
-        elif error == float("inf"):
+        relative = relative_error(outputs, one)
+        if relative <= MAX_ERROR:
+            result[f"{kind}_error"] = relative
+        elif relative == float("inf"):
             faults.append(f"the outputs of {file.path.name} are not finite, or have other shapes than Paddle's")
         else:
-            faults.append(f"the outputs of {file.path.name} differ from Paddle's by {error:.1e} of their magnitude")
+            faults.append(f"the outputs of {file.path.name} differ from Paddle's by {relative:.1e} of their magnitude")
 
 
 def _find_unlike_conversion(onnx: Path, dense: MNNFile, sparse: MNNFile) -> list[str]:
