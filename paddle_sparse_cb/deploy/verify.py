@@ -111,10 +111,6 @@ def verify(context: HookContext) -> None:
         checks["manifest"] = _check(lambda: check_manifest(context))
 
 
-def _check_exported(context: HookContext, prefix: Path) -> dict[str, Any]:
-    return check_arrays(context, load_inference(prefix), is_complete=False)
-
-
 def _check(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Returns the result of a check; a file that cannot be read, or for which a package is missing, is a result too."""
     try:
