@@ -1,19 +1,23 @@
 """Runs exported models on this machine: a runtime for each suffix of a model file.
 
-A new runtime is a class like `PaddleModel` and an entry in `RUNTIMES`.
+A new runtime is a class like `PaddleModel`, or an engine of `bench.engines`, and an entry in `RUNTIMES`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import InputError, did_you_mean
+from ..errors import InputError, PipelineError, did_you_mean
 from ..utils.weight_files import load_parameters, parse_program
+from .bench.engines import MNN, ONNXRUNTIME, Engine, load
+from .bench.probe import check_runnable
+from .bench.run import Candidate
 from .program import input_shapes, slot_arguments
 
 # Operators of PicoDet and similar networks. Others are refused, because some of Paddle's run Python code, write files
@@ -133,8 +137,22 @@ def _one_line_errors(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: Paddle cannot run this model: {reason[:300]}") from None
 
 
+def _open_in_engine(engine: Engine, path: Path, threads: int) -> Runnable:
+    """Opens a file after a trial in another process: these runtimes crash on damaged files."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    if engine.version is None:
+        raise PipelineError(f"{path}: {engine.name} is not installed: pip install 'paddle_sparse_cb[{engine.extra}]'")
+    check_runnable([Candidate(engine, path, "dense", None)])
+    return load(engine, path, threads)
+
+
 # By the suffix of the file; a model of several files is named by the one with the program.
-RUNTIMES: dict[str, Callable[[Path, int], Runnable]] = {".pdmodel": PaddleModel}
+RUNTIMES: dict[str, Callable[[Path, int], Runnable]] = {
+    ".pdmodel": PaddleModel,
+    ".onnx": functools.partial(_open_in_engine, ONNXRUNTIME),
+    ".mnn": functools.partial(_open_in_engine, MNN),
+}
 
 
 def open_model(path: Path, threads: int = 1) -> Runnable:

@@ -14,6 +14,8 @@ from helpers import RECIPES
 from paddle_sparse_cb import Detector, InputError
 from paddle_sparse_cb.cli import main
 from paddle_sparse_cb.deploy.export import export
+from paddle_sparse_cb.deploy.mnn.converter import convert
+from paddle_sparse_cb.deploy.onnx import export_onnx
 from paddle_sparse_cb.detection import config
 from paddle_sparse_cb.detection.datasets import samples
 from paddle_sparse_cb.detection.datasets.labels import class_names
@@ -91,7 +93,7 @@ def test_pixels_give_the_boxes_of_the_file(exported_detector, portrait):
 
 
 @pytest.mark.slow
-def test_a_program_that_was_exported_without_nms_finds_the_same(tmp_path, exported_detector, portrait):
+def test_a_program_that_was_exported_without_nms_finds_the_same_in_every_runtime(tmp_path, exported_detector, portrait):
     content = config.read_with_bases(RECIPES / f"{COCO}.yml")
     network = build_network(config.load(content, COCO))
     load_matching(network, read_weights("sample:picodet_s_416_lcnet"), "sample")
@@ -100,7 +102,9 @@ def test_a_program_that_was_exported_without_nms_finds_the_same(tmp_path, export
         export(detector, prefix, specs)
     make_infer_config(content, class_names(content), (416, 416)).write(prefix.with_name("infer_cfg.yml"))
     expected = exported_detector.predict(portrait, 0.2)
-    for path in (prefix, prefix.with_name("model.pdiparams"), tmp_path):
+    onnx = export_onnx(prefix, tmp_path / "model.onnx")
+    mnn = convert(onnx, tmp_path / "model_dense.mnn", sparse=False)
+    for path in (prefix, prefix.with_name("model.pdiparams"), tmp_path, onnx, mnn):
         found = Detector(path).predict(portrait, 0.2)
         assert [box.label for box in found] == [box.label for box in expected]
         assert np.array(as_rows(found)) == pytest.approx(np.array(as_rows(expected)), abs=2e-2)
