@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import paddle
+import pytest
 from paddle import nn
 
 from paddle_sparse_cb.utils.legacy_programs import legacy_program_format
@@ -18,6 +19,10 @@ PADDLE3 = paddle.__version__ >= "3"
 # PaddleDetection and recipes need Paddle 2.6. Without them only on request, and not by what can be imported, so that
 # no test is left out unnoticed where they should be.
 CORE_ONLY = PADDLE3 or "CORE_TESTS_ONLY" in os.environ
+
+
+# Marks tests of code that does not use Paddle, or that take long and do the same on every version: once is enough.
+same_on_paddle_3 = pytest.mark.skipif(PADDLE3, reason="the same on every version of Paddle")
 
 
 def forked(function, *arguments):

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import curves
+from helpers import curves, same_on_paddle_3
 
 ROOT = Path(__file__).parent.parent
 README, RESUME, TRAINING, DISTILLATION = (
@@ -35,7 +35,8 @@ def run(code, folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("network", "size", "channels"), [("mobilenet_v3_small(num_classes=10)", 32, 3), ("LeNet()", 28, 1)]
+    ("network", "size", "channels"),
+    [pytest.param("mobilenet_v3_small(num_classes=10)", 32, 3, marks=same_on_paddle_3), ("LeNet()", 28, 1)],
 )
 def test_ten_lines_prune_a_network_without_the_detection_extra(network, size, channels, tmp_path):
     code = README[0].replace("mobilenet_v3_small(num_classes=10)", network)
@@ -57,6 +58,7 @@ def test_deployment_code_creates_a_sparse_model_that_is_smaller(tmp_path):
     assert (output / "model_sparse.nb").stat().st_size < (output / "model_dense.nb").stat().st_size
 
 
+@same_on_paddle_3
 @pytest.mark.slow
 def test_killed_script_resumes_and_its_result_is_bit_identical(tmp_path):
     kill = """
@@ -119,6 +121,7 @@ def test_a_pruned_network_keeps_its_zeros_when_trained_further_as_documented(tmp
     assert "pruned weights will become non-zero" not in done.stderr
 
 
+@same_on_paddle_3
 @pytest.mark.slow
 def test_single_layers_have_their_ratios_and_blocks_and_channels_are_permuted_as_documented(tmp_path):
     done = run(TRAINING[3] + TRAINING[4], tmp_path)

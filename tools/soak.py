@@ -43,6 +43,7 @@ epoch: 3
 snapshot_epoch: 1
 snapshot_iter: 1
 use_ema: true
+worker_num: 1
 export: {{bench: false}}
 TrainDataset: {{sample_num: {images}}}
 EvalDataset: {{sample_num: 5}}

@@ -1,14 +1,14 @@
 import errno
+import os
 import pickle
-import subprocess
-import sys
+import resource
+import signal
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
-from helpers import Pointwise, classifier
+from helpers import Pointwise, classifier, forked
 
 from paddle_sparse_cb import (
     Checkpoints,
@@ -338,43 +338,38 @@ def test_a_network_with_nan_weights_is_not_saved(copied):
     assert {path.name: path.read_bytes() for path in copied.iterdir()} == before
 
 
-SAVE_WITH_FILE_SIZE_LIMIT = """
-import sys, resource
-sys.path.insert(0, {tests!r})
-from helpers import Pointwise, classifier
-from paddle_sparse_cb import Checkpoints
-checkpoints = Checkpoints({folder!r})
-checkpoints.set_model(classifier(Pointwise()))
-resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
-checkpoints.save("3")
-"""
+def save(folder, name):
+    checkpoints = Checkpoints(folder)
+    checkpoints.set_model(classifier(Pointwise()))
+    checkpoints.save(name)
+
+
+def save_with_little_space(folder):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+    try:
+        save(folder, "3")
+    except OSError:
+        os._exit(3)
 
 
 def test_a_save_that_fails_for_lack_of_space_keeps_the_previous_checkpoint(copied):
     before = {path.name: path.read_bytes() for path in copied.iterdir()}
-    code = SAVE_WITH_FILE_SIZE_LIMIT.format(tests=str(Path(__file__).parent.parent), folder=str(copied))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "OSError" in done.stderr.splitlines()[-1]
+    process = forked(save_with_little_space, copied)
+    process.join(60)
+    assert process.exitcode == 3
     assert {path.name: path.read_bytes() for path in copied.iterdir()} == before
     assert last_checkpoint(copied) == copied / "3.pdsparse"
 
 
-SAVE_AND_BE_KILLED = """
-import os, signal, sys
-sys.path.insert(0, {tests!r})
-from helpers import Pointwise, classifier
-from paddle_sparse_cb import Checkpoints
-os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
-checkpoints = Checkpoints({folder!r})
-checkpoints.set_model(classifier(Pointwise()))
-checkpoints.save("4")
-"""
+def save_and_be_killed(folder):
+    os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
+    save(folder, "4")
 
 
 def test_partial_writes_of_a_killed_process_are_removed_and_files_of_others_are_not(copied, first_digits):
-    code = SAVE_AND_BE_KILLED.format(tests=str(Path(__file__).parent.parent), folder=str(copied))
-    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    process = forked(save_and_be_killed, copied)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
     assert list(copied.glob(".saving.*"))
     for leftover in (".5.pdparams.Xa81Bc", ".5.pdsparse.Xa81Bc"):
         (copied / leftover).write_bytes(b"rsync was killed")

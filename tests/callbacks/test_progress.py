@@ -11,6 +11,7 @@ from pathlib import Path
 
 import paddle
 import pytest
+from helpers import same_on_paddle_3
 from paddle import nn
 
 from paddle_sparse_cb import InputError
@@ -259,6 +260,7 @@ class Slow(paddle.callbacks.Callback):
             print("an unfinished line", end="")
 
 
+@same_on_paddle_3
 @pytest.mark.parametrize("columns", [100, 40])
 def test_on_a_terminal_a_bar_is_shown_and_removed(columns):
     code, received = on_terminal("fit(terminal_digits(), Slow(), epochs=1)\nprint('after')", columns)
@@ -278,6 +280,7 @@ def test_on_a_terminal_a_bar_is_shown_and_removed(columns):
     assert "nan" not in received
 
 
+@same_on_paddle_3
 def test_a_training_that_raises_leaves_no_bar_on_the_terminal():
     code, received = on_terminal("fit(terminal_digits(), Slow(), Fail(), epochs=1)")
     assert code == 1
@@ -288,6 +291,7 @@ def test_a_training_that_raises_leaves_no_bar_on_the_terminal():
     assert received.rindex("\x1b[?25h") > received.rindex("\x1b[?25l")
 
 
+@same_on_paddle_3
 def test_the_bar_of_a_training_that_raises_is_removed():
     code, received = on_terminal("""
 progress, stdout = TrainingProgress("digits"), sys.stdout
@@ -306,6 +310,7 @@ os._exit(0)  # so that no exit handler can remove the bar
     assert not any(map(is_live, shown))
 
 
+@same_on_paddle_3
 def test_a_terminal_without_cursor_movement_gets_plain_lines():
     code, received = on_terminal("fit(terminal_digits(), epochs=1)", term="dumb")
     assert code == 0

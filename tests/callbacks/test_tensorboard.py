@@ -3,11 +3,9 @@ import os
 import signal
 import socket
 import struct
-import subprocess
-import sys
 
 import pytest
-from helpers import curves, events
+from helpers import curves, events, forked
 from PIL import Image
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -66,12 +64,15 @@ def test_event_files_reveal_neither_host_nor_process(tmp_path):
     assert socket.gethostname().encode() not in file.read_bytes()
 
 
+def write_and_be_killed(folder):
+    SparsityWriter(folder).scalars(1, {"loss": 2.0})
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_a_killed_training_loses_no_event(tmp_path):
-    code = (
-        "import os, signal, sys; from paddle_sparse_cb.callbacks.tensorboard import SparsityWriter; "
-        "SparsityWriter(sys.argv[1]).scalars(1, {'loss': 2.0}); os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -signal.SIGKILL
+    process = forked(write_and_be_killed, tmp_path)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
     assert curves(tmp_path) == {"loss": [(1, 2.0)]}
 
 

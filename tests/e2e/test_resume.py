@@ -1,6 +1,7 @@
 """Killed and interrupted trainings resume, and end with the same bytes as an undisturbed training."""
 
 import json
+import os
 import resource
 import shlex
 import shutil
@@ -70,35 +71,60 @@ def test_the_comparison_detects_changed_and_missing_files(reference, copy):
     assert soak.compare(reference[0], copy) == ["checkpoints/0.pdema", "evaluations.json"]
 
 
-def interrupt(folder, arguments, number, checkpoint):
-    """Sends a signal to a training once a checkpoint exists; returns what it printed on standard error."""
+def interrupt(folder, arguments, checkpoint, number):
+    """Interrupts a training once a checkpoint exists, by a signal to the process group, as a terminal sends it.
+
+    Without a signal, by closing its standard output, as in `paddle-sparse train RECIPE | head -1`.
+
+    Returns:
+        The exit code, and what the training printed on standard error.
+    """
     training = subprocess.Popen(
-        [*COMMAND, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         while not list(folder.glob(f"output/soak/checkpoints/{checkpoint}")):
-            assert training.poll() is None
+            assert training.poll() is None, training.communicate()
             time.sleep(0.02)
-        training.send_signal(number)
-        _, stderr = training.communicate(timeout=120)
+        workers = psutil.Process(training.pid).children(recursive=True)
+        if number:
+            os.killpg(training.pid, number)
+        else:
+            training.stdout.close()
+        stderr = training.stderr.read()
+        training.wait(120)
     finally:
         training.kill()
-    assert training.returncode == 128 + number
-    return stderr
+        training.stdout.close()
+        training.stderr.close()
+    assert not psutil.wait_procs(workers, timeout=60)[1]
+    return training.returncode, stderr
 
 
 @shares_reference
 def test_interrupted_trainings_resume_with_the_printed_command_and_end_with_the_same_bytes(reference, tmp_path):
     soak.write_recipe(tmp_path, 1)
     arguments = ["train", "soak.yml"]
-    for number, checkpoint in ((signal.SIGINT, "0_*.pdsparse"), (signal.SIGTERM, "1_*.pdsparse")):
-        *_, stopped, hint = interrupt(tmp_path, arguments, number, checkpoint).splitlines()
-        assert stopped.startswith(f"paddle-sparse: interrupted by {signal.Signals(number).name}: saved output/soak/")
+    for checkpoint, number in (("0_*.pdsparse", signal.SIGINT), ("1_*.pdsparse", signal.SIGTERM), ("2_*.pdsparse", 0)):
+        code, stderr = interrupt(tmp_path, arguments, checkpoint, number)
+        assert "Traceback" not in stderr
+        *_, stopped, hint = stderr.splitlines()
+        if number:
+            assert code == 128 + number
+            assert stopped.startswith(f"paddle-sparse: interrupted by {signal.Signals(number).name}: saved output/soak")
+        else:
+            assert code == 1
+            assert stopped == "paddle-sparse: stopped: nobody reads its output any more"
         assert hint == "resume with: paddle-sparse train soak.yml --resume"
         arguments = shlex.split(hint.partition(": paddle-sparse ")[2])
     done = run(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
-    assert "resuming from output/soak/checkpoints/1_" in done.stdout
+    assert "resuming from output/soak/checkpoints/2_" in done.stdout
     assert soak.compare(reference[0], tmp_path) == []
     report = (tmp_path / "output" / "soak" / "report.md").read_text()
     assert "| 75.00% |" in " ".join(report.split("Best mAP at each sparsity")[1].split())
@@ -116,12 +142,14 @@ def test_on_a_full_disk_earlier_checkpoints_stay_intact_and_the_resume_command_i
         "train",
         "soak.yml",
         "--resume",
+        "-o",
+        "worker_num=0",  # the limit is one on shared memory too
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
     )
     assert done.returncode == 1
     *_, error, hint = done.stderr.splitlines()
     assert error == "paddle-sparse: output/soak/checkpoints/2_1: File too large"
-    assert hint == "resume with: paddle-sparse train soak.yml --resume"
+    assert hint == "resume with: paddle-sparse train soak.yml --resume -o worker_num=0"
     assert {file.name: file.read_bytes() for file in checkpoints.iterdir()} == before
 
 

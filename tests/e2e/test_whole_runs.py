@@ -1,11 +1,12 @@
-"""Complete runs of a small recipe, in processes of their own, as a user starts them."""
+"""Complete runs of a small recipe."""
 
+import contextlib
+import io
 import json
 import re
+import runpy
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -59,27 +60,42 @@ def write_recipes(folder, more=""):
     )
 
 
-def write_recipes_with_dense_model(folder, trained, more=""):
+def write_recipes_with_dense_model(folder, trained):
     """Writes recipes whose dense model is the one of `trained`; returns its output folder."""
-    write_recipes(folder, more)
+    write_recipes(folder)
     dense = folder / "output" / "small"
     dense.parent.mkdir()
     dense.symlink_to(trained[0] / "output" / "small")
     return dense
 
 
-def run(folder, *command):
-    return subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True)
+class RecordingAverage(WeightAverage):
+    """Records the weights at each step."""
+
+    steps: ClassVar[list[dict]] = []
+
+    def __init__(self, network, *rest):
+        self.network = network
+        super().__init__(network, *rest)
+
+    def update(self):
+        self.steps.append({name: tensor.numpy() for name, tensor in self.network.state_dict().items()})
+        super().update()
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folder of a complete run, and what it printed."""
-    folder = tmp_path_factory.mktemp("run")
-    write_recipes(folder)
-    done = run(folder, str(RECIPES / "train.py"), "-c", "small75.yml")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder, done.stdout
+    """The folder of a complete run with averaged weights, what it printed, and its weights at each step."""
+    folder, printed = tmp_path_factory.mktemp("run"), io.StringIO()
+    write_recipes(folder, "use_ema: true\nema_decay: 0.9\nema_decay_type: normal\ncycle_epoch: 40\n")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.chdir(folder)
+        patch.setattr(ema, "WeightAverage", RecordingAverage)
+        patch.setattr("sys.argv", ["train.py", "-c", "small75.yml"])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(RECIPES / "train.py"), run_name="__main__")
+    assert ended.value.code == 0, printed.getvalue()
+    return folder, printed.getvalue(), RecordingAverage.steps
 
 
 @pytest.fixture
@@ -354,20 +370,6 @@ def test_without_lites_optimizer_the_results_of_earlier_steps_are_kept(trained, 
     assert "40 of 98" in capsys.readouterr().out
 
 
-class RecordingAverage(WeightAverage):
-    """Records the weights at each step."""
-
-    steps: ClassVar[list[dict]] = []
-
-    def __init__(self, network, *rest):
-        self.network = network
-        super().__init__(network, *rest)
-
-    def update(self):
-        self.steps.append({name: tensor.numpy() for name, tensor in self.network.state_dict().items()})
-        super().update()
-
-
 def average_in_double_precision(steps, decay):
     total = {name: np.zeros(array.shape) for name, array in steps[0].items()}
     for step in steps:
@@ -375,15 +377,9 @@ def average_in_double_precision(steps, decay):
     return {name: array / (1 - decay ** len(steps)) for name, array in total.items()}
 
 
-def test_with_use_ema_every_file_has_the_averaged_weights_and_the_zeros_of_the_masks(trained, tmp_path, monkeypatch):
-    write_recipes_with_dense_model(
-        tmp_path, trained, "use_ema: true\nema_decay: 0.9\nema_decay_type: normal\ncycle_epoch: 40\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ema, "WeightAverage", RecordingAverage)
-    assert main(["train", "small75.yml"]) == 0
-    expected, last = average_in_double_precision(RecordingAverage.steps, 0.9), RecordingAverage.steps[-1]
-    output = tmp_path / "output" / "small75"
+def test_with_use_ema_every_file_has_the_averaged_weights_and_the_zeros_of_the_masks(trained, output):
+    steps = trained[2]
+    expected, last = average_in_double_precision(steps, 0.9), steps[-1]
     report = json.loads((output / "report.json").read_text())
     pruned = [layer["name"] for layer in report["layers"] if layer["pruned"]]
     assert len(pruned) == 40

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import same_on_paddle_3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.utils.array_pickles import PickleError, load_pickle
 from paddle_sparse_cb.utils.weight_files import load_arrays
+
+pytestmark = same_on_paddle_3
 
 START = b"\x80\x04"
 

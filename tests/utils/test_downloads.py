@@ -8,10 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers import same_on_paddle_3
 
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.deploy.lite.optimizer import find_interpreters
 from paddle_sparse_cb.utils.downloads import Limits, cache_dir, cached_folder, fetch_url
+
+pytestmark = same_on_paddle_3
 
 CONTENT = b"weights" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

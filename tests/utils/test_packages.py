@@ -2,10 +2,13 @@ import subprocess
 from dataclasses import replace
 
 import pytest
+from helpers import same_on_paddle_3
 
 from paddle_sparse_cb.errors import PipelineError
 from paddle_sparse_cb.utils import packages
 from paddle_sparse_cb.utils.packages import DebianPackage, Wheel, fetch_debian_package, fetch_wheel
+
+pytestmark = same_on_paddle_3
 
 FASHION = DebianPackage(
     "dataset-fashion-mnist",

@@ -1,10 +1,11 @@
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
-from helpers import Pointwise
+from helpers import Pointwise, forked
 from paddle.static import InputSpec
 
 from paddle_sparse_cb import GMPPruner, InputError, make_plan
@@ -182,18 +183,11 @@ def test_the_optimizer_does_not_need_the_training_environment(optimizer):
     assert done.returncode == 0
 
 
-KILLED = """
-import sys
-from pathlib import Path
-from paddle_sparse_cb.deploy.lite.optimizer import Optimizer, optimize
-killer = Optimizer(("sh", "-c", "kill -KILL $PPID"))
-optimize(Path(sys.argv[1]), Path(sys.argv[2]), sparse=True, optimizer=killer)
-"""
-
-
 def test_a_killed_optimization_leaves_nothing_after_the_next_one(exported, optimizer, tmp_path):
-    done = subprocess.run([sys.executable, "-c", KILLED, str(exported), str(tmp_path / "sparse.nb")])
-    assert done.returncode == -9
+    killer = lite.Optimizer(("sh", "-c", "kill -KILL $PPID"))
+    process = forked(lambda: lite.optimize(exported, tmp_path / "sparse.nb", sparse=True, optimizer=killer))
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
     assert list(tmp_path.iterdir())
     lite.optimize(exported, tmp_path / "sparse.nb", sparse=True, optimizer=optimizer)
     assert [path.name for path in tmp_path.iterdir()] == ["sparse.nb"]
