@@ -11,15 +11,17 @@ from helpers import PADDLE3
 TEXT = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text()
 DEPLOY, *OTHERS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 (INT8,) = (block for block in OTHERS if "QuantizeInt8(" in block)
+(MNN,) = (block for block in OTHERS if "ConvertMNN(" in block)
 
 
 @pytest.mark.slow
 def test_the_examples_make_verified_files_of_the_sizes_in_the_table(tmp_path):
     kinds = ["dense", "sparse"] if PADDLE3 else ["dense", "sparse", "int8_dense", "int8_sparse"]
-    code = DEPLOY if PADDLE3 else DEPLOY + INT8  # Paddle 3 cannot quantize
+    code = DEPLOY + ("" if PADDLE3 else INT8) + MNN  # Paddle 3 cannot quantize
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "nb: ok: 34 of 34 planned layers run sparse; " in done.stdout
+    assert "mnn: ok: 34 of 34 planned layers run sparse; " in done.stdout
     output = tmp_path / "output"
     assert {path.name for path in output.glob("inference/*")} == {
         "model.pdmodel",
