@@ -206,7 +206,7 @@ def _train(recipe: Recipe, options: argparse.Namespace) -> None:
     from .callbacks.stop_on_signal import Signals
     from .recipe.next_steps import next_steps
     from .recipe.train import TrainOptions, train
-    from .utils.distributed import rank_zero_info
+    from .utils.distributed import is_rank_zero
 
     start = perf_counter()
     signals = Signals()
@@ -223,7 +223,8 @@ def _train(recipe: Recipe, options: argparse.Namespace) -> None:
                 shlex.join(["paddle-sparse", *options.given]),
             ),
         )
-    rank_zero_info("\n" + next_steps(recipe, perf_counter() - start, recipe_flags(options)))
+    if is_rank_zero():  # which has written the report that this reads
+        print("\n" + next_steps(recipe, perf_counter() - start, recipe_flags(options)), flush=True)
 
 
 if __name__ == "__main__":

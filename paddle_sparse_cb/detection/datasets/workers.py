@@ -13,8 +13,21 @@ import signal
 import sys
 from collections.abc import Iterator
 
+import numpy as np
+
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def release_numpys_lock_in_forks() -> None:
+    """Has every fork of this process wait for the lock of NumPy's global random numbers, and release it in the child.
+
+    A thread that draws random numbers at the moment of a fork, such as that of another loader, leaves the lock locked
+    in the child for ever, where Paddle seeds the worker with it. (NumPy 1.23 to 2.x have no handler of their own.)
+    """
+    if hasattr(os, "register_at_fork"):  # not on Windows
+        lock = np.random.mtrand._rand._bit_generator.lock
+        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 
 
 @contextlib.contextmanager
@@ -43,3 +56,6 @@ def leave_process_group(worker: int) -> None:
     while signal.sigpending() & _SIGNALS:
         signal.sigwait(_SIGNALS)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+release_numpys_lock_in_forks()
