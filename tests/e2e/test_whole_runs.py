@@ -413,8 +413,8 @@ def test_two_ranks_train_one_network_and_evaluate_all_images(trained, two_ranks,
     dense, sparse = report["rows"]
     assert sparse["sparsity"] >= 0.75
     assert all(check["ok"] for check in report["checks"].values())
-    # A point every 20 steps, at the beginning and at the end: 24 images, half of them on each rank.
-    assert len(curves("output/soak/tensorboard")["sparsity/actual"]) == 12
+    # A point before the first step, and one for each of the steps: 24 images, half of them on each rank.
+    assert len(curves("output/soak/tensorboard")["sparsity/actual"]) == 1 + 12
     # The figures are of both ranks' boxes and of the saved network: one process measures the same before and after.
     assert dense["map"] > 0
     for row, arguments in ((dense, ["-o", f"weights={dense_weights(trained)}"]), (sparse, [])):

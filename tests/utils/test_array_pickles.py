@@ -216,7 +216,7 @@ def test_a_stream_of_any_opcodes_is_read_or_refused_with_a_value_error(fragments
 
 
 BOUNDED = """
-import resource, sys
+import resource, sys, zlib, paddle
 from pathlib import Path
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.utils.weight_files import load_arrays
