@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
 import threading
 import warnings
@@ -95,16 +94,25 @@ def trainings(workers=(0,)):
 
 
 class Data(paddle.io.Dataset):
-    """Vectors with noise."""
+    """Vectors with noise, until `end` is called.
+
+    Paddle's thread of an interrupted loader reads ahead, and would draw the random numbers of the next training.
+    """
 
     def __init__(self, size):
-        self.size = size
+        self.size, self.is_over, self.lock = size, False, threading.Lock()
 
     def __len__(self):
         return self.size
 
     def __getitem__(self, index):
-        return np.full(6, index / self.size, "float32") + np.random.rand(6).astype("float32"), index % 4
+        with self.lock:
+            noise = np.zeros(6) if self.is_over else np.random.rand(6)
+        return np.full(6, index / self.size, "float32") + noise.astype("float32"), index % 4
+
+    def end(self):
+        with self.lock:
+            self.is_over = True
 
 
 class SetRate(paddle.callbacks.Callback):
@@ -129,18 +137,15 @@ class Interrupt(paddle.callbacks.Callback):
 
 def run(training, folder, interrupt=None):
     """Trains from the newest checkpoint of a folder, or from the beginning; returns whether it came to its end."""
-    threads = set(threading.enumerate())
+    data = [Data(training.samples) for _ in range(1 + training.evaluates)]
     try:
-        return _run(training, folder, interrupt)
+        return _run(training, folder, interrupt, data)
     finally:
-        # The thread of an interrupted loader reads ahead for a moment, with the random numbers of the next training.
-        # With worker processes, which have random numbers of their own, Paddle's threads may never end.
-        gc.collect()
-        for thread in set(threading.enumerate()) - threads:
-            thread.join(timeout=0.2 if training.workers else 30)
+        for one in data:
+            one.end()
 
 
-def _run(training, folder, interrupt):
+def _run(training, folder, interrupt, data):
     resume = find_checkpoint(folder)
     paddle.seed(17 if resume else 5)
     with paddle.utils.unique_name.guard():
@@ -154,12 +159,10 @@ def _run(training, folder, interrupt):
         model.prepare(optimizer, nn.CrossEntropyLoss(), paddle.metric.Accuracy(), amp_configs=amp)
         loaders = [
             SkipBatchesLoader(
-                paddle.io.DataLoader(
-                    Data(training.samples), batch_size=4, shuffle=training.shuffle, num_workers=training.workers
-                ),
+                paddle.io.DataLoader(one, batch_size=4, shuffle=training.shuffle, num_workers=training.workers),
                 seed=3,
             )
-            for _ in range(1 + training.evaluates)
+            for one in data
         ]
         is_constant = training.schedule == "constant"
         stepping = [paddle.callbacks.LRScheduler(by_step=False, by_epoch=True)] if training.by_epoch else []

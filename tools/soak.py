@@ -193,7 +193,7 @@ def undisturbed(folder, processes):
     finally:
         end(process)
     if process.returncode or first is None:
-        raise SystemExit(f"the undisturbed training failed:\n{printed(folder)[-3000:]}")
+        raise RuntimeError(f"the undisturbed training failed:\n{printed(folder)[-3000:]}")
     return first, time.monotonic() - start_time
 
 
@@ -262,7 +262,7 @@ def disturb(run, processes, seconds, draw, tally, kills):
         if process.returncode == 0:
             return
         if processes == 1 and process.returncode != -signal.SIGKILL:
-            raise SystemExit(f"a training failed with exit code {process.returncode}:\n{printed(run)[-3000:]}")
+            raise RuntimeError(f"a training failed with exit code {process.returncode}:\n{printed(run)[-3000:]}")
         tally.kills += 1
         for phase in interrupted_phases(run):
             tally.phases[phase] = tally.phases.get(phase, 0) + 1

@@ -24,7 +24,9 @@ class Interrupted(KeyboardInterrupt):
         saved: the checkpoint that was saved, if one was.
     """
 
-    def __init__(self, number: int, saved: Path | None = None) -> None:
+    def __init__(self, number: int | str, saved: Path | None = None) -> None:
+        if isinstance(number, str):  # Paddle creates an exception again from its text when it converts a network
+            number = next((one for one in _SIGNALS if one.name in number), signal.SIGINT)
         super().__init__(signal.Signals(number).name + (f": saved {saved}" if saved else ""))
         self.number, self.saved = number, saved
 

@@ -2,18 +2,18 @@ import os
 import signal
 import threading
 
+import paddle
 import pytest
 from helpers import Pointwise, classifier
 
 from paddle_sparse_cb import Checkpoints, TrainingPosition, find_checkpoint
 from paddle_sparse_cb.callbacks.stop_on_signal import Interrupted, Signals, StopOnSignal
+from paddle_sparse_cb.deploy.export import export
 from paddle_sparse_cb.utils.distributed import rank_zero_info
 
 
 def fit(digits, folder, signals, event, calls_before, number):
     """Trains, and sends a signal to this process at an event after the given number of earlier calls of it."""
-    import paddle
-
     checkpoints = Checkpoints(folder)
 
     class SendSignal(paddle.callbacks.Callback):
@@ -81,6 +81,27 @@ def test_sigterm_of_a_launcher_after_ctrl_c_does_not_count_as_a_second_ctrl_c():
 def test_a_signal_outside_of_a_training_stops_at_once():
     with Signals().handled(), pytest.raises(Interrupted, match=r"^SIGTERM$"):
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+class SendsSignal(paddle.nn.Layer):
+    """Receives a signal while it is converted."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+    def forward(self, x):
+        os.kill(os.getpid(), self.number)
+        return x + 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_an_export_keeps_its_number(tmp_path, number):
+    """Paddle creates the exceptions that end a conversion again, from their text."""
+    with Signals().handled(), pytest.raises(Interrupted) as stopped:
+        export(SendsSignal(number), tmp_path / "model", [paddle.static.InputSpec([1, 4], "float32")])
+    assert stopped.value.number == number
+    assert str(stopped.value) == signal.Signals(number).name
 
 
 def test_in_a_thread_signal_handlers_stay_unchanged():
