@@ -12,10 +12,14 @@ import pytest
 from helpers import CORE_ONLY, Pointwise
 from sklearn.datasets import load_digits
 
-# Tests that need PaddleDetection.
+# Tests that need PaddleDetection, or do the same with every version of Paddle.
 collect_ignore = (
     [
+        "deploy/bench",
+        "deploy/test_device.py",
+        "deploy/test_runners.py",
         "detection",
+        "doctor",
         "e2e",
         "recipe",
         "test_arm_emulated.py",
@@ -23,6 +27,7 @@ collect_ignore = (
         "test_fuzz.py",
         "test_paddledetection.py",
         "test_picodet_document.py",
+        "test_wheel.py",
     ]
     if CORE_ONLY
     else []
