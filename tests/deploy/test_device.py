@@ -1,5 +1,6 @@
 """Timing on a device: the real runner through a command, and through a stand-in for `adb`."""
 
+import contextlib
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from helpers import Pointwise
 from paddle.static import InputSpec
@@ -257,10 +259,16 @@ def test_the_folder_is_removed_after_an_interruption(adb, program, files):
     deadline = time.monotonic() + 60
     while len(list(adb.temporary.glob("*/errors"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
-    for process, number in zip(processes, (signal.SIGINT, signal.SIGTERM)):
-        assert process.poll() is None
-        os.killpg(process.pid, number)  # to the whole group, as a terminal does
-        assert process.wait(30) != 0
+    on_the_device = [one for process in processes for one in psutil.Process(process.pid).children(recursive=True)]
+    try:
+        for process, number in zip(processes, (signal.SIGINT, signal.SIGTERM)):
+            assert process.poll() is None
+            os.killpg(process.pid, number)  # to the whole group, as a terminal does
+            assert process.wait(60) != 0
+    finally:
+        for one in on_the_device:  # where a run continues; here it would take a minute
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
     assert sum(call[-1].startswith("rm -rf") for call in adb.calls) == 2
     assert list(adb.temporary.iterdir()) == []
 
