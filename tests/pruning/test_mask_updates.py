@@ -86,7 +86,8 @@ def test_changes_on_a_device_are_counted_as_on_the_host():
 
 
 def test_masks_of_an_already_sparse_network_are_described_before_the_first_update(network):
-    network.expand.weight.set_value(network.expand.weight * (paddle.rand(network.expand.weight.shape) > 0.5))
+    mask = (paddle.rand(network.expand.weight.shape) > 0.5).astype("float32")
+    network.expand.weight.set_value(network.expand.weight * mask)
     pruner = GMPPruner(network, 0.75, prune_params_type="conv1x1_only", configs=SCHEDULE)
     assert MaskRecorder(pruner).last.sparsity == pruner.sparsity() > 0
 
