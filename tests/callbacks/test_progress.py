@@ -199,7 +199,8 @@ def on_terminal(code, columns=100, term="xterm"):
         **os.environ,
         "TERM": term,
         "PYTHONWARNINGS": "ignore::UserWarning",  # Paddle 3 warns of a missing ccache at import
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        # This module and what it imports.
+        "PYTHONPATH": os.pathsep.join([*map(str, Path(__file__).parents[:2]), os.environ.get("PYTHONPATH", "")]),
     }
     for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         environment.pop(name, None)
