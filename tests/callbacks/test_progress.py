@@ -17,6 +17,7 @@ from paddle import nn
 from paddle_sparse_cb import InputError
 from paddle_sparse_cb.callbacks.progress import TrainingProgress
 
+HERE = Path(__file__).parent
 STEP = r"epoch (\d)/2  step (\d+)/10  loss [\d.e-]+ \(ce [\d.e-]+, l2 [\d.e-]+\)  lr 0\.01(  \d+ s left)?"
 
 
@@ -200,7 +201,7 @@ def on_terminal(code, columns=100, term="xterm"):
         "TERM": term,
         "PYTHONWARNINGS": "ignore::UserWarning",  # Paddle 3 warns of a missing ccache at import
         # This module and what it imports.
-        "PYTHONPATH": os.pathsep.join([*map(str, Path(__file__).parents[:2]), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
     }
     for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         environment.pop(name, None)
