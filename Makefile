@@ -41,7 +41,7 @@ ifeq ($(CORE_PYTHON),)
 	@echo "test-core: no working Python 3.9 found; skipped"
 else
 	$(MAKE) --no-print-directory $(CORE)/ready
-	CORE_TESTS_ONLY=1 $(CORE)/bin/python -m pytest -n auto --maxprocesses 4 -m "not slow and not serial" \
+	CORE_TESTS_ONLY=1 $(CORE)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadgroup -m "not slow and not serial" \
 	  --junit-xml=output/tests/core.xml $(WITHOUT_DETECTION) $(PYTEST_ARGS)
 endif
 

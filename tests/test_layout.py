@@ -4,6 +4,7 @@
 """
 
 import ast
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -158,3 +159,11 @@ def test_no_file_names_paths_or_hosts_of_one_machine():
             continue
         found += [f"{name}:{number}: {line.strip()}" for number, line in enumerate(lines, 1) if foreign.search(line)]
     assert found == []
+
+
+@pytest.mark.xdist_group("one worker")
+def test_tests_of_one_group_run_in_one_worker(request):
+    """pytest-xdist 3.8.0 ignores groups with pytest 9.2, so that expensive fixtures would be made several times."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        pytest.skip("the tests do not run in parallel")
+    assert request.node.nodeid.endswith("@one worker")
