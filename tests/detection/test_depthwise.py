@@ -19,7 +19,15 @@ def results(network, image):
 
 @pytest.mark.parametrize(
     ("size", "kernel", "stride", "padding"),
-    [((12, 9), 3, 1, 1), ((12, 9), 3, 2, 1), ((7, 8), 5, 1, 2), ((7, 8), 5, 2, 2), ((5, 5), 5, 1, 0)],
+    [
+        ((12, 9), 3, 1, 1),
+        ((12, 9), 3, 2, 1),
+        ((7, 8), 5, 1, 2),
+        ((7, 8), 5, 2, 2),
+        ((5, 5), 5, 1, 0),
+        ((9, 8), 7, 2, 3),
+        ((8, 9), 2, 1, 1),
+    ],
 )
 def test_output_and_gradients_equal_those_of_paddle(size, kernel, stride, padding):
     network = nn.Sequential(nn.Conv2D(6, 6, kernel, stride, padding, groups=6, bias_attr=False))
@@ -38,6 +46,7 @@ def test_other_convolutions_keep_the_computation_of_paddle():
         nn.Conv2D(4, 8, 3, groups=4, bias_attr=False),
         nn.Conv2D(4, 4, 3, groups=4),
         nn.Conv2D(4, 4, 3, groups=4, dilation=2, bias_attr=False),
+        nn.Conv2D(4, 4, 3, groups=4, padding=3, bias_attr=False),
         nn.Conv2D(4, 4, 3, groups=4, padding="SAME", bias_attr=False),
         nn.Conv2D(4, 4, 3, groups=4, padding=1, padding_mode="reflect", bias_attr=False),
     ]
