@@ -22,6 +22,7 @@ from .cli_commands import COMMANDS, add_global_flags, add_recipe_flags, complete
 from .cli_flags import add_bench_flags, add_plan_flags, add_training_flags
 from .cli_measure import bench, measure, read_recipe_of
 from .errors import InputError, PipelineError, did_you_mean
+from .utils.blas import use_vector_instructions
 
 if TYPE_CHECKING:
     from .recipe.schema import Recipe
@@ -103,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.recipe, options.resume = options.resume, "last"
         if not options.recipe:
             parser.error("a RECIPE is required")
+    use_vector_instructions()
     warnings.filterwarnings("ignore", message="Setuptools is replacing distutils")
     try:
         _run(options)

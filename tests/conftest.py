@@ -3,8 +3,11 @@
 import os
 import zlib  # noqa: F401  before paddle, as the package does
 
+from paddle_sparse_cb.utils.blas import use_vector_instructions
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread per worker; before paddle reads it, and for child processes too
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    use_vector_instructions()
 
 import numpy as np
 import paddle
