@@ -56,7 +56,7 @@ published-table: $(VENV)/ready
 arm: $(VENV)/ready
 	$(BIN)/python tools/arm_emulated.py $(ARGS)
 
-# Resumable: runs whose result is in output/accuracy are not repeated. ARGS="--epochs 12 --seeds 5" makes it larger.
+# A night on two cores. Resumable: runs whose result is in output/accuracy are not repeated. ARGS=--quick takes minutes.
 accuracy: $(VENV)/ready
 	$(BIN)/python tools/accuracy.py $(ARGS)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import paddle
 
+from ..callbacks.batch_norm_recalibration import BatchNormRecalibration
 from ..callbacks.best_checkpoint import BestCheckpoint
 from ..callbacks.checkpoint import Checkpoints
 from ..callbacks.curves import TrainingCurves
@@ -37,8 +38,8 @@ from .resume import LAST, checkpoint_metadata, find_resume_state
 from .schema import Recipe
 from .values import LOGGING_KEYS
 
-# Keys of the `Sparsity` block that the plan and the start weights already reflect.
-_BEFORE_TRAINING = ("skip", "ratios", "blocks", "permute_channels")
+# Keys of the `Sparsity` block that the plan, the start weights and other callbacks reflect.
+_ELSEWHERE = ("skip", "ratios", "blocks", "permute_channels", "recalibrate_batch_norm")
 _SHORT_LOSS_NAMES = [name[len("loss_") :] for name in LOSS_NAMES]
 
 
@@ -118,7 +119,7 @@ def _train(
         run.report.dense_note = str(resume.state.training.get("dense_note") or "")
     else:
         _measure_dense(run, loaded.untrained_heads if loaded else ())
-    pruning = {key: value for key, value in recipe.sparsity.items() if key not in (*LOGGING_KEYS, *_BEFORE_TRAINING)}
+    pruning = {key: value for key, value in recipe.sparsity.items() if key not in (*LOGGING_KEYS, *_ELSEWHERE)}
     sparsity = SparsityCallback(
         **pruning,
         plan=run.plan,
@@ -127,7 +128,13 @@ def _train(
         allow_config_change=options.allow_config_change,
         verbose=True,
     )
-    _fit(run, [sparsity, *distillation], options, resume)
+    _fit(run, [sparsity, *build_recalibration(recipe), *distillation], options, resume)
+
+
+def build_recalibration(recipe: Recipe) -> list[BatchNormRecalibration]:
+    """Translates `recalibrate_batch_norm` to a callback; an empty list without it."""
+    batches = (recipe.sparsity or {}).get("recalibrate_batch_norm")
+    return [BatchNormRecalibration(batches)] if batches else []
 
 
 def _measure_dense(run: Run, untrained_heads: tuple[str, ...]) -> None:

@@ -11,8 +11,9 @@ from ..utils.validation import check_count, check_keys
 
 # Arguments of `TrainingCurves` that the Sparsity block of a recipe may give beside those of the pruner.
 LOGGING_KEYS = ("log_freq", "per_layer", "visualdl")
-# What a recipe may give beside the settings of the pruner: options of the curves, and a step before the training.
-OTHER_KEYS = (*LOGGING_KEYS, "permute_channels")
+# What a recipe may give beside the settings of the pruner: options of the curves, and steps before the training and at
+# its end.
+OTHER_KEYS = (*LOGGING_KEYS, "permute_channels", "recalibrate_batch_norm")
 
 _MAX_WORKERS = 1024
 _SLIM = "UnstructuredPruner"  # the only one of PaddleDetection's slim methods that this package implements
@@ -93,7 +94,8 @@ def check_others(sparsity: dict[str, Any]) -> None:
     Raises:
         InputError: a value is of the wrong type or out of range.
     """
-    check_count("log_freq", sparsity.get("log_freq", 1), least=1)
+    for key in ("log_freq", "recalibrate_batch_norm"):
+        check_count(key, sparsity.get(key, 1), least=1)
     for key in ("per_layer", "visualdl", "permute_channels"):
         if not isinstance(sparsity.get(key, False), bool):
             raise InputError(f"{key} must be true or false, got {sparsity[key]!r}")

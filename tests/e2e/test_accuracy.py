@@ -1,73 +1,173 @@
+import dataclasses
 import json
 
 import accuracy
+import numpy as np
 import pytest
+from accuracy_methods import DEFAULT, DENSE_START, LEVERS, PRUNERS, Method, Size, combine
+from accuracy_run import result_path
+from accuracy_table import paired, table
+
+from paddle_sparse_cb.detection.build import build_detector
+from paddle_sparse_cb.errors import InputError
+
+RESTARTED = {name for name, lever in LEVERS.items() if lever.cycles}
+ALL = [*combine(["dense", "dense+distill", "dense+unlabelled"]), *combine(["gmp", *(f"gmp+{one}" for one in LEVERS)])]
 
 
-def result(arm, score, **more):
-    return {"arm": arm, "mAP": score, "AP50": 0.9, "zeros": 0.75, "seconds": 100, **more}
+def result(method, score, seed=0, **more):
+    return {"method": method, "mAP": score, "seed": seed, "AP50": 0.9, "zeros": 0.75, "seconds": 100, **more}
 
 
-def test_the_table_tells_mean_spread_and_what_is_lost_of_the_dense_mean():
-    lines = accuracy.table(
+def test_the_table_has_means_spread_and_differences_of_the_seeds_that_both_methods_have():
+    lines = table(
         [
-            result("dense", 0.59),
-            result("dense", 0.61),
-            result("gmp75", 0.57),
-            result("gmp75", 0.60),
-            result("gmp75", 0.594),
+            *(result("dense", score, seed) for seed, score in enumerate((0.59, 0.61, 0.60))),
+            *(result("gmp75", score, seed) for seed, score in enumerate((0.57, 0.60))),
+            *(result("gmp75+distill", score, seed) for seed, score in enumerate((0.58, 0.62, 0.99))),
+            result("paddleslim75", 0.56, seed=0),
+            result("gmp85", 0.5, seed=0),
         ]
     ).splitlines()
-    assert lines[2].split() == ["dense,", "trained", "on", "0%", "2", "60.00", "+-", "1.41", "90.0", "75.000%", "100"]
-    assert lines[3].split()[-9:] == ["75%", "3", "58.80", "+-", "1.59", "2.0%", "90.0", "75.000%", "100"]
-    assert len(lines) == 4  # no line for what has not been run
+    cells = [" ".join(line.split()) for line in lines[2:]]
+    assert cells == [
+        "dense, trained on 0% 3 60.00 +- 1.00 90.0 75.000% 100",
+        "GMP 1x1 75% 2 58.50 +- 2.12 2.5% +- 0.8% +1.00 (1) 90.0 75.000% 100",
+        "GMP, distilled 1x1 75% 3 73.00 +- 22.61 -21.7% +- 21.7% +1.50 +- 0.50 (2) +2.00 (1) 90.0 75.000% 100",
+        "PaddleSlim's GMP 1x1 75% 1 56.00 5.1% -1.00 (1) 90.0 75.000% 100",
+        "GMP 1x1 85% 1 50.00 15.3% 90.0 75.000% 100",
+    ]
+
+
+def test_a_paired_difference_has_the_standard_error_of_its_mean():
+    mean, error, count = paired({0: 3.0, 1: 5.0, 2: 4.0, 7: 0.0}, {0: 2.0, 1: 2.0, 2: 2.0, 8: 9.0})
+    assert (mean, count) == (2.0, 3)
+    assert error == pytest.approx(1 / 3**0.5)
+
+
+def test_names_of_methods_are_read_as_they_are_written():
+    for method in (*DEFAULT, *ALL, DENSE_START, Method("gmp", 0.625, (4, 2), ("distill", "se"))):
+        assert Method.parse(str(method)) == method
+    for name in ("", "gmp+", "rigl75", "gmp75+magic", "gmp75/../x"):
+        with pytest.raises(InputError, match="a method"):
+            Method.parse(name)
+
+
+def test_a_selection_has_no_method_twice_and_none_whose_lever_acts_on_nothing():
+    assert [str(one) for one in accuracy.select(["dense", "gmp", "gmp+permute"], [85], [(1, 1), (4, 1)])] == [
+        "dense",
+        "gmp85",
+        "gmp85_4x1",
+        "gmp85_4x1+permute",
+    ]
+    assert accuracy.select(None, None, None) == DEFAULT
+    assert {one.ratio for one in accuracy.select(None, [90], [(4, 1)])} == {0, 0.9}
+    with pytest.raises(InputError, match="no method is left"):
+        accuracy.select(["gmp+permute"], None, None)
 
 
 def test_a_result_of_another_recipe_is_not_taken_for_done(tmp_path):
-    arm, size = accuracy.Method("gmp", 0.75), accuracy.Size(epochs=6)
-    assert not accuracy.is_done(tmp_path, arm, 1, size)
-    accuracy.result_path(tmp_path, arm, 1).write_text(json.dumps(result("gmp75", 0.6, digest=arm.recipe(size).digest)))
-    assert accuracy.is_done(tmp_path, arm, 1, size)
-    assert not accuracy.is_done(tmp_path, arm, 2, size)
-    assert not accuracy.is_done(tmp_path, arm, 1, accuracy.Size(epochs=7))
+    method, size = Method("gmp", 0.75), Size(epochs=6)
+    assert accuracy.read_result(tmp_path, method, 1, size) is None
+    found = result("gmp75", 0.6, seed=1, digest=method.digest(size))
+    result_path(tmp_path, method, 1).write_text(json.dumps(found))
+    assert accuracy.read_result(tmp_path, method, 1, size) == found
+    assert accuracy.read_results(tmp_path, size) == [found]
+    assert accuracy.read_result(tmp_path, method, 2, size) is None
+    assert accuracy.read_results(tmp_path, Size(epochs=7)) == []
 
 
-def test_all_ways_of_a_ratio_train_alike():
-    recipes = [arm.recipe(accuracy.Size()) for arm in accuracy.METHODS]
-    for key in ("epoch", "LearningRate", "OptimizerBuilder", "TrainReader", "TrainDataset"):
-        assert all(recipe.content[key] == recipes[0].content[key] for recipe in recipes)
+@pytest.fixture(scope="module")
+def recipes():
+    return {method: method.recipe(Size()) for method in {*ALL, *DEFAULT}}
 
 
-def test_a_distilled_way_differs_from_the_plain_one_in_its_digest_and_in_nothing_that_it_trains_with():
-    plain, distilled = (accuracy.Method(name, 0.85).recipe(accuracy.Size()) for name in ("gmp", "gmp_distilled"))
+def test_all_methods_train_alike(recipes):
+    first = recipes[Method("dense")].content
+    for key in ("epoch", "OptimizerBuilder", "TrainReader", "TrainDataset", "seed"):
+        assert all(recipe.content[key] == first[key] for recipe in recipes.values())
+    plain = [recipe for method, recipe in recipes.items() if not set(method.levers) & RESTARTED]
+    assert all(recipe.content["LearningRate"] == first["LearningRate"] for recipe in plain)
+
+
+def test_a_method_prunes_at_its_ratio_in_its_blocks(recipes):
+    for method, recipe in recipes.items():
+        if method.ratio:
+            settings = recipe.pruning_config()
+            assert (settings.ratio, settings.sparse_block) == (method.ratio, method.block)
+    assert Method("oneshot", 0.9).recipe(Size()).pruning_config().schedule(100, 1000).at(0) == 0.9
+    assert Method("gmp", 0.9).recipe(Size()).pruning_config().schedule(100, 1000).at(0) == 0.2
+
+
+@pytest.mark.parametrize("lever", LEVERS)
+def test_a_lever_changes_what_it_names_and_the_plain_method_has_none(lever):
+    plain, pulled = (Method("gmp", 0.85, (4, 1), levers).recipe(Size()) for levers in ((), (lever,)))
     assert plain.distillation is None
-    assert distilled.distillation is not None
-    assert distilled.content == plain.content
-    assert distilled.sparsity == plain.sparsity
-    assert distilled.digest != plain.digest
+    assert set(plain.sparsity) == {
+        "ratio",
+        "initial_ratio",
+        "stable_epochs",
+        "pruning_epochs",
+        "tunning_epochs",
+        "pruning_steps",
+        "prune_params_type",
+        "sparse_block",
+    }
+    changed = {"LearningRate"} if LEVERS[lever].cycles else set()
+    changed |= {option.partition("=")[0].partition(".")[0] for option in LEVERS[lever].options}
+    assert (pulled.distillation != plain.distillation) == ("Distillation" in changed)
+    assert (pulled.sparsity != plain.sparsity) == ("Sparsity" in changed)
+    assert (pulled.content != plain.content) == bool(changed - {"Distillation", "Sparsity"})
+    assert pulled.digest != plain.digest
 
 
-def test_pruning_squeeze_excite_differs_from_the_plain_way_in_the_pruned_layers_only():
-    plain, more = (accuracy.Method(name, 0.75).recipe(accuracy.Size()) for name in ("gmp", "gmp_se"))
-    assert more.content == plain.content
-    assert more.sparsity == {**plain.sparsity, "prune_squeeze_excite": True}
+def test_the_learning_rate_restarts_where_a_lever_says_so_and_ends_at_zero():
+    def rates(lever):
+        """The rate of each step of a training of ten epochs of 100 steps."""
+        recipe = Method("gmp", 0.75, levers=(lever,)).recipe(Size())
+        detector = build_detector(recipe.content, str(recipe.path))
+        schedule = detector.model._optimizer._learning_rate
+        found = []
+        for _ in range(1000):
+            found.append(schedule())
+            schedule.step()
+        return np.array(found)
+
+    once, often = rates("restart"), rates("restarts")
+    jumps = [np.flatnonzero(np.diff(found) > 0.01) + 1 for found in (once, often)]
+    assert jumps[0].tolist() == [300]
+    assert len(jumps[1]) == 16
+    assert np.abs(jumps[1] - np.arange(1, 17) * 300 / 16).max() <= 5  # five steps have one rate
+    for found in (once, often):
+        assert found[0] < 0.25 * 0.03
+        assert found[-1] < 1e-4 * 0.03
+        assert 0.99 * 0.03 < found[300:].max() <= 0.03
+    assert 0.1 * 0.03 <= once[299] < 0.11 * 0.03
 
 
-def test_longer_arms_stretch_pruning_and_learning_rate():
-    recipe = accuracy.Method("gmp", 0.85).recipe(accuracy.Size(epochs=30))
+def test_longer_trainings_stretch_pruning_and_learning_rate():
+    recipe = Method("gmp", 0.85).recipe(Size(epochs=30))
     assert recipe.content["epoch"] == 30
     assert recipe.content["LearningRate"]["schedulers"][0]["max_epochs"] == 30
     assert recipe.sparsity["pruning_epochs"] + recipe.sparsity["tunning_epochs"] == 30
-    assert recipe.pruning_config().ratio == 0.85
+
+
+def test_every_pruner_has_a_recipe():
+    assert all(Method(pruner, 0.75).recipe(accuracy.QUICK) for pruner in PRUNERS)
+    assert {field.name for field in dataclasses.fields(Size)} == {"epochs", "images", "batch"}
 
 
 @pytest.mark.slow
-def test_a_run_ends_as_one_file_with_all_zeros_of_its_ratio(tmp_path, monkeypatch):
-    for arm in ("start", "gmp75"):
-        options = f"--output {tmp_path} --arm {arm} --images 16 --epochs 2"
-        monkeypatch.setattr("sys.argv", ["accuracy.py", *options.split()])
-        assert not accuracy.main()
-    assert {path.name for path in tmp_path.iterdir()} == {"start.pdparams", "start_seed0.json", "gmp75_seed0.json"}
-    found = json.loads((tmp_path / "gmp75_seed0.json").read_text())
-    assert 0.75 <= found["zeros"] < 0.7505
+def test_a_quick_comparison_ends_as_a_table_and_is_not_repeated(tmp_path, capfd):
+    options = ["--quick", "--output", str(tmp_path), "--seeds", "1", "--ratios", "90", "--blocks", "4x1"]
+    options += ["--methods", "gmp+distill+permute+se", "paddleslim"]
+    accuracy.main(options)
+    names = {"start_seed0", "gmp90_4x1+distill+permute+se_seed0", "paddleslim90_4x1_seed0"}
+    assert {path.stem for path in tmp_path.glob("*.json")} == names
+    found = json.loads((tmp_path / "gmp90_4x1+distill+permute+se_seed0.json").read_text())
+    assert 0.9 <= found["zeros"] < 0.905
+    assert found["steps"] == 24
     assert 0 <= found["mAP"] <= found["AP50"] <= 1
+    assert "GMP, distilled, channels permuted, SE pruned" in capfd.readouterr().out
+    accuracy.main(options)
+    assert "0 runs to do" in capfd.readouterr().out
