@@ -29,6 +29,7 @@ from accuracy_run import result_path
 from accuracy_table import table
 
 from paddle_sparse_cb.errors import InputError
+from paddle_sparse_cb.utils.blas import use_vector_instructions
 
 QUICK = Size(epochs=2, images=24, batch=2)
 _RUN = Path(__file__).with_name("accuracy_run.py")
@@ -53,11 +54,8 @@ def start_process(output: Path, size: Size, task: tuple[Method, int]) -> None:
     method, seed = task
     command = [sys.executable, str(_RUN), str(method), str(seed), "--output", str(output)]
     command += [f"--{name}={value}" for name, value in vars(size).items() if value]
+    use_vector_instructions()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-    if "AuthenticAMD" in cpu and " avx2 " in cpu:
-        # Otherwise Paddle 2.6's MKL selects its slowest kernels on AMD.
-        environment.setdefault("MKL_DEBUG_CPU_TYPE", "5")
     log = result_path(output, method, seed).with_suffix(".log")
     with log.open("w") as file:
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
