@@ -49,7 +49,7 @@ class Detector:
     Raises:
         InputError: there is no such recipe or model, it is damaged, or the recipe has not been trained.
 
-    Example:
+    Examples:
         detector = Detector("output/picodet_s_416_trees_sparse75/inference")
         for box in detector.predict("tree.jpg", threshold=0.3):
             print(box.label, box.score, box.box)
