@@ -51,7 +51,9 @@ def problems(site: Path) -> Iterator[str]:
         if ">>>" in page.text:  # a section that is not one of Google's, such as `Example:`
             yield f"{path}: an example is not shown as code"
     for style in site.rglob("*.css"):
-        yield from (f"{style}: loads {url}" for url in re.findall(r"url\(\"?((?:https?:)?//[^)\"]+)", style.read_text()))
+        yield from (
+            f"{style}: loads {url}" for url in re.findall(r"url\(\"?((?:https?:)?//[^)\"]+)", style.read_text())
+        )
     anchors = set().union(*(page.anchors for page in pages.values()))
     missing = [name for name in paddle_sparse_cb.__all__ if f"paddle_sparse_cb.{name}" not in anchors]
     yield from (f"paddle_sparse_cb.{name} is not in the reference" for name in missing)
