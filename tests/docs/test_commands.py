@@ -75,14 +75,22 @@ def check_python(words):
         assert [flag for flag in words if flag.startswith("--") and f'"{flag}"' not in source] == [], words
 
 
-def check_paddle_sparse(words):
-    errors = io.StringIO()
+def parse(words):
+    """Returns the parsed arguments; None for a flag after which the program ends."""
+    errors, status = io.StringIO(), 0
     with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
         try:
-            options = command_parser().parse_args(words)
+            return command_parser().parse_args(words)
         except SystemExit as end:
-            assert end.code == 0, f"{words}: {errors.getvalue()}"
-            return
+            status = end.code
+    assert status == 0, f"{words}: {errors.getvalue()}"
+    return None
+
+
+def check_paddle_sparse(words):
+    options = parse(words)
+    if options is None:  # such as --version
+        return
     recipe = getattr(options, "recipe", None) or getattr(options, "config", None) or getattr(options, "model", None)
     if recipe and not CORE_ONLY and not recipe.startswith(("configs/", "output/", "FOLDER")):
         read(READERS_FILES.get(recipe, recipe), getattr(options, "slim_config", None), getattr(options, "opt", []))
