@@ -8,7 +8,7 @@ import re
 import shlex
 
 import pytest
-from doc_pages import DOCS, README, README_CN, ROOT, blocks
+from doc_pages import DOCS, README, README_CN, ROOT, blocks, name
 from helpers import CORE_ONLY
 
 from paddle_sparse_cb import InputError
@@ -77,13 +77,13 @@ def check_python(words):
 
 def parse(words):
     """Returns the parsed arguments; None for a flag after which the program ends."""
-    errors, status = io.StringIO(), 0
+    errors = io.StringIO()
     with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
         try:
             return command_parser().parse_args(words)
         except SystemExit as end:
-            status = end.code
-    assert status == 0, f"{words}: {errors.getvalue()}"
+            code = end.code
+    assert code == 0, f"{words}: {errors.getvalue()}"
     return None
 
 
@@ -127,6 +127,16 @@ def test_commands_are_accepted(block, monkeypatch):
     assert found, "a block without a command"
     for words in found:
         check(words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_within_the_text_are_accepted(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    for line in re.findall(r"`(paddle-sparse\s[^`]+)`", text):
+        words = shlex.split(line)
+        if words[1] != "COMMAND" and words[-1] != "...":
+            check(words if len(words) > 2 else [*words, "--help"])  # a command's name alone
 
 
 @pytest.mark.parametrize(
