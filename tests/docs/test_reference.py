@@ -5,7 +5,7 @@ import re
 import check_site
 import pytest
 import yaml
-from doc_pages import DOCS, ROOT
+from doc_pages import DOCS, ROOT, name
 
 import paddle_sparse_cb
 from paddle_sparse_cb import deploy
@@ -54,3 +54,14 @@ def test_what_a_site_loads_and_what_it_shows_badly_is_found(html, problem, tmp_p
 def test_a_name_that_the_reference_lacks_is_found(tmp_path):
     (tmp_path / "index.html").write_text(GOOD.replace("paddle_sparse_cb.GMPPruner", ""))
     assert list(check_site.problems(tmp_path)) == ["paddle_sparse_cb.GMPPruner is not in the reference"]
+
+
+def test_examples_in_docstrings_are_shown_as_code():
+    """Only code with prompts or fences is: other code would be shown as a paragraph."""
+    sources = sorted((ROOT / "paddle_sparse_cb").rglob("*.py"))
+    firsts = {
+        name(path): re.findall(r"^ *Examples?:\n+ *(.*)$", path.read_text(encoding="utf-8"), re.M) for path in sources
+    }
+    assert sum(map(len, firsts.values())) > 30
+    wrong = {file: [line for line in lines if not line.startswith((">>>", "```"))] for file, lines in firsts.items()}
+    assert {file: lines for file, lines in wrong.items() if lines} == {}
