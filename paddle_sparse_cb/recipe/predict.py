@@ -57,7 +57,7 @@ class Detector:
         >>> detector.labels[:3]
         ('person', 'bicycle', 'car')
         >>> black = np.zeros([64, 48, 3], "uint8")
-        >>> [(box.label, box.score, box.box) for box in detector.predict(black, threshold=0.3)]
+        >>> [(box.label, box.score, box.box) for box in detector.predict(black)]
         []
     """
 
