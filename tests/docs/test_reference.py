@@ -1,8 +1,10 @@
 """The API reference has every public name, and the check of the built site finds what is wrong with one."""
 
 import re
+from types import SimpleNamespace
 
 import check_site
+import mkdocs_hooks
 import pytest
 import yaml
 from doc_pages import DOCS, ROOT, name
@@ -65,3 +67,22 @@ def test_examples_in_docstrings_are_shown_as_code():
     assert sum(map(len, firsts.values())) > 30
     wrong = {file: [line for line in lines if not line.startswith((">>>", "```"))] for file, lines in firsts.items()}
     assert {file: lines for file, lines in wrong.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "text", "shown"),
+    [
+        ("deploy.md", "[runner](../examples/lite_runner/README.md#build)", "runner"),
+        ("api/deploy.md", "[Deployment](../deploy.md)", "[Deployment](../deploy.md)"),
+        ("api/deploy.md", "[house](../../CONTRIBUTING.md)", "house"),
+        (
+            "deploy.md",
+            "[MNN](mnn.md), [web](https://example.org/../a)",
+            "[MNN](mnn.md), [web](https://example.org/../a)",
+        ),
+        ("deploy.md", "![picture](../picture.png)", "![picture](../picture.png)"),
+    ],
+)
+def test_links_to_files_outside_of_the_site_are_text(source, text, shown):
+    page = SimpleNamespace(file=SimpleNamespace(src_uri=source))
+    assert mkdocs_hooks.on_page_markdown(text, page=page, config=None) == shown
