@@ -10,7 +10,7 @@ PADDLE3_PYTHON ?= $(or $(shell .ci/find-python 3.10),$(PYTHON))
 CORE := .venv-core
 CORE_PYTHON ?= $(shell .ci/find-python 3.9)
 
-.PHONY: demo test test-fast test-paddle3 test-core bench published-table arm accuracy soak lint clean
+.PHONY: demo test test-fast test-paddle3 test-core bench published-table arm accuracy soak lint docs clean
 
 demo: $(VENV)/ready
 	$(BIN)/paddle-sparse train $(DEMO)
@@ -75,7 +75,12 @@ lint: $(VENV)/ready
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-$(VENV)/ready: EXTRAS := cpu,detection,deploy,mnn,bench,dev
+# The site in output/site. A dead link, or a name that the reference cannot find, is an error.
+docs: $(VENV)/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	$(BIN)/python tools/check_site.py output/site
+
+$(VENV)/ready: EXTRAS := cpu,detection,deploy,mnn,bench,dev,docs
 $(VENV)/ready: INTERPRETER = $(PYTHON)
 $(VENV)/ready: constraints.txt
 $(CORE)/ready: EXTRAS := cpu,dev

@@ -46,7 +46,8 @@ _NO_EXPORT_FLAG = ("plan", "report")
 _WITH_JSON = ("eval", "plan", "report")
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """Returns the parser of all commands; it imports no Paddle."""
     parser = argparse.ArgumentParser(prog="paddle-sparse", description="Sparse training, up to the file for the phone.")
     add_global_flags(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    parser = _parser()
+    parser = command_parser()
     given = list(sys.argv[1:] if arguments is None else arguments)
     names = [*_COMMANDS, *COMMANDS]
     if given and not given[0].startswith("-") and given[0] not in names:

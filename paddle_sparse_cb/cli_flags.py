@@ -115,7 +115,7 @@ def split_list(flag: str, text: str | None, parse: Callable[[str], _Value]) -> l
     Raises:
         InputError: an item is invalid.
 
-    Example:
+    Examples:
         >>> split_list("--threads", "1,2", int)
         [1, 2]
     """
@@ -145,7 +145,7 @@ def parse_speedup(text: str) -> float:
     Raises:
         InputError: it is none.
 
-    Example:
+    Examples:
         >>> parse_speedup("0.45"), parse_speedup("45%")
         (0.45, 0.45)
     """

@@ -36,7 +36,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         word: the word found.
         known: the words allowed.
 
-    Example:
+    Examples:
         >>> did_you_mean("prunning_steps", ["pruning_steps", "ratio"])
         "did you mean 'pruning_steps'?"
     """

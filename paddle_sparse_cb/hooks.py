@@ -45,7 +45,7 @@ class HookContext:
             batch dimension. Without them, noise is used.
         bench: latencies: `machine`, `rows` and `notes`, JSON-serializable; empty if they were not measured.
 
-    Example:
+    Examples:
         >>> from paddle_sparse_cb import make_plan, measure_sparsity
         >>> network = paddle.nn.Conv2D(8, 8, 1)
         >>> plan = make_plan(network)

@@ -34,7 +34,7 @@ class BestCheckpoint(Checkpoints):
     Raises:
         InputError: when created, if the mode is neither; at the first evaluation, if it has no such metric.
 
-    Example:
+    Examples:
         >>> from paddle_sparse_cb import BestCheckpoint
         >>> best = BestCheckpoint("checkpoints", monitor="mAP")
     """

@@ -51,7 +51,7 @@ class Checkpoints(FitCallback):
     Raises:
         InputError: when created, if the folder is no path.
 
-    Example:
+    Examples:
         >>> import paddle, tempfile
         >>> from paddle_sparse_cb import Checkpoints, last_checkpoint
         >>> data = paddle.io.TensorDataset([paddle.rand([32, 8]), paddle.randint(0, 4, [32, 1])])

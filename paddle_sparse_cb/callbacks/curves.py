@@ -70,7 +70,7 @@ class TrainingCurves(FitCallback):
     Raises:
         InputError: when created, if an argument is of the wrong type; at train begin, if VisualDL is not installed.
 
-    Example:
+    Examples:
         >>> import paddle, tempfile
         >>> from paddle_sparse_cb import SparsityCallback, TrainingCurves
         >>> data = paddle.io.TensorDataset([paddle.rand([32, 8]), paddle.randint(0, 4, [32, 1])])

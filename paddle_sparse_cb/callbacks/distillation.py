@@ -55,7 +55,7 @@ class Distillation(FitCallback):
             `allow_config_change` of `ResumableCallbacks`); at the first batch, if the outputs do not fit.
         RankMismatchError: at train begin, if the ranks have different teachers.
 
-    Example:
+    Examples:
         >>> import paddle
         >>> from paddle_sparse_cb import Distillation
         >>> data = paddle.io.TensorDataset([paddle.rand([32, 8]), paddle.randint(0, 4, [32, 1])])

@@ -19,7 +19,7 @@ class SparseEarlyStopping(FitCallback, paddle.callbacks.EarlyStopping):
     it behaves like Paddle's own. `Checkpoints` saves the best value and the patience used, so that a resumed training
     continues to count. The arguments are Paddle's; of several ranks, rank 0 saves.
 
-    Example:
+    Examples:
         >>> from paddle_sparse_cb import SparseEarlyStopping
         >>> stopping = SparseEarlyStopping("mAP", mode="max", patience=10)
     """

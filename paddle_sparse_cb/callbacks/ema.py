@@ -39,7 +39,7 @@ class EMACallback(FitCallback):
         InputError: when created, if an argument is out of range; at train begin, if the loader has no length, an entry
             of the black list matches nothing, or the checkpoint has no average or one with other settings.
 
-    Example:
+    Examples:
         >>> import paddle
         >>> from paddle_sparse_cb import EMACallback
         >>> data = paddle.io.TensorDataset([paddle.rand([32, 8]), paddle.randint(0, 4, [32, 1])])

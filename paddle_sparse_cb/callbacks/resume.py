@@ -118,7 +118,7 @@ class ResumableCallbacks(FitCallback):
         InputError: a loader has no `set_epoch`; at train begin, if the checkpoint cannot be loaded, or if it used EMA
             or Distillation and this run does not.
 
-    Example:
+    Examples:
         >>> import paddle, tempfile
         >>> from paddle_sparse_cb import Checkpoints, ResumableCallbacks, SkipBatchesLoader, SparsityCallback
         >>> from paddle_sparse_cb import find_checkpoint

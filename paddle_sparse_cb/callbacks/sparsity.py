@@ -46,8 +46,9 @@ class SparsityCallback(ForwardingCallback):
         pruning_epochs: epochs in which the ratio rises.
         tunning_epochs: epochs at the target ratio, to recover.
         pruning_steps: how many times the ratio rises.
-        stable_iterations, pruning_iterations, tunning_iterations: the same phases in optimizer steps; a value takes
-            precedence over the one in epochs.
+        stable_iterations: optimizer steps before pruning starts, in place of `stable_epochs`.
+        pruning_iterations: optimizer steps in which the ratio rises, in place of `pruning_epochs`.
+        tunning_iterations: optimizer steps at the target ratio, in place of `tunning_epochs`.
         prune_params_type: `conv1x1_only`, or None for all convolutions and linear layers.
         skip_params_func: PaddleSlim's function, see `make_plan`.
         local_sparsity: every layer is pruned to the ratio; otherwise one ranking over all layers decides.
@@ -80,7 +81,7 @@ class SparsityCallback(ForwardingCallback):
         InputError: when created, if an argument is unknown or out of range; at train begin, if no layer is left to
             prune, the ratio cannot be reached with these layers or in this training, or a hook cannot use the plan.
 
-    Example:
+    Examples:
         >>> import numpy as np, paddle
         >>> from paddle_sparse_cb import SparsityCallback, measure_sparsity
         >>> data = paddle.io.TensorDataset([paddle.rand([32, 8]), paddle.randint(0, 4, [32, 1])])

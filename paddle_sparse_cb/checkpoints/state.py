@@ -55,7 +55,7 @@ def save_state(state: TrainingState, path: str | os.PathLike[str]) -> None:
     Raises:
         InputError: it contains a value that JSON cannot represent, such as NaN.
 
-    Example:
+    Examples:
         >>> import numpy as np, tempfile
         >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -44,7 +44,7 @@ def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) ->
             that Paddle-Lite computes wrongly.
         PipelineError: Paddle 3 cannot export a function of this network for Paddle-Lite.
 
-    Example:
+    Examples:
         >>> network = paddle.nn.Conv2D(3, 8, 1)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     prefix = export(network, Path(folder, "model"), [paddle.static.InputSpec([1, 3, 32, 32])])

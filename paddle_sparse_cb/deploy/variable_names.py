@@ -52,7 +52,7 @@ def number_from_zero(names: Iterable[str]) -> list[str]:
     Args:
         names: names of parameters and buffers.
 
-    Example:
+    Examples:
         >>> number_from_zero(["conv2d_7.w_0", "conv2d_7.b_0", "conv2d_12.w_0", "linear_3.w_0", "mine"])
         ['conv2d_0.w_0', 'conv2d_0.b_0', 'conv2d_1.w_0', 'linear_0.w_0', 'mine']
     """

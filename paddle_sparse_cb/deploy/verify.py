@@ -156,7 +156,7 @@ def describe(check: Mapping[str, Any]) -> str:
     Args:
         check: a value of `HookContext.checks`, or of `checks` in `report.json`.
 
-    Example:
+    Examples:
         >>> describe({"sparsity": 0.75, "target": 0.75, "tensors": 9, "wrong": [], "ok": True}).split(" (")[0]
         'ok: 75.0000% zeros in the pruned weights, target 75.0000%'
     """

@@ -73,7 +73,7 @@ def permute_channels(
         InputError: the forward pass does not use a parameter, or a value is out of range.
         PipelineError: the outputs differ by more than rounding; the network is as it was before.
 
-    Example:
+    Examples:
         >>> from paddle import nn
         >>> from paddle_sparse_cb import make_plan
         >>> network = nn.Sequential(nn.Conv2D(8, 16, 1), nn.BatchNorm2D(16), nn.ReLU(), nn.Conv2D(16, 4, 1))

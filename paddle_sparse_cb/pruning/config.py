@@ -36,8 +36,9 @@ class PruningConfig:
         pruning_epochs: epochs in which the ratio rises.
         tunning_epochs: epochs at the target ratio, to recover.
         pruning_steps: how many times the ratio rises.
-        stable_iterations, pruning_iterations, tunning_iterations: the same phases in optimizer steps; a value takes
-            precedence over the one in epochs.
+        stable_iterations: optimizer steps before pruning starts, in place of `stable_epochs`.
+        pruning_iterations: optimizer steps in which the ratio rises, in place of `pruning_epochs`.
+        tunning_iterations: optimizer steps at the target ratio, in place of `tunning_epochs`.
         prune_params_type: `conv1x1_only`, or None for all convolutions and linear layers.
         skip_params_func: PaddleSlim's function, see `make_plan`.
         local_sparsity: every layer is pruned to the ratio; otherwise one ranking over all layers decides.
@@ -56,7 +57,7 @@ class PruningConfig:
     Raises:
         InputError: a value is out of range; the message names it.
 
-    Example:
+    Examples:
         >>> config = PruningConfig(ratio=0.75, pruning_epochs=2, tunning_epochs=1, pruning_steps=4)
         >>> config.schedule(steps_per_epoch=10, total_steps=30).target_step
         20

@@ -28,7 +28,7 @@ def erk_ratios(shapes: Sequence[Sequence[int]], ratio: float) -> list[float]:
     Returns:
         A ratio for each weight, from 0 to below 1.
 
-    Example:
+    Examples:
         >>> [round(r, 3) for r in erk_ratios([[8, 8, 1, 1], [64, 64, 1, 1]], 0.75)]
         [0.0, 0.762]
     """
@@ -93,7 +93,7 @@ def overall_ratio(layers: Sequence[PlannedLayer], ratio: float, own: Mapping[flo
         ratio: the ratio of the layers without a ratio of their own.
         own: see `layer_ratios`.
 
-    Example:
+    Examples:
         >>> overall_ratio([PlannedLayer("a", (8, 10), True), PlannedLayer("b", (8, 30), True, ratio=0.9)], 0.5)
         0.8
     """

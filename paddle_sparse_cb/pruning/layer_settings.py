@@ -134,7 +134,7 @@ def divides(block: tuple[int, int], shape: Sequence[int]) -> bool:
         block: rows and columns.
         shape: [rows, ...]; the other dimensions are flattened to columns.
 
-    Example:
+    Examples:
         >>> divides((4, 1), (8, 12, 1, 1)), divides((4, 1), (10, 12, 1, 1))
         (True, False)
     """

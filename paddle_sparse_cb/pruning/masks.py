@@ -37,7 +37,7 @@ def prune_count(ratio: float, units: int) -> int:
         ratio: a Python or NumPy float in [0, 1).
         units: number of weights or blocks.
 
-    Example:
+    Examples:
         >>> prune_count(0.75, 16), prune_count(0.6, 5), prune_count(0.07, 100)
         (12, 3, 7)
     """
@@ -47,7 +47,7 @@ def prune_count(ratio: float, units: int) -> int:
 def count_units(shape: Sequence[int], block: tuple[int, int]) -> int:
     """Returns the number of blocks of a weight, incomplete ones at the edges included.
 
-    Example:
+    Examples:
         >>> count_units([8, 12, 1, 1], (1, 1)), count_units([7, 5, 1, 1], (2, 4))
         (96, 8)
     """
@@ -77,7 +77,7 @@ def keep_masks(
     Returns:
         For each weight a bool tensor of its shape, True where a weight is kept.
 
-    Example:
+    Examples:
         >>> import paddle
         >>> keep_masks([paddle.to_tensor([[0.1, -3.0], [2.0, 0.2]])], 0.5)[0].numpy().tolist()
         [[False, True], [True, False]]

@@ -31,7 +31,7 @@ def min_sparsity(
     Raises:
         InputError: an unknown scope, or the block divides none of the layers.
 
-    Example:
+    Examples:
         >>> from paddle import nn
         >>> from paddle_sparse_cb import make_plan
         >>> min_sparsity(make_plan(nn.Conv2D(8, 12, 1)), 0.7, block=(4, 1))

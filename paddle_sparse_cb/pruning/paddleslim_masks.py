@@ -34,7 +34,7 @@ def apply_paddleslim_masks(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], t
     Raises:
         InputError: a mask prunes, but several arrays could belong to it.
 
-    Example:
+    Examples:
         >>> weight, mask = np.float32([[0.5, 2.0]]), np.array([[False, True]])
         >>> arrays, masked = apply_paddleslim_masks({"conv.weight": weight, "conv.conv2d_0_w_0_mask": mask})
         >>> arrays["conv.weight"].tolist(), masked

@@ -60,7 +60,7 @@ def make_plan(
         InputError: `prune_params_type` is unknown, a pattern matches no weight, or one of `ratios` or `blocks` none
             that is pruned, or a block does not divide a layer that it is given to.
 
-    Example:
+    Examples:
         >>> from paddle import nn
         >>> network = nn.Sequential(nn.Conv2D(3, 8, 3), nn.Conv2D(8, 8, 1))
         >>> [(layer.name, layer.pruned, layer.reason) for layer in make_plan(network).layers]

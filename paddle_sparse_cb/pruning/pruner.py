@@ -59,7 +59,7 @@ class GMPPruner(PaddleSlimInterface):
         InputError: an argument is out of range, no layer is left to prune, or the ratio cannot be reached (see
             `check_reachable`).
 
-    Example:
+    Examples:
         >>> import paddle
         >>> network = paddle.nn.Conv2D(8, 8, 1)
         >>> optimizer = paddle.optimizer.SGD(0.1, parameters=network.parameters())

@@ -45,7 +45,7 @@ class GMPSchedule:
     Raises:
         InputError: a value is out of range; the message names it.
 
-    Example:
+    Examples:
         >>> schedule = GMPSchedule(ratio=0.75, initial_ratio=0.15, pruning_iterations=100, pruning_steps=4)
         >>> [round(schedule.at(step), 3) for step in (0, 25, 50, 75, 100)]
         [0.15, 0.497, 0.675, 0.741, 0.75]
@@ -81,7 +81,7 @@ class GMPSchedule:
         It has the same steps and the same curve, from `initial_ratio` or, if the target is lower, from the target: such
         a layer has its target from the first pruning step on.
 
-        Example:
+        Examples:
             >>> schedule = GMPSchedule(ratio=0.75, initial_ratio=0.15, pruning_iterations=100, pruning_steps=4)
             >>> [round(schedule.with_target(0.9).at(step), 3) for step in (0, 25, 50, 75, 100)]
             [0.15, 0.584, 0.806, 0.888, 0.9]

@@ -104,7 +104,7 @@ def measure_sparsity(network: paddle.nn.Layer, plan: PrunePlan | None = None) ->
     Raises:
         InputError: the plan belongs to another network.
 
-    Example:
+    Examples:
         >>> import paddle
         >>> linear = paddle.nn.Linear(4, 4)
         >>> linear.weight.set_value(paddle.eye(4))

@@ -64,7 +64,7 @@ def count_alive(tensor: paddle.Tensor, mask: paddle.Tensor) -> int:
         tensor: any shape, of a floating-point type.
         mask: bool of the same shape, False where a value is pruned.
 
-    Example:
+    Examples:
         >>> count_alive(paddle.to_tensor([0.0, 1e-45, 3.0]), paddle.to_tensor([False, False, True]))
         1
     """

@@ -49,10 +49,16 @@ class Detector:
     Raises:
         InputError: there is no such recipe or model, it is damaged, or the recipe has not been trained.
 
-    Example:
-        detector = Detector("output/picodet_s_416_trees_sparse75/inference")
-        for box in detector.predict("tree.jpg", threshold=0.3):
-            print(box.label, box.score, box.box)
+    Examples:
+        >>> import numpy as np
+        >>> weights = "weights=sample:picodet_s_416_lcnet"
+        >>> detector = Detector("picodet_s_416_coco_lcnet", options=[weights])  # doctest: +ELLIPSIS
+        weights of sample:picodet_s_416_lcnet: 443 arrays loaded; ...
+        >>> detector.labels[:3]
+        ('person', 'bicycle', 'car')
+        >>> black = np.zeros([64, 48, 3], "uint8")
+        >>> [(box.label, box.score, box.box) for box in detector.predict(black)]
+        []
     """
 
     def __init__(

@@ -88,7 +88,7 @@ def percent(fraction: float | None) -> str:
 def signed(fraction: float | None) -> str:
     """A speed-up in percent with its sign; `-` for None.
 
-    Example:
+    Examples:
         >>> signed(0.384), signed(-0.05), signed(0.0), signed(None)
         ('+38%', '-5%', '0%', '-')
     """

@@ -96,7 +96,7 @@ def _draw_series(
 def ticks(least: float, most: float, count: int) -> list[float]:
     """Returns about `count` round numbers that enclose a range.
 
-    Example:
+    Examples:
         >>> ticks(0, 0.118, 4)
         [0.0, 0.05, 0.1, 0.15]
     """

@@ -60,7 +60,7 @@ def check_finite(network: paddle.nn.Layer, where: str) -> None:
     Raises:
         DivergenceError: names the first parameter that is not finite.
 
-    Example:
+    Examples:
         >>> check_finite(paddle.nn.Linear(2, 2), "checkpoint 7")
     """
     for name, parameter in network.named_parameters():
@@ -78,7 +78,7 @@ def check_finite_loss(losses: Any, step: int) -> None:
     Raises:
         DivergenceError: names the losses and the step.
 
-    Example:
+    Examples:
         >>> check_finite_loss([0.7, 1.2], 30)
     """
     values = losses if isinstance(losses, (list, tuple)) else [losses]

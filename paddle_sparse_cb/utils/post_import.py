@@ -40,7 +40,7 @@ def after_import(name: str, function: Callable[[], object]) -> None:
         name: the module.
         function: called without arguments.
 
-    Example:
+    Examples:
         >>> after_import("sys", lambda: print("imported"))
         imported
     """

@@ -37,7 +37,7 @@ def render_table(headers: Sequence[str], rows: Iterable[Sequence[object]], align
     Raises:
         ValueError: the number of letters or of the cells in a row differs from the number of headers.
 
-    Example:
+    Examples:
         >>> print(render_table(["layer", "zeros"], [["stem", "0"], ["project", "1,536"]], "lr"))
         layer    zeros
         -------  -----

@@ -28,7 +28,7 @@ def check_fraction(name: str, value: object, least: float = 0.0) -> float:
     Raises:
         InputError: the value is no number or out of range.
 
-    Example:
+    Examples:
         >>> check_fraction("ratio", 75)
         Traceback (most recent call last):
         ...
@@ -115,7 +115,7 @@ def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
     Raises:
         InputError: a key is not known.
 
-    Example:
+    Examples:
         >>> check_keys(["tuning_epochs"], ["tunning_epochs", "ratio"], "Sparsity")
         Traceback (most recent call last):
         ...
@@ -138,7 +138,7 @@ def check_same(saved: Mapping[str, Any], current: Mapping[str, Any], where: str 
     Raises:
         InputError: they differ; the message names the first difference and both values.
 
-    Example:
+    Examples:
         >>> check_same({"ratio": 0.75}, {"ratio": 0.85}, "2.pdsparse")
         Traceback (most recent call last):
         ...

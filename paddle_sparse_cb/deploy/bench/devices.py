@@ -89,7 +89,7 @@ def runner_suffix(command: str) -> str:
     Raises:
         InputError: it is no name of a runner.
 
-    Example:
+    Examples:
         >>> runner_suffix("ssh pi ./lite_runner"), runner_suffix("build/mnn_runner")
         ('.nb', '.mnn')
     """

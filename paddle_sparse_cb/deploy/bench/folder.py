@@ -68,7 +68,7 @@ def zero_ratio(weights: Iterable[np.ndarray]) -> float:
     Args:
         weights: the weights of a model; those of other shapes than [n, m, 1, 1] do not count.
 
-    Example:
+    Examples:
         >>> zero_ratio([np.array([0.0, 1.0]).reshape(2, 1, 1, 1), np.ones((4, 4, 1, 1)), np.zeros((4, 4))])
         0.5
     """

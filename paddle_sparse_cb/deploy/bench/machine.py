@@ -80,7 +80,7 @@ def parse_machine(cpuinfo: str, cores: int, governor: str | None) -> Machine:
 
 
 def advice(machine: Machine, here: bool = True) -> list[str]:
-    """Returns lines on which devices gain from sparse models, with the published figures (docs/benchmarking.md).
+    """Returns lines on which devices gain from sparse models, with the published figures (docs/devices.md).
 
     Args:
         machine: this machine.

@@ -152,7 +152,7 @@ def relative_difference(outputs: dict[str, np.ndarray], expected: dict[str, np.n
         outputs: outputs of a runtime by name.
         expected: the outputs that they should be.
 
-    Example:
+    Examples:
         >>> relative_difference({"a": np.array([3.0, 4.5])}, {"a": np.array([3.0, 4.0])})
         0.1
     """

@@ -29,7 +29,7 @@ class Runner:
     Raises:
         InputError: the command is empty or has an open quotation mark.
 
-    Example:
+    Examples:
         >>> Runner("ssh -p 2222 pi './my runner'").command
         ('ssh', '-p', '2222', 'pi', './my runner')
     """
