@@ -1,6 +1,6 @@
 // Prints the boxes that a .nb file finds in an image: score, x1, y1, x2, y2 in pixels, and class. See README.md.
 #define STB_IMAGE_IMPLEMENTATION
-#include <stb/stb_image.h>
+#include <stb_image.h>
 
 #include <cstdio>
 #include <memory>

@@ -39,8 +39,8 @@ inline void require(bool condition, const std::string& message) {
   if (!condition) throw std::runtime_error("infer_cfg.yml: " + message);
 }
 
-// Reads infer_cfg.yml. Throws YAML::Exception or std::runtime_error.
-inline Config read_config(const std::string& path) {
+// Reads infer_cfg.yml. Throws std::runtime_error.
+inline Config read_config(const std::string& path) try {
   const YAML::Node file = YAML::LoadFile(path);
   require(file["arch"].as<std::string>() == "GFL", "export the model with its post-processing and NMS");
   Config config;
@@ -67,6 +67,8 @@ inline Config read_config(const std::string& path) {
   }
   require(config.height > 0, "Preprocess has no Resize");
   return config;
+} catch (const YAML::Exception& error) {
+  throw std::runtime_error(path + ": " + error.what());
 }
 
 // For each position of a resized row or column, the four source positions and their weights.
@@ -138,7 +140,7 @@ inline std::array<float, 2> scale_factor(const Image& image, const Config& confi
 inline std::vector<Box> find_boxes(const float* rows, int count, const Image& image, const Config& config) {
   std::vector<Box> boxes;
   for (const float* row = rows; row < rows + count * 6; row += 6) {
-    if (row[0] < 0 || row[1] < config.threshold) continue;  // class -1 is padding
+    if (!(row[0] >= 0 && row[1] >= config.threshold)) continue;  // class -1 is padding
     const size_t label = static_cast<size_t>(row[0]);
     require(label < config.labels.size(), "label_list has no class " + std::to_string(label));
     const auto clip = [](float value, int most) { return std::min(std::max(value, 0.0f), static_cast<float>(most)); };
