@@ -11,6 +11,7 @@ import pytest
 from .compiling import SOURCES, call_main, compile_runner, lite_library
 from .stand_in import StandIn, script
 
+
 @pytest.fixture(scope="session")
 def lite_runner(tmp_path_factory):
     """The command that runs lite_runner with the library of the optimizer's wheel."""

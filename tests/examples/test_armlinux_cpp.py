@@ -14,13 +14,13 @@ from paddle_sparse_cb import Detector
 from paddle_sparse_cb.detection.infer_config import InferConfig, read_infer_config
 from paddle_sparse_cb.detection.predict import Preprocessor, find_boxes, read_image
 from paddle_sparse_cb.errors import PipelineError
-from paddle_sparse_cb.utils.packages import DebianPackage, Wheel, fetch_debian_package, fetch_wheel
+from paddle_sparse_cb.utils.packages import DebianPackage, fetch_debian_package
 
-from ..deploy.compiling import HERE, call_main, lite_library
+from ..deploy.compiling import call_main, lite_library
 from .conftest import THRESHOLD
 
+pytestmark = pytest.mark.xdist_group("examples/armlinux_cpp")
 SOURCES = Path(__file__).parents[2] / "examples" / "armlinux_cpp"
-YAML_CPP = Wheel("cmeel-yaml-cpp", "0.8.0", "c43e13d2b32d9f3e3923e5bd79987f909dafec52b8b08c4ef0f4fdf16aab48f9", 1)
 STB = DebianPackage(
     "libstb-dev",
     "0.0~git20220908.8b5f1f3+ds-1",
@@ -56,11 +56,6 @@ extern "C" int find_boxes(const char* path, int height, int width, const float* 
   }
 }
 """
-
-
-@pytest.fixture(scope="session")
-def yaml_cpp():
-    return fetch_wheel(YAML_CPP) / "cmeel.prefix"
 
 
 @pytest.fixture(scope="session")
@@ -152,7 +147,7 @@ def test_boxes_are_filtered_clipped_and_sorted_as_in_python(parts, infer_cfg):
 
 
 @pytest.fixture(scope="session")
-def detect(yaml_cpp, tmp_path_factory):
+def detect(yaml_cpp, paddle_lite, tmp_path_factory):
     """The command that runs the program as CMakeLists.txt builds it, with Paddle-Lite's library for x86."""
     if not shutil.which("cmake"):
         pytest.skip("no CMake")
@@ -161,12 +156,8 @@ def detect(yaml_cpp, tmp_path_factory):
     except PipelineError as error:
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("detect")
-    for name in ("include", "lib"):
-        (folder / "lite" / "cxx" / name).mkdir(parents=True)
-    shutil.copy(HERE / "api_headers" / "paddle_api.h", folder / "lite" / "cxx" / "include")
-    (folder / "lite" / "cxx" / "lib" / "libpaddle_light_api_shared.so").symlink_to(lite_library())
     definitions = {
-        "PADDLE_LITE": folder / "lite",
+        "PADDLE_LITE": paddle_lite,
         "YAML_CPP": yaml_cpp,
         "STB": stb,
         "CMAKE_CXX_FLAGS": "-fPIC -Wall -Wextra -Werror",
