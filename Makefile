@@ -75,7 +75,7 @@ lint: $(VENV)/ready
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-$(VENV)/ready: EXTRAS := cpu,detection,deploy,mnn,bench,dev
+$(VENV)/ready: EXTRAS := cpu,detection,deploy,mnn,bench,notebook,dev
 $(VENV)/ready: INTERPRETER = $(PYTHON)
 $(VENV)/ready: constraints.txt
 $(CORE)/ready: EXTRAS := cpu,dev
