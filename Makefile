@@ -80,7 +80,7 @@ docs: $(VENV)/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	$(BIN)/python tools/check_site.py output/site
 
-$(VENV)/ready: EXTRAS := cpu,detection,deploy,mnn,bench,dev,docs
+$(VENV)/ready: EXTRAS := cpu,detection,deploy,mnn,bench,notebook,dev,docs
 $(VENV)/ready: INTERPRETER = $(PYTHON)
 $(VENV)/ready: constraints.txt
 $(CORE)/ready: EXTRAS := cpu,dev

@@ -24,6 +24,7 @@ collect_ignore = (
         "detection",
         "doctor",
         "e2e",
+        "examples",
         "recipe",
         "test_arm_emulated.py",
         "test_cli.py",

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -28,9 +29,9 @@ def run(*command, cwd, **environment):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The wheel, made without network from the sdist of the files that git would commit."""
-    folder = tmp_path_factory.mktemp("wheel")
+def sdist(tmp_path_factory):
+    """The sdist of the files that git would commit."""
+    folder = tmp_path_factory.mktemp("sdist")
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -43,10 +44,30 @@ def wheel(tmp_path_factory):
             shutil.copy(ROOT / name, folder / "checkout" / name)
     code = "from setuptools import build_meta; build_meta.build_sdist('../dist')"
     run("-c", code, cwd=folder / "checkout")
-    [sdist] = (folder / "dist").iterdir()
+    [made] = (folder / "dist").iterdir()
+    return made
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory):
+    """The wheel, made without network from the sdist."""
+    folder = tmp_path_factory.mktemp("wheel")
     run("-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", sdist, cwd=folder)
     [made] = folder.glob("*.whl")
     return made
+
+
+@pytest.mark.slow
+def test_the_sdist_has_all_files_of_the_checkout(sdist):
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    checkout = sdist.parent.parent / "checkout"
+    files = {path.relative_to(checkout).as_posix() for path in checkout.rglob("*") if path.is_file()}
+    assert {name for name in files - names if "egg-info" not in name} <= {
+        ".git-blame-ignore-revs",  # for git only
+        ".gitignore",
+        "examples/android/.gitignore",
+    }
 
 
 @pytest.mark.slow

@@ -56,8 +56,14 @@ def render_table(headers: Sequence[str], rows: Iterable[Sequence[object]], align
     for row in (["-" * column_width for column_width in widths], *cells):
         table.add_row(*map(Text, row))
     buffer = io.StringIO()
-    # Exactly the table's width, so that rich neither crops nor shrinks it.
-    Console(file=buffer, width=sum(widths) + _GAP * len(widths), color_system=None, force_terminal=False).print(table)
+    console = Console(
+        file=buffer,
+        width=sum(widths) + _GAP * len(widths),  # exactly the table's, so that rich neither crops nor shrinks it
+        color_system=None,
+        force_terminal=False,
+        force_jupyter=False,  # in a notebook, rich would display the table at once and write nothing to the file
+    )
+    console.print(table)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 

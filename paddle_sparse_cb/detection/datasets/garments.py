@@ -15,6 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from ...utils.packages import DebianPackage, fetch_debian_package
+
+FASHION_MNIST = DebianPackage(
+    "dataset-fashion-mnist",
+    "0.0~git20200523.55506a9-1",
+    "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+    31,
+)
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 CANVAS = 96  # pixels
 IMAGES = {"train": 1600, "val": 400}
@@ -24,6 +32,18 @@ _MAX_GARMENTS = 4  # per canvas
 _SIDE_RANGE = 20, 56  # pixels of a garment's longer side
 _MAX_OVERLAP = 0.2  # share of a garment's box that another box may cover
 _FOREGROUND = 32  # lowest grey value of a pixel that belongs to the garment
+
+
+def fetch_fashion_mnist() -> Path:
+    """Downloads Fashion-MNIST on first use, which needs apt but no root.
+
+    Returns:
+        The folder with its four `*-ubyte.gz` files.
+
+    Raises:
+        PipelineError: the package cannot be downloaded.
+    """
+    return fetch_debian_package(FASHION_MNIST) / "usr" / "share" / "datasets" / "fashion-mnist"
 
 
 def compose(fashion: Path, folder: Path) -> None:

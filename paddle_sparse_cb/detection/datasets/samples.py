@@ -16,7 +16,7 @@ from defusedxml import ElementTree
 
 from ...errors import InputError, did_you_mean
 from ...utils.downloads import cached_folder
-from ...utils.packages import DebianPackage, Wheel, fetch_debian_package, fetch_wheel
+from ...utils.packages import Wheel, fetch_wheel
 from . import garments
 
 TILE = 256  # pixels
@@ -24,12 +24,6 @@ MIN_VISIBLE = 0.5  # share of a tree's box that a tile must show more of to cont
 
 WEIGHTS = Wheel("paddlelabel-ml", "1.0.0", "d3590ed527f3130536ec8cf2d1223f8cca18a320c9f98a109f2f93d9afd131bd", 67)
 PHOTOGRAPHS = Wheel("deepforest", "2.1.0", "8c2798d8e9be7f0004b194fe207b76c1d9fff6e711b3db67b9508dcd5d00ae54", 21)
-FASHION = DebianPackage(
-    "dataset-fashion-mnist",
-    "0.0~git20200523.55506a9-1",
-    "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
-    31,
-)
 
 # By photograph, so that no tree is in both splits.
 SPLITS = {
@@ -64,7 +58,7 @@ def _trees() -> Path:
 
 
 def _garments() -> Path:
-    fashion = fetch_debian_package(FASHION) / "usr" / "share" / "datasets" / "fashion-mnist"
+    fashion = garments.fetch_fashion_mnist()
     return cached_folder(f"garments_{garments.CANVAS}", lambda folder: garments.compose(fashion, folder))
 
 
