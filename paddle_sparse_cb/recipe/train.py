@@ -38,7 +38,7 @@ from .schema import Recipe
 from .values import LOGGING_KEYS
 
 # Keys of the `Sparsity` block that the plan and the start weights already reflect.
-_BEFORE_TRAINING = ("skip", "ratios", "blocks", "permute_channels")
+_BEFORE_TRAINING = ("skip", "ratios", "blocks", "permute_channels", "skip_stage_ends")
 _SHORT_LOSS_NAMES = [name[len("loss_") :] for name in LOSS_NAMES]
 
 
