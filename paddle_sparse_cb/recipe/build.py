@@ -117,9 +117,9 @@ class Run:
 
     def detect(self, name: str, inputs: Mapping[str, paddle.Tensor]) -> Any:
         """Computes what the exported program of an artefact must compute."""
-        with self.network.export_mode(*self.recipe.input_size, **self.exports[name]) as (detector, _):
-            with eval_mode(detector):
-                return detector({"scale_factor": None, **inputs})
+        mode = self.network.export_mode(*self.recipe.input_size, **self.exports[name])
+        with mode as (detector, _), eval_mode(detector):
+            return detector({"scale_factor": None, **inputs})
 
     @property
     def references(self) -> dict[str, Callable[[Mapping[str, paddle.Tensor]], Any]]:
