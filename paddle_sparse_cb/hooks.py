@@ -43,6 +43,8 @@ class HookContext:
             `PruningConfig.min_sparsity`). A weight that it does not name counts for `target_ratio` only.
         samples: real inputs for files that are run to verify their outputs: dicts from input name to array without the
             batch dimension. Without them, noise is used.
+        references: what an exported artefact must compute, by its name: functions from its inputs by name to outputs.
+            `Export` adds it. Without one, `network` is called with the inputs in order.
         bench: latencies: `machine`, `rows` and `notes`, JSON-serializable; empty if they were not measured.
 
     Examples:
@@ -67,6 +69,7 @@ class HookContext:
     checks: dict[str, Any] = field(default_factory=dict)
     min_sparsity: Mapping[str, float] = field(default_factory=dict)
     samples: Sequence[Mapping[str, np.ndarray]] = ()
+    references: dict[str, Callable[[Mapping[str, paddle.Tensor]], Any]] = field(default_factory=dict)
     bench: dict[str, Any] = field(default_factory=dict)
 
 

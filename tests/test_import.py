@@ -68,3 +68,9 @@ def test_all_public_names_can_be_imported():
 def test_fit_is_wrapped_before_it_is_looked_up_whichever_package_is_imported_first(order):
     """In `model.fit(callbacks=[paddle_sparse_cb.SparsityCallback()])`, `fit` comes before the callback's name."""
     assert run(f"import zlib, {order}; print(paddle.Model.fit.__wrapped__.__name__)") == ["fit"]
+
+
+@pytest.mark.parametrize("module", ["checkpoints.position", "hooks"])
+def test_a_module_can_be_the_first_to_import_paddle(module):
+    """Paddle's import imports the callbacks, which need such modules while they are not yet complete."""
+    assert run(f"import paddle_sparse_cb.{module}; print('done')") == ["done"]

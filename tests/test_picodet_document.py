@@ -16,6 +16,8 @@ from paddle_sparse_cb import GMPPruner as GMPUnstructuredPruner
 from paddle_sparse_cb.detection import config
 from paddle_sparse_cb.detection.network import build_network
 from paddle_sparse_cb.pruning.masks import prune_count
+from paddle_sparse_cb.recipe.build import build_plan
+from paddle_sparse_cb.recipe.schema import read_recipe
 
 # Six convolutions of squeeze-and-excitation blocks of PicoDet-m, by the names that Paddle gives them.
 SQUEEZE_EXCITE = {f"conv2d_{number}" for number in (17, 18, 56, 57, 75, 76)}
@@ -121,6 +123,14 @@ def test_the_documents_four_steps_prune_95_layers_of_picodet_m_exactly(picodet_m
     dense = [layer for layer in measure_sparsity(picodet_m).layers if layer.name not in layers]
     assert sum(layer.zeros for layer in dense) == 0
     assert trainer.sparsities == pytest.approx([0.15, 0.497, 0.675, 0.741, 0.75, 0.75], abs=2e-3)
+
+
+def test_our_recipe_and_its_files_prune_what_the_document_chooses(picodet_m):
+    names = {parameter.name: name for name, parameter in picodet_m.named_parameters()}
+    skipped = {names.get(name) for name in skip_params_self(picodet_m)}
+    chosen = {name for name, parameter in picodet_m.named_parameters() if len(parameter.shape) == 4} - skipped
+    plan = build_plan(read_recipe(RECIPES / "picodet_m_320_coco_sparse75.yml"))
+    assert {layer.name for layer in plan.pruned} == chosen
 
 
 def test_exclude_conv1x1_prunes_the_1x1_convolutions(network):

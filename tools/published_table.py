@@ -40,14 +40,8 @@ PUBLISHED = {
     ("s", 0.0): (27.1, 4.6, 68, 26),
 }
 BLOCKS = ((1, 1), (4, 1))  # rows and columns of the zeros whose latency is measured
-# The published models keep the last squeeze-and-excitation block of each backbone stage dense.
-LAST_BLOCKS = tuple(f"backbone.{block}._se.*" for block in ("2_3", "3_7", "4_3"))
-# Squeeze-and-excitation blocks that stay dense -> arguments of `make_plan`. Prediction layers always stay dense.
-KINDS: dict[str, dict[str, Any]] = {
-    "all": {},
-    "3 blocks, as published": {"prune_squeeze_excite": True, "skip": LAST_BLOCKS},
-    "none": {"prune_squeeze_excite": True},
-}
+PUBLISHED_KIND = "3 blocks, as published"  # the last ones of the backbone's stages
+KINDS = ("all", PUBLISHED_KIND, "none")  # squeeze-and-excitation that stays dense; prediction layers always do
 # Requirements for "none": size relative to the dense file, and number of sparse convolutions without depthwise ones.
 MOST_OF_DENSE = {0.75: 0.61, 0.85: 0.44}
 LEAST_SPARSE = 100
@@ -60,7 +54,7 @@ class Row:
     Attributes:
         model: `m` or `s`.
         ratio: target ratio of the pruned weights; 0 for the dense file.
-        squeeze: a key of `KINDS`: the squeeze-and-excitation blocks that stay dense; empty for the dense file.
+        squeeze: one of `KINDS`: the squeeze-and-excitation blocks that stay dense; empty for the dense file.
         size: size in bytes.
         of_dense: size divided by the size of the dense file of the same weights.
         sparse: number of convolutions with a sparse kernel.
@@ -88,9 +82,9 @@ def measure(model: str, ratio: float, squeeze: str, output: Path) -> list[Row]:
     paddle.seed(0)
     with paddle.utils.unique_name.guard():  # file sizes depend on the length of names
         network = build_network(config.load(read_recipe(RECIPES / FILES[model]).content, FILES[model]))
-    rules = dict(KINDS[squeeze])
     spec = [InputSpec([1, 3, SIZE, SIZE], "float32"), InputSpec([1, 2], "float32"), InputSpec([1, 1], "int64")]
-    plan = make_plan(network, spec, skip=[*network.prediction_layers(), *rules.pop("skip", ())], **rules)
+    skip = network.prediction_layers() + (network.stage_end_squeezes() if squeeze == PUBLISHED_KIND else [])
+    plan = make_plan(network, spec, skip=skip, prune_squeeze_excite=squeeze != "all")
     if ratio:
         GMPPruner(
             network, ratio=ratio, local_sparsity=True, plan=plan, configs={"initial_ratio": ratio, "pruning_steps": 1}

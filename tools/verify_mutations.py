@@ -33,7 +33,7 @@ from paddle_sparse_cb.deploy.lite.nb import read_nb
 from paddle_sparse_cb.deploy.manifest import NAME as MANIFEST
 from paddle_sparse_cb.deploy.manifest import exported_files, record
 from paddle_sparse_cb.hooks import Hook
-from paddle_sparse_cb.utils.weight_files import load_arrays, load_parameters
+from paddle_sparse_cb.utils.weight_files import load_arrays, load_parameters, parse_program
 
 SPEC = [InputSpec([1, 3, 16, 16], "float32", "x")]
 FP16 = OptimizeLite({"enable_fp16": "true"})
@@ -259,6 +259,38 @@ def renamed_operators(folder: Path) -> None:
     """The exported program computes something else."""
     file = folder / "inference" / "model.pdmodel"
     file.write_bytes(file.read_bytes().replace(b"\x04relu", b"\x04tanh"))
+
+
+def _rewrite_program(folder: Path, change: Callable[[Any], None]) -> None:
+    """Changes the operators of the exported program, recorded as they are."""
+    prefix = folder / "inference" / "model"
+    program = parse_program(prefix)
+    change(program.blocks[0].ops)
+    Path(f"{prefix}.pdmodel").write_bytes(program.SerializeToString())
+    _refresh(folder)
+
+
+def _set_attribute(operators: Any, operator: str, name: str, **value: Any) -> None:
+    """Sets an attribute of the first operator of a type: `f` for a number, `ints` for a list."""
+    attributes = next(one for one in operators if one.type == operator).attrs
+    attribute = next(one for one in attributes if one.name == name)
+    for kind, new in value.items():
+        attribute.ClearField(kind)
+        attribute.MergeFrom(type(attribute)(**{kind: new}))
+
+
+def _other_activation(operators: Any) -> None:
+    next(one for one in operators if one.type == "relu").type = "tanh"
+
+
+_PROGRAMS: dict[str, Callable[[Any], None]] = {
+    "another activation": _other_activation,
+    "an epsilon of 0.1": lambda operators: _set_attribute(operators, "batch_norm", "epsilon", f=0.1),
+    "another padding": lambda operators: _set_attribute(operators, "conv2d", "paddings", ints=[2, 0, 2, 0]),
+    "another scale": lambda operators: _set_attribute(operators, "scale", "scale", f=1.001),
+    "an operator that writes a file": lambda operators: setattr(operators[-2], "type", "save"),
+}
+_for_each("program with", list(_PROGRAMS), lambda folder, name: _rewrite_program(folder, _PROGRAMS[name]))
 
 
 def _copy(folder: Path, names: tuple[str, str]) -> None:

@@ -16,6 +16,7 @@ from ..checkpoints.position import ResumeState
 from ..errors import InputError
 from ..hooks import Hook, HookContext, call_hooks
 from ..pruning.config import PruningConfig
+from ..pruning.layer_rules import PRUNE_SQUEEZE_EXCITE
 from ..pruning.mask_updates import MaskRecorder
 from ..pruning.planner import PrunePlan
 from ..pruning.statistics import SparsityReport
@@ -124,7 +125,7 @@ class SparsityCallback(ForwardingCallback):
         resume: str | os.PathLike[str] | ResumeState | None = None,
         allow_config_change: bool = False,
         post_train: Sequence[Hook] = (),
-        prune_squeeze_excite: bool = False,
+        prune_squeeze_excite: bool = PRUNE_SQUEEZE_EXCITE,
         ratios: Mapping[str, float] | None = None,
         blocks: Mapping[str, Sequence[int]] | None = None,
         visualdl: bool = False,

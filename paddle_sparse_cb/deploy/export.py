@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,20 @@ def _flatten(input_spec: Sequence[Any]) -> list[Any]:
     return [spec for spec in specs if spec is not None]
 
 
+def _call(network: paddle.nn.Layer, input_spec: Sequence[Any], inputs: Mapping[str, paddle.Tensor]) -> Any:
+    """Calls a network in evaluation mode with the inputs of its exported program, which is in their order."""
+    tensors = iter(inputs.values())
+    with eval_mode(network):
+        return network(
+            *(
+                {key: None if one is None else next(tensors) for key, one in sorted(item.items())}
+                if isinstance(item, dict)
+                else next(tensors)
+                for item in input_spec
+            )
+        )
+
+
 @dataclass
 class Export:
     """Post-train hook: exports the network to `inference/model` in the output folder.
@@ -110,10 +125,12 @@ class Export:
             export(self.network or network, Path(folder, "model"), self.input_spec)
 
     def __call__(self, context: HookContext) -> None:
-        """Adds the artefact `name`, the path without an extension, and its files to the manifest."""
+        """Adds the artefact `name`, the path without an extension, its reference, and its files to the manifest."""
         print("exporting the network ...", flush=True)
         prefix = context.output / self.name / "model"
-        context.artefacts[self.name] = export(self.network or context.network, prefix, self.input_spec)
+        network = self.network or context.network
+        context.artefacts[self.name] = export(network, prefix, self.input_spec)
+        context.references[self.name] = functools.partial(_call, network, self.input_spec)
         sources = [context.artefacts["pdparams"]] if "pdparams" in context.artefacts else []
         record(context.output, sources)
         record(context.output, exported_files(prefix), sources)

@@ -12,9 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from paddle.base.proto.framework_pb2 import VarType
+
 from ..errors import InputError
 from ..utils.weight_files import load_structured_names, parse_program, tensor_details
 
+_DTYPES = {
+    VarType.BOOL: "bool",
+    VarType.INT32: "int32",
+    VarType.INT64: "int64",
+    VarType.FP16: "float16",
+    VarType.FP32: "float32",
+    VarType.FP64: "float64",
+}
 # Operators that read or write files, print, communicate, or call Python.
 _SIDE_EFFECTS = re.compile(
     r"(load|save|print|py_|read_file|read$|run_program|create_.*reader|enqueue|dequeue|queue_|delete_var"
@@ -117,14 +128,37 @@ def read_inputs(prefix: Path) -> dict[str, tuple[int, ...]]:
 
 
 def input_shapes(block: Any) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of each input of a program; -1 marks a dynamic dimension.
+    """Returns the shape of each input of a program, in the order of the network's; -1 marks a dynamic dimension.
 
     Args:
         block: the first block of a `ProgramDesc` message.
     """
-    names = [name for op in block.ops if op.type == "feed" for name in slot_arguments(op.outputs)["Out"]]
-    shapes = {var.name: tuple(tensor_details(var).dims) for var in block.vars if var.name in names}
-    return {name: shapes[name] for name in names}
+    return {name: tuple(tensor.dims) for name, tensor in _input_tensors(block).items()}
+
+
+def read_input_types(prefix: Path) -> dict[str, np.dtype[Any]]:
+    """Returns the dtype of each input of an exported model.
+
+    Args:
+        prefix: the model's path without `.pdmodel`, which is the only file that is read.
+
+    Raises:
+        InputError: the file is missing or damaged, or an input has a dtype that NumPy lacks.
+    """
+    block = parse_program(prefix).blocks[0]
+    try:
+        return {name: np.dtype(_DTYPES[tensor.data_type]) for name, tensor in _input_tensors(block).items()}
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise InputError(f"{prefix}.pdmodel: damaged: {type(error).__name__} {error}") from None
+
+
+def _input_tensors(block: Any) -> dict[str, Any]:
+    """The messages with dtype and dims; the operators that feed them are in reverse order in Paddle's programs."""
+    feeds = [op for op in block.ops if op.type == "feed"]
+    feeds.sort(key=lambda op: next(attribute.i for attribute in op.attrs if attribute.name == "col"))
+    names = [name for op in feeds for name in slot_arguments(op.outputs)["Out"]]
+    tensors = {var.name: tensor_details(var) for var in block.vars if var.name in names}
+    return {name: tensors[name] for name in names}
 
 
 def check_no_side_effects(prefix: Path) -> None:

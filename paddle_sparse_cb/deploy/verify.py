@@ -1,4 +1,4 @@
-"""Verifies every file that was made from a network: its zeros, its other tensors, and what it was made from."""
+"""Verifies every file that was made from a network: its tensors, what it was made from, and what it computes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ..utils.weight_files import load_arrays, load_inference
 from .lite.check import check_nb
 from .manifest import exported_files, find_problems
 from .mnn.check import check_mnn
+from .program_check import check_outputs
 
 _WEIGHTS_SCOPE = "all {tensors} tensors compared with the network bit for bit"
 _NB_SCOPE = (
@@ -33,6 +34,7 @@ _FILE_CHECKS: dict[str, Callable[..., dict[str, Any]]] = {
     "mnn": check_mnn,
 }
 _MANIFEST_SCOPE = "digests of all files and of what they were made from"
+_EXPORTED = ("inference", "inference_no_nms")
 
 
 def check_arrays(context: HookContext, arrays: Mapping[str, np.ndarray], is_complete: bool = True) -> dict[str, Any]:
@@ -91,24 +93,36 @@ def verify(context: HookContext) -> None:
     """Post-train hook: verifies every file among the artefacts and adds the results to `context.checks`.
 
     The keys are `pdparams`, `pdiparams` and `pdiparams_no_nms` (see `check_arrays`), `nb`, `nb_fp16` and `nb_int8` (see
-    `check_nb`), `mnn` (see `check_mnn`), and `manifest` (see `check_manifest`). What is wrong is recorded, a missing or
-    damaged file too, and not raised, so that a report can still be written; `fail_on_mismatch` raises it.
+    `check_nb`), `mnn` (see `check_mnn`), `manifest` (see `check_manifest`), and `outputs` (see `check_outputs`), for
+    which the exported programs are run only if everything else is as it should be. What is wrong is recorded, a missing
+    or damaged file too, and not raised, so that a report can still be written; `fail_on_mismatch` raises it.
     """
     print("verifying the files ...", flush=True)
     artefacts, checks = context.artefacts, context.checks
     if "pdparams" in artefacts:
         weights = artefacts["pdparams"]
         checks["pdparams"] = _check(lambda: check_arrays(context, load_arrays(weights)))
-    for name in ("inference", "inference_no_nms"):
-        if name in artefacts:
-            check = functools.partial(_check_exported, context, artefacts[name])
-            checks[name.replace("inference", "pdiparams")] = _check(check)
+    exported = [name for name in _EXPORTED if name in artefacts]
+    for name in exported:
+        check = functools.partial(_check_exported, context, artefacts[name])
+        checks[name.replace("inference", "pdiparams")] = _check(check)
     for name, check_files in _FILE_CHECKS.items():
         dense, sparse = (artefacts.get(f"{name}_{kind}") for kind in ("dense", "sparse"))
         if "inference" in artefacts and dense and sparse:
             checks[name] = _check(functools.partial(check_files, context, dense, sparse))
     if artefacts.keys() - {"pdparams"}:
         checks["manifest"] = _check(lambda: check_manifest(context))
+    if exported:
+        failed = [name for name, result in checks.items() if not result["ok"] and name != "outputs"]
+        checks["outputs"] = _not_run(failed) if failed else _check(lambda: check_outputs(context, exported))
+
+
+def _not_run(failed: list[str]) -> dict[str, Any]:
+    return {
+        "problems": [f"not run, because a check failed: {_first(failed)}"],
+        "scope": "nothing compared",
+        "ok": False,
+    }
 
 
 def _check(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:

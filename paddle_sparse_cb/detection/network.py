@@ -112,6 +112,23 @@ class DetectionNetwork(nn.Layer):
             if isinstance(child, nn.Conv2D)
         ]
 
+    def stage_end_squeezes(self) -> list[str]:
+        """Structured names of the weights in the squeeze-and-excitation blocks whose output the neck reads directly.
+
+        These are the last ones of the stages of an ESNet or LCNet, and stay dense in the published sparse models.
+        """
+        stages = [block for name, block in self.backbone.named_children() if name.startswith("blocks")]
+        ends = [stage[-1] for stage in stages]
+        maps = getattr(self.backbone, "feature_maps", ())
+        ends += [block for i, block in enumerate(getattr(self.backbone, "_block_list", ())) if i + 2 in maps]
+        return [
+            f"backbone.{name}.{part}.weight"
+            for name, block in self.backbone.named_sublayers()
+            if any(block is end for end in ends)
+            for part, layer in block.named_sublayers()
+            if isinstance(layer, nn.Conv2D) and part.split(".")[0] in ("se", "_se")
+        ]
+
     def forward(
         self,
         image: paddle.Tensor,

@@ -12,6 +12,7 @@ import paddle
 from ..errors import InputError
 from ..utils.validation import check_count, check_fraction, check_keys
 from .distribution import check_scope, overall_ratio
+from .layer_rules import PRUNE_SQUEEZE_EXCITE
 from .layer_settings import check_blocks, check_ratios, set_default_block, set_layer_values
 from .masks import check_block
 from .min_sparsity import check_reachable, min_sparsity
@@ -84,7 +85,7 @@ class PruningConfig:
     curve: str = "cubic"
     sparse_block: Sequence[int] = (1, 1)
     skip: Sequence[str] = ()
-    prune_squeeze_excite: bool = False
+    prune_squeeze_excite: bool = PRUNE_SQUEEZE_EXCITE
     ratios: Mapping[str, float] = field(default_factory=dict)
     blocks: Mapping[str, Sequence[int]] = field(default_factory=dict)
 

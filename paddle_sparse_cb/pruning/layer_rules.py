@@ -11,6 +11,9 @@ from typing import Any
 import paddle
 from paddle import nn
 
+# Whether squeeze-and-excitation is pruned where a recipe or a call does not say.
+PRUNE_SQUEEZE_EXCITE = False
+
 CONVOLUTIONS_AND_LINEAR = (
     nn.Conv1D,
     nn.Conv2D,

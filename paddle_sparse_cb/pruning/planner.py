@@ -15,7 +15,7 @@ from paddle import nn
 from ..errors import InputError
 from ..utils.layers import named_weights
 from .forward_profile import ForwardProfile, LayerUse
-from .layer_rules import as_pair, conv1x1_reason, mnn_reason, unprunable_reason
+from .layer_rules import PRUNE_SQUEEZE_EXCITE, as_pair, conv1x1_reason, mnn_reason, unprunable_reason
 from .layer_settings import set_layer_values
 from .plan import PlannedLayer, PrunePlan
 
@@ -29,7 +29,7 @@ def make_plan(
     prune_params_type: str | None = "conv1x1_only",
     skip: Sequence[str] = (),
     skip_params_func: Callable[[nn.Layer], set[str]] | None = None,
-    prune_squeeze_excite: bool = False,
+    prune_squeeze_excite: bool = PRUNE_SQUEEZE_EXCITE,
     ratios: Mapping[str, float] | None = None,
     blocks: Mapping[str, Sequence[int]] | None = None,
 ) -> PrunePlan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -31,6 +31,7 @@ from ..pruning.plan import PrunePlan
 from ..pruning.statistics import measure_sparsity
 from ..report.schema import read_report
 from ..utils.distributed import rank_zero_info
+from ..utils.layers import eval_mode
 from .report_details import collect_details
 from .report_hook import WriteReport
 from .schema import Recipe
@@ -105,6 +106,26 @@ class Run:
             )
         return expected
 
+    @property
+    def exports(self) -> dict[str, dict[str, bool]]:
+        """The post-processing of each program that a recipe exports, by artefact (see `export_mode`)."""
+        options = self.recipe.content.get("export") or {}
+        exports = {"inference": {key: options[key] for key in ("post_process", "nms") if key in options}}
+        if self.recipe.mnn_block is not None:
+            exports["inference_no_nms"] = {"post_process": True, "nms": False}
+        return exports
+
+    def detect(self, name: str, inputs: Mapping[str, paddle.Tensor]) -> Any:
+        """Computes what the exported program of an artefact must compute."""
+        mode = self.network.export_mode(*self.recipe.input_size, **self.exports[name])
+        with mode as (detector, _), eval_mode(detector):
+            return detector({"scale_factor": None, **inputs})
+
+    @property
+    def references(self) -> dict[str, Callable[[Mapping[str, paddle.Tensor]], Any]]:
+        """The `references` of `HookContext`."""
+        return {name: functools.partial(self.detect, name) for name in self.exports}
+
     def context(self, weights: Path) -> HookContext:
         """Returns the context of the hooks, with the artefacts that the output folder already holds.
 
@@ -119,7 +140,9 @@ class Run:
         }
         artefacts["pdparams"] = weights
         sparsity = measure_sparsity(self.network, self.plan)
-        context = HookContext(self.network, recipe.output, self.plan, sparsity, 0.0, artefacts=artefacts)
+        context = HookContext(
+            self.network, recipe.output, self.plan, sparsity, 0.0, artefacts=artefacts, references=self.references
+        )
         if recipe.sparsity is not None:
             settings = recipe.pruning_config()
             context.target_ratio = settings.target_ratio(self.plan)
@@ -168,7 +191,10 @@ def make_recipe_plan(recipe: Recipe, network: DetectionNetwork) -> PrunePlan:
     height, width = recipe.input_size
     spec = [InputSpec([1, 3, height, width], "float32"), InputSpec([1, 2], "float32"), InputSpec([1, 1], "int64")]
     rules = recipe.pruning_config()
-    plan = replace(rules, skip=(*network.prediction_layers(), *rules.skip)).make_plan(network, spec)
+    skip = network.prediction_layers()
+    if (recipe.sparsity or {}).get("skip_stage_ends"):
+        skip += network.stage_end_squeezes()
+    plan = replace(rules, skip=(*skip, *rules.skip)).make_plan(network, spec)
     if recipe.sparsity is not None:
         return plan
     return PrunePlan(

@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 
 from ..deploy.mnn.check import source_model
-from ..deploy.mnn.outputs import Outputs, run_models
+from ..deploy.outputs import Outputs, run_models
 from ..errors import PipelineError
 from ..hooks import HookContext
 from .build import Run
@@ -25,12 +25,14 @@ class AddSamples:
     run: Run
 
     def __call__(self, context: HookContext) -> None:
-        """Sets `samples`; the images have the size of the exported network."""
+        """Sets `samples`; the images have the size of the exported network, and keep their scale factors."""
         loader, size = self.run.eval_loader, self.run.recipe.input_size
-        count = min(_IMAGES, len(loader.dataset))
-        image, *_ = loader.collate_fn([loader.dataset[index] for index in range(count)])
-        resized = paddle.nn.functional.interpolate(paddle.to_tensor(image), size, mode="bilinear").numpy()
-        context.samples = [{"image": one} for one in resized]
+        samples = []
+        for index in range(min(_IMAGES, len(loader.dataset))):
+            image, scale_factor, *_ = loader.collate_fn([loader.dataset[index]])  # images may differ in size
+            resized = paddle.nn.functional.interpolate(paddle.to_tensor(image), size, mode="bilinear")
+            samples.append({"image": resized.numpy()[0], "scale_factor": np.asarray(scale_factor)[0]})
+        context.samples = samples
 
 
 @dataclass

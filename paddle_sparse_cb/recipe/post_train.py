@@ -82,13 +82,10 @@ class ExportDetector:
 
     def __call__(self, context: HookContext) -> None:
         """Adds the artefact `inference`, and for MNN `inference_no_nms`: all boxes, decoded, and their scores."""
-        options = self.run.recipe.content.get("export") or {}
-        exports = {"inference": {key: options[key] for key in ("post_process", "nms") if key in options}}
-        if self.run.recipe.mnn_block is not None:
-            exports["inference_no_nms"] = {"post_process": True, "nms": False}
-        for name, post_processing in exports.items():
+        for name, post_processing in self.run.exports.items():
             with self.run.network.export_mode(*self.run.recipe.input_size, **post_processing) as (detector, specs):
                 Export(specs, detector, name)(context)
+        context.references.update(self.run.references)  # Export's own would compute without the mode
         settings = context.artefacts["inference"].with_name(INFER_CONFIG)
         self.run.infer_config.write(settings)
         record(context.output, [settings])
@@ -116,7 +113,7 @@ class VerifyCheckpoints:
         count, problems = verify_checkpoints(self.run.recipe.checkpoints)
         context.checks["checkpoints"] = {
             "problems": problems,
-            "found": f"{count} checkpoints",
+            "found": f"{count} checkpoints are complete",
             "scope": "digests of all files, zeros of the masks in the network and in the average, finite values",
             "ok": not problems,
         }
@@ -160,6 +157,5 @@ def verify_hooks(run: Run) -> list[Hook]:
 
 
 def _verification(run: Run) -> list[Hook]:
-    if run.recipe.mnn_block is None:
-        return [VerifyCheckpoints(run), verify]
-    return [VerifyCheckpoints(run), AddSamples(run), verify, CompareBoxes(run)]
+    compare = [] if run.recipe.mnn_block is None else [CompareBoxes(run)]
+    return [VerifyCheckpoints(run), AddSamples(run), verify, *compare]

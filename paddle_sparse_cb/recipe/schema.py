@@ -27,7 +27,7 @@ from ..pruning.config import PruningConfig
 from ..utils.validation import check_keys
 from .distillation_block import DistillationBlock
 from .options import parse_option
-from .values import OTHER_KEYS, check_others, check_save_dir, check_values
+from .values import OTHER_KEYS, SLIM_DEFAULTS, check_others, check_save_dir, check_values
 
 PRUNING_KEYS = tuple(field.name for field in fields(PruningConfig) if field.name != "skip_params_func")
 REQUIRED = (
@@ -274,7 +274,8 @@ def _made(
         if key not in content:
             raise InputError(f"not a recipe: it has no {key!r}")
     check_values(content)
-    blocks = [content.pop(block) for block in ("UnstructuredPruner", "Sparsity") if block in content]
+    defaults = [SLIM_DEFAULTS] if "UnstructuredPruner" in content else []
+    blocks = defaults + [content.pop(block) for block in ("UnstructuredPruner", "Sparsity") if block in content]
     for block in blocks:
         if not isinstance(block, dict):
             raise InputError(f"the Sparsity block must be a mapping, got {block!r}")

@@ -39,7 +39,7 @@ from .schema import Recipe
 from .values import LOGGING_KEYS
 
 # Keys of the `Sparsity` block that the plan, the start weights and other callbacks reflect.
-_ELSEWHERE = ("skip", "ratios", "blocks", "permute_channels", "recalibrate_batch_norm")
+_ELSEWHERE = ("skip", "ratios", "blocks", "permute_channels", "recalibrate_batch_norm", "skip_stage_ends")
 _SHORT_LOSS_NAMES = [name[len("loss_") :] for name in LOSS_NAMES]
 
 

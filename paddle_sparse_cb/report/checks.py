@@ -17,6 +17,7 @@ _TITLES = {
     "mnn": "Files for MNN (.mnn)",
     "mnn_boxes": "Boxes of the files for MNN",
     "manifest": "Origin of the files",
+    "outputs": "Outputs of the exported program",
 }
 
 
@@ -97,7 +98,7 @@ def _problems(check: Mapping[str, Any]) -> str:
         return "; ".join(check["problems"][:3]) + (f"; and {more} more." if more > 0 else ".")
     found = check.get("found")
     if found:
-        return f"{found} are complete: {check['scope']}."
+        return f"{found[0].upper()}{found[1:]}: {check['scope']}."
     return "No file is missing, changed, or made from an earlier version of another file."
 
 

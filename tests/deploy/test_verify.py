@@ -34,26 +34,35 @@ def context(network, tmp_path):
 
 
 def deploy(context):
-    for hook in (Export(SPEC), OptimizeLite(), verify):
+    for hook in (Export(SPEC), OptimizeLite()):
         hook(context)
     return context
 
 
 @pytest.fixture
 def deployed(context):
-    """The same with its exported model and `.nb` files, verified."""
+    """The same with its exported model and `.nb` files."""
     return deploy(context)
 
 
-def test_every_file_of_a_pruned_network_passes(deployed):
-    fail_on_mismatch(deployed)
-    assert set(deployed.checks) == {"pdparams", "pdiparams", "nb", "manifest"}
-    assert deployed.checks["pdparams"]["sparsity"] == deployed.checks["pdiparams"]["sparsity"] == 0.75
-    assert deployed.checks["nb"]["sparse_convs"] == deployed.checks["nb"]["planned"] == 2
+@pytest.fixture(scope="module")
+def verified(tmp_path_factory):
+    """The same, verified; not to be changed."""
+    with paddle.utils.unique_name.guard():
+        context = deploy(prune(Pointwise(), tmp_path_factory.mktemp("verified")))
+    verify(context)
+    return context
 
 
-def test_each_layer_is_listed_with_its_zeros_and_its_kernel(deployed, capsys):
-    layers = deployed.checks["nb"]["layers"]
+def test_every_file_of_a_pruned_network_passes(verified):
+    fail_on_mismatch(verified)
+    assert set(verified.checks) == {"pdparams", "pdiparams", "nb", "manifest", "outputs"}
+    assert verified.checks["pdparams"]["sparsity"] == verified.checks["pdiparams"]["sparsity"] == 0.75
+    assert verified.checks["nb"]["sparse_convs"] == verified.checks["nb"]["planned"] == 2
+
+
+def test_each_layer_is_listed_with_its_zeros_and_its_kernel(verified, capsys):
+    layers = verified.checks["nb"]["layers"]
     assert [(layer["name"], layer["zeros"], layer["kernel"]) for layer in layers] == [
         ("stem.0.weight", 0, "dense"),
         ("depthwise.weight", 0, "dense"),
@@ -63,15 +72,15 @@ def test_each_layer_is_listed_with_its_zeros_and_its_kernel(deployed, capsys):
         ("project.weight", 1536, "sparse"),
         ("strided.weight", 0, "dense"),
     ]
-    print_verification(deployed)
+    print_verification(verified)
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("project.weight"))
     assert row.split() == ["project.weight", "32x64x1x1", "1,536", "1,536", "1,536", "1,536", "sparse", "pruned"]
 
 
-def test_each_result_says_what_was_compared_and_what_was_not(deployed, capsys):
-    print_verification(deployed)
-    lines = capsys.readouterr().out.splitlines()[-4:]
-    tensors = len(deployed.network.state_dict())
+def test_each_result_says_what_was_compared_and_what_was_not(verified, capsys):
+    print_verification(verified)
+    lines = capsys.readouterr().out.splitlines()[-5:]
+    tensors = len(verified.network.state_dict())
     weights = (
         f"ok: 75.0000% zeros in the pruned weights, target 75.0000% (all {tensors} tensors compared with the network "
         "bit for bit)"
@@ -85,6 +94,7 @@ def test_each_result_says_what_was_compared_and_what_was_not(deployed, capsys):
     assert lines[3] == (
         "manifest: ok: no file is missing, changed or stale (digests of all files and of what they were made from)"
     )
+    assert lines[4].startswith("outputs: ok: outputs within ")
 
 
 def test_layers_that_paddle_lite_merged_are_listed_as_merged_and_not_as_dense(tmp_path):
@@ -116,6 +126,7 @@ class WithConstant(nn.Layer):
 
 def test_a_constant_that_only_the_exported_model_stores_is_compared_too(tmp_path):
     context = deploy(prune(WithConstant(), tmp_path))
+    verify(context)
     fail_on_mismatch(context)
     file = context.artefacts["inference"].with_suffix(".pdiparams")
     shift = context.network.shift.numpy()
@@ -205,6 +216,7 @@ def test_a_network_whose_planned_layer_is_not_sparse_fails(context):
     context.network.project.weight.set_value(paddle.rand(context.network.project.weight.shape))
     context.artefacts.clear()
     deploy(context)
+    verify(context)
     assert context.checks["pdiparams"]["sparsity"] < 0.75
     assert context.checks["nb"]["sparse_convs"] == 1
     del context.checks["pdiparams"]

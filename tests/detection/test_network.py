@@ -61,6 +61,10 @@ def test_boxes_are_padded_with_class_minus_one(picodet):
     assert padded[2, 0, 2:].tolist() == [5, 6, 7, 8]
 
 
+def test_the_squeeze_excite_blocks_at_the_ends_of_stages_are_found_by_their_blocks(picodet):
+    assert picodet.stage_end_squeezes() == [f"backbone.blocks6.1.se.conv{number}.weight" for number in (1, 2)]
+
+
 def test_prediction_layers_and_squeeze_excite_blocks_stay_dense(picodet):
     plan = make_plan(picodet, SPEC, skip=picodet.prediction_layers())
     dense = {layer.name: layer.reason for layer in plan.layers if not layer.pruned}

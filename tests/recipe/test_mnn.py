@@ -124,7 +124,15 @@ def converted(tmp_path_factory):
 @pytest.mark.xdist_group("recipe_mnn")
 def test_a_recipe_makes_files_for_mnn_that_find_the_same_boxes(converted):
     run, context = converted
-    assert set(context.checks) == {"pdparams", "pdiparams", "pdiparams_no_nms", "mnn", "manifest", "mnn_boxes"}
+    assert set(context.checks) == {
+        "pdparams",
+        "pdiparams",
+        "pdiparams_no_nms",
+        "mnn",
+        "manifest",
+        "outputs",
+        "mnn_boxes",
+    }
     assert [name for name, check in context.checks.items() if not check["ok"]] == []
     operators = [read_program(context.artefacts[name]).op_counts for name in ("inference", "inference_no_nms")]
     assert [bool(found["multiclass_nms3"]) for found in operators] == [True, False]

@@ -46,6 +46,8 @@ def test_a_slim_file_of_paddledetection_is_read_unchanged(tmp_path):
         "ratio": 0.85,
         "initial_ratio": 0.2,
         "prune_params_type": "conv1x1_only",
+        "prune_squeeze_excite": True,
+        "skip_stage_ends": True,
     }
     assert recipe.content["pretrain_weights"] == "https://example.com/picodet.pdparams"
 

@@ -52,7 +52,7 @@ NB = {
         ),
         (
             "checkpoints",
-            {"problems": [], "found": "5 checkpoints", "scope": "digests, zeros", "ok": True},
+            {"problems": [], "found": "5 checkpoints are complete", "scope": "digests, zeros", "ok": True},
             "All checkpoints",
             "5 checkpoints are complete: digests, zeros.",
         ),

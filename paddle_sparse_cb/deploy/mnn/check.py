@@ -15,11 +15,15 @@ from ...hooks import HookContext
 from ...utils.layers import named_weights
 from ...utils.weight_files import load_parameters, load_structured_names
 from ..onnx import find_differing_parameters, read_onnx
+from ..outputs import make_noise, relative_error, run_models
 from ..program import read_program
 from .converter import convert
 from .expected import ExpectedConvolution, find_expected, group_by_variable
-from .outputs import MAX_ERROR, make_noise, relative_error, run_models
 from .reader import MNNFile, read_mnn
+
+# The largest error of an output over its largest magnitude. FP32 rounding makes up to 4e-4 in PicoDet, which amplifies
+# it, and 1e-5 in MobileNets; a wrong stride, activation or weight makes more.
+MAX_ERROR = 1e-3
 
 
 def check_mnn(context: HookContext, dense: Path, sparse: Path) -> dict[str, Any]:

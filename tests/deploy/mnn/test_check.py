@@ -7,10 +7,10 @@ import pytest
 from helpers import Pointwise, pruned_context
 from paddle.static import InputSpec
 
-from paddle_sparse_cb.deploy import ConvertMNN, Export, fail_on_mismatch, isolated, print_verification, verify
-from paddle_sparse_cb.deploy.mnn import check, outputs
+from paddle_sparse_cb.deploy import ConvertMNN, Export, fail_on_mismatch, isolated, outputs, print_verification, verify
+from paddle_sparse_cb.deploy.mnn import check
 from paddle_sparse_cb.deploy.mnn.converter import convert
-from paddle_sparse_cb.deploy.mnn.outputs import relative_error, run_models
+from paddle_sparse_cb.deploy.outputs import relative_error, run_models
 from paddle_sparse_cb.errors import PipelineError
 
 SPEC = [InputSpec([1, 1, 8, 8], "float32", "x")]

@@ -11,10 +11,10 @@ from paddle_sparse_cb.deploy.executor import run_exported
 from paddle_sparse_cb.deploy.export import export
 from paddle_sparse_cb.deploy.mnn.constraints import THRESHOLDS
 from paddle_sparse_cb.deploy.mnn.converter import convert
-from paddle_sparse_cb.deploy.mnn.outputs import relative_error
 from paddle_sparse_cb.deploy.mnn.reader import read_mnn
 from paddle_sparse_cb.deploy.mnn.runtime import MNNModel
 from paddle_sparse_cb.deploy.onnx import export_onnx
+from paddle_sparse_cb.deploy.outputs import relative_error
 from paddle_sparse_cb.errors import PipelineError
 from paddle_sparse_cb.utils.legacy_programs import legacy_program_format
 

@@ -1,4 +1,4 @@
-"""Runs MNN models beside the exported model that they were made from, and compares the outputs."""
+"""Runs exported models, and the MNN models that were made from them, in a process of their own; compares outputs."""
 
 from __future__ import annotations
 
@@ -6,26 +6,23 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ...errors import InputError
-from ..executor import run_exported
-from ..isolated import run_isolated
-from ..program import read_program
-from .reader import read_mnn
-from .runtime import MNNModel
-
-# The largest error of an output over its largest magnitude. FP32 rounding makes up to 4e-4 in PicoDet, which amplifies
-# it, and 1e-5 in MobileNets; a wrong stride, activation or weight makes more.
-MAX_ERROR = 1e-3
+from ..errors import InputError
+from .executor import run_exported
+from .isolated import run_isolated
+from .mnn.reader import read_mnn
+from .mnn.runtime import MNNModel
+from .program import check_no_side_effects, read_input_types, read_inputs
 
 Outputs = list[dict[str, np.ndarray]]  # of each sample, by name
 
 _RUN = """
 from pathlib import Path
 import numpy as np
-from paddle_sparse_cb.deploy.mnn.outputs import run_all
+from paddle_sparse_cb.deploy.outputs import run_all
 run_all(*map(Path, sys.argv[1:]))
 """
 
@@ -37,21 +34,52 @@ def run_models(prefix: Path, files: Sequence[Path], samples: Sequence[Mapping[st
 
     Args:
         prefix: the exported model's path without `.pdmodel`.
-        files: `.mnn` files.
-        samples: inputs without the batch dimension.
+        files: `.mnn` files; none to run the exported model alone.
+        samples: inputs without the batch dimension; those that the exported model does not have are left out.
 
     Returns:
         The outputs of Paddle, followed by those of each file, by the variables of the exported model.
 
     Raises:
+        InputError: the program does more than compute, or a sample lacks an input, or one has another shape or dtype
+            than the program's, or is not finite.
         PipelineError: the process ended with an error.
     """
+    check_no_side_effects(prefix)
+    batches = make_batches(prefix, samples)
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
-        _save(inputs, [[{name: np.asarray(array)[None] for name, array in sample.items()} for sample in samples]])
-        names = ", ".join(path.name for path in files)
+        _save(inputs, [batches])
+        names = ", ".join(path.name for path in files) or f"{prefix.name}.pdmodel"
         run_isolated(f"running {names}", _RUN, [prefix, inputs, outputs, *files], expected=outputs)
         return _load(outputs)
+
+
+def make_batches(prefix: Path, samples: Sequence[Mapping[str, np.ndarray]]) -> Outputs:
+    """Returns the inputs of an exported model, in its order and with the batch dimension, for each sample.
+
+    Raises:
+        InputError: see `run_models`.
+    """
+    shapes, types, batches = read_inputs(prefix), read_input_types(prefix), []
+    for index, sample in enumerate(samples):
+        arrays = {}
+        for name, shape in shapes.items():
+            if name not in sample:
+                raise InputError(
+                    f"sample {index} has no input {name!r}; the inputs of {prefix.name} are {list(shapes)}"
+                )
+            array = np.asarray(sample[name])[None]
+            if (array.shape, array.dtype) != (shape, types[name]):
+                raise InputError(
+                    f"sample {index}: input {name!r} must be {types[name]} of shape {list(shape[1:])}, got "
+                    f"{array.dtype} of shape {list(array.shape[1:])}"
+                )
+            if not np.isfinite(array).all():
+                raise InputError(f"sample {index}: input {name!r} has values that are not finite")
+            arrays[name] = array
+        batches.append(arrays)
+    return batches
 
 
 def run_all(prefix: Path, inputs: Path, outputs: Path, *files: Path) -> None:
@@ -108,16 +136,18 @@ def relative_error(expected: Outputs, found: Outputs) -> float:
 
 
 def make_noise(prefix: Path, count: int = 2) -> list[dict[str, np.ndarray]]:
-    """Returns samples of normal noise for the inputs of an exported model, without the batch dimension.
+    """Returns samples for the inputs of an exported model: normal noise, and zeros and ones for integers.
 
     Raises:
-        InputError: an input is not FP32, or has a dynamic dimension.
+        InputError: an input has a dynamic dimension.
     """
-    program, random = read_program(prefix), np.random.RandomState(0)
-    for name, shape in program.inputs.items():
+    shapes, types, random = read_inputs(prefix), read_input_types(prefix), np.random.RandomState(0)
+    for name, shape in shapes.items():
         if any(size < 1 for size in shape):
             raise InputError(f"{prefix}.pdmodel: input {name!r} has shape {list(shape)}; every dimension must be fixed")
-    return [
-        {name: random.standard_normal(shape[1:]).astype(np.float32) for name, shape in program.inputs.items()}
-        for _ in range(count)
-    ]
+    return [{name: _noise(random, shape[1:], types[name]) for name, shape in shapes.items()} for _ in range(count)]
+
+
+def _noise(random: np.random.RandomState, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    values = random.standard_normal(shape) if dtype.kind == "f" else random.randint(0, 2, shape)
+    return np.asarray(values).astype(dtype)
