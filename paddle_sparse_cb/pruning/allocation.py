@@ -97,7 +97,8 @@ class Allocation:
         ]
         table = render_table(("weight", "shape", "elements", "M MACs", "ratio", self.metric), rows, "lrrrrr")
         uniform = "" if self.uniform_loss is None else f", {self.uniform_loss:.4f} with one ratio for all layers"
-        tolerance = f"; the least within {1 - self.tolerance:.2%} of the budget" if self.tolerance else ""
+        within = f"{1 - self.tolerance:.2%}"
+        tolerance = f"; no choice within {within} of the budget has a smaller sum" if self.tolerance else ""
         return (
             f"{table}\n{self.target}; sparsity of these layers {self.sparsity:.2%}\n"
             f"sum of the changes of {self.metric}: {self.loss:.4f}{uniform}{tolerance}"
