@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from .checkpoints.position import ResumeState, TrainingPosition, find_checkpoint, last_checkpoint
     from .errors import DivergenceError, InputError, PipelineError, RankMismatchError
     from .hooks import HookContext
+    from .pruning.allocation import allocate_ratios
     from .pruning.channel_permutation import permute_channels
     from .pruning.config import PruningConfig
     from .pruning.paddleslim_masks import apply_paddleslim_masks
     from .pruning.planner import PrunePlan, make_plan
     from .pruning.pruner import GMPPruner
     from .pruning.schedule import GMPSchedule
+    from .pruning.sensitivity_measure import measure_sensitivity
     from .pruning.statistics import SparsityReport, measure_sparsity
     from .recipe.predict import Detector
 
@@ -58,10 +60,12 @@ __all__ = [
     "TrainingCurves",
     "TrainingPosition",
     "__version__",
+    "allocate_ratios",
     "apply_paddleslim_masks",
     "find_checkpoint",
     "last_checkpoint",
     "make_plan",
+    "measure_sensitivity",
     "measure_sparsity",
     "permute_channels",
 ]
@@ -92,10 +96,12 @@ _MODULES = {
     "SparsityReport": "pruning.statistics",
     "TrainingCurves": "callbacks.curves",
     "TrainingPosition": "checkpoints.position",
+    "allocate_ratios": "pruning.allocation",
     "apply_paddleslim_masks": "pruning.paddleslim_masks",
     "find_checkpoint": "checkpoints.position",
     "last_checkpoint": "checkpoints.position",
     "make_plan": "pruning.planner",
+    "measure_sensitivity": "pruning.sensitivity_measure",
     "measure_sparsity": "pruning.statistics",
     "permute_channels": "pruning.channel_permutation",
 }

@@ -19,8 +19,15 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from .cli_commands import COMMANDS, add_global_flags, add_recipe_flags, complete_recipes, recipe_flags
-from .cli_flags import add_bench_flags, add_plan_flags, add_training_flags
+from .cli_flags import (
+    add_allocation_flags,
+    add_bench_flags,
+    add_plan_flags,
+    add_sensitivity_flags,
+    add_training_flags,
+)
 from .cli_measure import bench, measure, read_recipe_of
+from .cli_ratios import RATIO_COMMANDS
 from .errors import InputError, PipelineError, did_you_mean
 from .utils.blas import use_vector_instructions
 
@@ -36,14 +43,23 @@ _COMMANDS = {
     "verify": "verify all files of a recipe, a checkpoint or folder of checkpoints, or a .pdiparams, .nb or .mnn file",
     "report": "print the table of a trained recipe",
     "bench": "measure the latency of a recipe's models, dense and sparse, or of the models in a folder",
+    "sensitivity": "measure how the loss or the mAP suffers when single layers are pruned",
+    "allocate": "choose a ratio for each layer from a recipe's sensitivity, or from a sensitivity.json, for a target",
 }
 # The extra that installs a module.
 _EXTRAS = {
     "paddle": "cpu",
     **dict.fromkeys(("PIL", "cv2", "defusedxml", "numba", "ppdet", "pycocotools", "supervision"), "detection"),
 }
-_NO_EXPORT_FLAG = ("plan", "report")
-_WITH_JSON = ("eval", "plan", "report")
+_FLAGS = {
+    "train": add_training_flags,
+    "plan": add_plan_flags,
+    "bench": add_bench_flags,
+    "sensitivity": add_sensitivity_flags,
+    "allocate": add_allocation_flags,
+}
+_NO_EXPORT_FLAG = ("allocate", "plan", "report", "sensitivity")
+_WITH_JSON = ("allocate", "eval", "plan", "report", "sensitivity")
 
 
 def command_parser() -> argparse.ArgumentParser:
@@ -72,12 +88,8 @@ def command_parser() -> argparse.ArgumentParser:
             )
         if name in _WITH_JSON:
             command.add_argument("--json", action="store_true", help="print JSON on standard output")
-        if name == "train":
-            add_training_flags(command)
-        if name == "plan":
-            add_plan_flags(command)
-        if name == "bench":
-            add_bench_flags(command)
+        if name in _FLAGS:
+            _FLAGS[name](command)
     for name, other in COMMANDS.items():
         other.add_flags(commands.add_parser(name, help=other.summary, description=other.summary))
     return parser
@@ -157,6 +169,8 @@ def _fail(message: str, code: int, hint: str = "") -> int:
 def _resume_command(options: argparse.Namespace, given: list[str]) -> str:
     """Returns a line with the command that resumes a training; empty if there is no checkpoint to resume from."""
     recipe: Recipe | None = getattr(options, "loaded", None)
+    if options.command == "sensitivity":
+        return "the same command measures what is left"
     if options.command != "train" or recipe is None:
         return ""
     from .recipe.resume import can_resume
@@ -182,6 +196,9 @@ def _run(options: argparse.Namespace) -> None:
             return
     if options.command == "bench":
         bench(options)
+        return
+    if options.command in RATIO_COMMANDS:
+        RATIO_COMMANDS[options.command](options)
         return
     recipe = read_recipe_of(options)
     options.loaded = recipe

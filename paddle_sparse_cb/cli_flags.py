@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from .errors import InputError
@@ -106,6 +107,42 @@ def add_plan_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--ratio", metavar="R,...", help="with --measure: ratios (default: 0.6,0.75,0.85,0.9)")
     command.add_argument(
         "--block", metavar="RxC,...", help="with --measure: blocks of zeros, rows x columns (default: 1x1,2x1,4x1)"
+    )
+
+
+def add_sensitivity_flags(command: argparse.ArgumentParser) -> None:
+    """Adds the flags of `paddle-sparse sensitivity`."""
+    command.add_argument("--ratio", metavar="R,...", help="ratios of each layer (default: 0.6,0.7,0.8,0.9,0.95)")
+    command.add_argument(
+        "--metric",
+        choices=("loss", "map"),
+        default="loss",
+        help="the loss on images of the training data, cheap and smooth (default), or mAP on the evaluation data",
+    )
+    command.add_argument(
+        "--images", type=int, metavar="N", help="number of training images for the loss (default: 128)"
+    )
+
+
+def add_allocation_flags(command: argparse.ArgumentParser) -> None:
+    """Adds the flags of `paddle-sparse allocate`."""
+    command.add_argument(
+        "--target-sparsity", type=float, metavar="S", help="the least share of zeros in the pruned layers, such as 0.85"
+    )
+    command.add_argument(
+        "--target-macs",
+        type=float,
+        metavar="F",
+        help="the multiply-accumulates that remain at most, as a fraction of the whole dense network's, such as 0.35",
+    )
+    command.add_argument(
+        "--target-latency", type=float, metavar="MS", help="milliseconds of the network at most, with --costs"
+    )
+    command.add_argument(
+        "--costs", type=Path, metavar="FILE", help="the layers.json of bench --layers, measured at several ratios"
+    )
+    command.add_argument(
+        "--output", type=Path, metavar="FILE", help="the YAML file (default: ratios.yml in the output folder)"
     )
 
 

@@ -31,7 +31,7 @@ def measure(recipe: Recipe, options: argparse.Namespace) -> bool:
     from .report.plan_latency import plan_latency_table
 
     with stdout_to_stderr():
-        result = measure_plan(recipe, PlanRequest(ratios or RATIOS, blocks or BLOCKS, log=_log))
+        result = measure_plan(recipe, PlanRequest(ratios or RATIOS, blocks or BLOCKS, log=log_line))
     print(json.dumps(result, indent=1) if options.json else plan_latency_table(result))
     return True
 
@@ -76,7 +76,7 @@ def _bench_here(options: argparse.Namespace) -> dict[str, Any]:
         evaluate=options.eval,
         export=options.export,
         layers=options.layers,
-        log=_log,
+        log=log_line,
     )
     if Path(options.recipe).is_dir():
         return bench_folder(Path(options.recipe), request)
@@ -94,11 +94,12 @@ def _bench_on_device(options: argparse.Namespace) -> dict[str, Any]:
     from .deploy.bench.devices import DeviceOptions
     from .recipe.bench_device import bench_folder_on_device, bench_recipe_on_device
 
-    device = DeviceOptions(options.runner, options.adb, threads, clusters, _log)
+    device = DeviceOptions(options.runner, options.adb, threads, clusters, log_line)
     if Path(options.recipe).is_dir():
         return bench_folder_on_device(Path(options.recipe), device)
     return bench_recipe_on_device(read_recipe_of(options), device)
 
 
-def _log(line: str) -> None:
+def log_line(line: str) -> None:
+    """Prints a line about the progress to standard error."""
     print(line, file=sys.stderr, flush=True)

@@ -113,4 +113,6 @@ def check_scope(scope: str | None) -> str | None:
         return scope
     # `local` is nearer to `global` by its letters, but means `uniform`: PaddleSlim's argument is `local_sparsity`.
     hint = "did you mean 'uniform'?" if scope == "local" else did_you_mean(str(scope), SCOPES)
+    if scope == "sensitivity":
+        hint = "recipes have this scope; in Python, allocate_ratios returns ratios"
     raise InputError(f"scope must be one of {', '.join(SCOPES)}, got {scope!r}; {hint}")

@@ -32,10 +32,12 @@ from ..pruning.statistics import measure_sparsity
 from ..report.schema import read_report
 from ..utils.distributed import rank_zero_info
 from ..utils.layers import eval_mode
+from .layer_ratios import allocate_plan
 from .report_details import collect_details
 from .report_hook import WriteReport
 from .schema import Recipe
 from .smoke import write_annotations
+from .values import SENSITIVITY
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -196,7 +198,7 @@ def make_recipe_plan(recipe: Recipe, network: DetectionNetwork) -> PrunePlan:
         skip += network.stage_end_squeezes()
     plan = replace(rules, skip=(*skip, *rules.skip)).make_plan(network, spec)
     if recipe.sparsity is not None:
-        return plan
+        return allocate_plan(recipe, plan) if recipe.sparsity.get("scope") == SENSITIVITY else plan
     return PrunePlan(
         tuple(replace(layer, pruned=False, reason=layer.reason or "dense recipe") for layer in plan.layers)
     )

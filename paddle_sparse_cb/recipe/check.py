@@ -24,7 +24,7 @@ from .catalogue import find_recipe
 from .options import parse_option
 from .preflight import check_plan
 from .schema import PRUNING_KEYS, REQUIRED, Recipe, read_recipe
-from .values import OTHER_KEYS, value_errors
+from .values import OTHER_KEYS, pruner_settings, value_errors
 
 _SPLITS = ("TrainDataset", "EvalDataset")
 _LEAST_OBJECT = 4  # pixels of the network's input; PicoDet's finest cells have 8
@@ -126,7 +126,7 @@ def _recipe_problems(content: dict[str, Any]) -> Iterator[Problem]:
             with _collect(problems):
                 check_keys([key], [*PRUNING_KEYS, *OTHER_KEYS], name)
                 if key in PRUNING_KEYS:
-                    PruningConfig.from_dict({key: value})
+                    PruningConfig.from_dict(pruner_settings({key: value}))
             yield from problems
 
 

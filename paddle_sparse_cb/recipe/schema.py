@@ -27,7 +27,15 @@ from ..pruning.config import PruningConfig
 from ..utils.validation import check_keys
 from .distillation_block import DistillationBlock
 from .options import parse_option
-from .values import OTHER_KEYS, SLIM_DEFAULTS, check_others, check_save_dir, check_values
+from .values import (
+    OTHER_KEYS,
+    SLIM_DEFAULTS,
+    check_others,
+    check_save_dir,
+    check_values,
+    pruner_settings,
+    sensitivity_content,
+)
 
 PRUNING_KEYS = tuple(field.name for field in fields(PruningConfig) if field.name != "skip_params_func")
 REQUIRED = (
@@ -106,9 +114,7 @@ class Recipe:
 
     def pruning_config(self) -> PruningConfig:
         """The settings of the pruner; the defaults for a dense training."""
-        return PruningConfig.from_dict(
-            {key: value for key, value in (self.sparsity or {}).items() if key not in OTHER_KEYS}
-        )
+        return PruningConfig.from_dict(pruner_settings(self.sparsity or {}))
 
     @property
     def checkpoints(self) -> Path:
@@ -209,6 +215,7 @@ class Recipe:
         patterns = [list(settings.ratios), list(settings.blocks)]  # the last one that matches decides
         dense = self.dense.digest if self.dense else None
         what = [content, self.sparsity, patterns, paddle.__version__, __version__, dense]
+        what += sensitivity_content(self.sparsity, self.output)
         if self.distillation:
             what += [self.distillation, self.teacher.content if self.teacher else None]
         return hashlib.sha256(json.dumps(what, sort_keys=True, default=vars).encode()).hexdigest()

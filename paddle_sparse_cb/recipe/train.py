@@ -36,10 +36,10 @@ from .preflight import check_recipe, check_trainable
 from .report_details import evaluation_file
 from .resume import LAST, checkpoint_metadata, find_resume_state
 from .schema import Recipe
-from .values import LOGGING_KEYS
+from .values import LOGGING_KEYS, pruner_settings
 
-# Keys of the `Sparsity` block that the plan, the start weights and other callbacks reflect.
-_ELSEWHERE = ("skip", "ratios", "blocks", "permute_channels", "recalibrate_batch_norm", "skip_stage_ends")
+# Settings of the pruner that the plan already reflects.
+_BEFORE_TRAINING = ("skip", "ratios", "blocks")
 _SHORT_LOSS_NAMES = [name[len("loss_") :] for name in LOSS_NAMES]
 
 
@@ -119,7 +119,7 @@ def _train(
         run.report.dense_note = str(resume.state.training.get("dense_note") or "")
     else:
         _measure_dense(run, loaded.untrained_heads if loaded else ())
-    pruning = {key: value for key, value in recipe.sparsity.items() if key not in (*LOGGING_KEYS, *_ELSEWHERE)}
+    pruning = {key: value for key, value in pruner_settings(recipe.sparsity).items() if key not in _BEFORE_TRAINING}
     sparsity = SparsityCallback(
         **pruning,
         plan=run.plan,

@@ -81,6 +81,25 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         scratch.write_text(text, encoding="utf-8")
 
 
+def read_small_text(path: str | os.PathLike[str], most: int = 50_000_000) -> str:
+    """Reads a UTF-8 text file that a stranger may have named or made.
+
+    Args:
+        path: the file.
+        most: the most bytes that it may have.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+        ValueError: it is no regular file, such as a pipe that would never end, or too large, or no UTF-8.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no regular file")
+    if path.stat().st_size > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return path.read_text(encoding="utf-8")
+
+
 def valid_text(text: str) -> str:
     """Returns a text that can be written as UTF-8: half surrogate pairs, as in some file names, become `?`."""
     return text.encode("utf-8", "replace").decode("utf-8")
