@@ -107,7 +107,8 @@ class Export:
     Attributes:
         input_spec: see `export`.
         network: the layer to export instead of the trained network, such as the detector inside a wrapper. It must
-            share the trained parameters.
+            share the trained parameters. `verify` calls it as it is then: a mode that it was exported in must still be
+            set, or `HookContext.references` must name a function that sets it.
         name: the folder in the output folder, and the artefact.
 
     Raises:

@@ -173,7 +173,7 @@ def test_the_report_holds(output):
     assert dense["convs"] == sparse["convs"] == 98
     assert all(0 <= row["map"] <= row["ap50"] <= 1 for row in report["rows"])
     assert all(check["ok"] for check in report["checks"].values())
-    assert report["checks"].keys() == {"checkpoints", "pdparams", "pdiparams", "nb", "manifest"}
+    assert report["checks"].keys() == {"checkpoints", "pdparams", "pdiparams", "nb", "manifest", "outputs"}
 
 
 def test_a_pruned_weight_is_zero_in_every_file(output):
