@@ -244,3 +244,14 @@ def test_the_ratios_are_a_base_of_a_recipe(plan, folder, capsys):
     code, output = run(capsys, "allocate", "mine.yml", "--target-sparsity", "0.7")
     assert code == 0, output.err
     assert "reached 0.70" in output.out
+
+
+def test_a_recipe_names_no_file_that_is_written(folder, capsys):
+    """A recipe may come from a stranger: the measurement goes to the output folder, whatever file it reads."""
+    other = folder / "other.json"
+    code, output = run(
+        capsys, "sensitivity", SPARSE, "--ratio", "0.9", "--images", "1", *FEW, f"Sparsity.sensitivity={other}"
+    )
+    assert code == 0, output.err
+    assert {path.name for path in folder.iterdir()} == {"output"}
+    assert f"note: the recipe takes its ratios from {other}, not from output/{NAME}/sensitivity.json" in output.err
