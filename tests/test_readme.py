@@ -1,4 +1,4 @@
-"""The code in README.md and in the pages on resuming, training, distillation and sensitivity runs as printed."""
+"""The code in README.md and in the pages on resuming, training and distillation runs as printed."""
 
 import hashlib
 import re
@@ -10,9 +10,9 @@ import pytest
 from helpers import curves, same_on_paddle_3
 
 ROOT = Path(__file__).parent.parent
-README, RESUME, TRAINING, DISTILLATION, SENSITIVITY = (
+README, RESUME, TRAINING, DISTILLATION = (
     re.findall(r"```python\n(.*?)```", (ROOT / file).read_text(), re.S)
-    for file in ("README.md", "docs/resume.md", "docs/training.md", "docs/distillation.md", "docs/sensitivity.md")
+    for file in ("README.md", "docs/resume.md", "docs/training.md", "docs/distillation.md")
 )
 
 # Real digits, resized to the input size and channels of a network. The detection extra cannot be imported.
@@ -149,13 +149,3 @@ def test_a_pruned_network_learns_from_its_dense_self_as_documented(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == "75.00%"
     assert {"train/distillation/logits", "train/distillation/features"} <= curves(tmp_path / "curves").keys()
-
-
-@pytest.mark.slow
-def test_ratios_are_allocated_from_a_sensitivity_as_documented(tmp_path):
-    code = SENSITIVITY[0] + "print(sparsity.report)"
-    done = run(DATA.format(images=128, size=28, channels=1) + code, tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "target sparsity at least 0.75, reached 0.75" in done.stdout
-    assert "sum of the changes of loss" in done.stdout
-    assert (tmp_path / "sensitivity.json").is_file()
