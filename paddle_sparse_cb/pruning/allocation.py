@@ -167,6 +167,8 @@ def allocate_ratios(
     if picked is None:
         raise InputError(budget.unreachable(sum(map(min, costs_of))))
     chosen = [choices[index] for choices, index in zip(options, picked)]
+    if not any(ratio for ratio, _, _ in chosen):
+        raise InputError(f"{where}nothing is to be pruned: {budget.describe(sum(cost for _, _, cost in chosen))}")
     reached = budget.describe(sum(cost for _, _, cost in chosen))
     made = tuple(AllocatedLayer(layer, ratio, loss) for layer, (ratio, loss, _) in zip(layers, chosen))
     allocation = Allocation(

@@ -126,7 +126,7 @@ class LatencyBudget:
 
     def __init__(self, layers: Sequence[LayerSensitivity], target: float, times: LayerTimes) -> None:
         for layer in layers:
-            times.require(layer.name, layer.block)
+            times.require(layer.name, layer.block, layer.macs)
         self._target, self._times = target, times
         self._others = times.total - sum(times.dense[layer.name] for layer in layers)
         self.limit = round(target * _NANOSECONDS) - round(self._others * _NANOSECONDS)

@@ -27,12 +27,14 @@ class LayerTimes:
         total: milliseconds of the dense network.
         dense: milliseconds of each layer with dense kernels, by structured name of the weight.
         sparse: the same with sparse kernels: by name and block, ratios and milliseconds in ascending order.
+        macs: multiply-accumulates of each layer for one image, where they are known.
     """
 
     path: str
     total: float
     dense: Mapping[str, float]
     sparse: Mapping[tuple[str, tuple[int, int]], Sequence[tuple[float, float]]]
+    macs: Mapping[str, int]
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> LayerTimes:
@@ -63,12 +65,27 @@ class LayerTimes:
                     times = sparse.setdefault((name, _block(model["block"], layer["shape"])), {})
                     times[check_fraction("ratio", model["ratio"])] = _milliseconds(model["ms"])
         ordered = {key: sorted(times.items()) for key, times in sparse.items()}
-        return cls(path, sum(dense.values()), dense, ordered)
+        macs = {str(one["name"]): int(one["macs"]) for one in content["layers"] if one.get("macs") is not None}
+        return cls(path, sum(dense.values()), dense, ordered, macs)
 
-    def require(self, name: str, block: tuple[int, int]) -> None:
-        """Raises InputError if a layer was not measured dense and sparse in this block."""
+    def require(self, name: str, block: tuple[int, int], macs: int | None) -> None:
+        """Checks that a layer was measured, dense and sparse in its block, at the input size of the network.
+
+        Args:
+            name: structured name of its weight.
+            block: rows and columns that are pruned as one.
+            macs: its multiply-accumulates; None if they are unknown.
+
+        Raises:
+            InputError: it was not.
+        """
         if name not in self.dense:
             raise InputError(f"{self.path}: it has no times of {name}: it is of another network")
+        if macs is not None and self.macs.get(name, macs) != macs:
+            raise InputError(
+                f"{self.path}: {name} has {self.macs[name]:,} multiply-accumulates there, and {macs:,} where the "
+                "sensitivity was measured: measure both at one input size"
+            )
         if (name, block) not in self.sparse:
             shape = "x".join(map(str, block))
             raise InputError(

@@ -31,7 +31,7 @@ def training_summary(
     """
     target = overall_ratio(plan.pruned, schedule.ratio)
     headline = f"{len(plan.pruned)} of {len(plan.layers)} weights are pruned to {target:.2%}"
-    return f"{headline}\n{_plan_table(plan)}\n\n{_schedule_table(schedule, steps_per_epoch, total_steps)}"
+    return f"{headline}\n{_plan_table(plan)}\n\n{_schedule_table(plan, schedule, steps_per_epoch, total_steps)}"
 
 
 def _plan_table(plan: PrunePlan) -> str:
@@ -58,18 +58,26 @@ def _mac_cells(layers: Iterable[PlannedLayer], total: int) -> tuple[str, ...]:
     return (f"{macs / 1e6:.2f}", f"{macs / total:.1%}") if total else ()
 
 
-def _schedule_table(schedule: GMPSchedule, steps_per_epoch: int | None, total_steps: int | None) -> str:
+def _schedule_table(
+    plan: PrunePlan, schedule: GMPSchedule, steps_per_epoch: int | None, total_steps: int | None
+) -> str:
+    schedules = {layer.ratio: schedule.with_target(layer.ratio) for layer in plan.pruned if layer.ratio is not None}
+
+    def at(step: int) -> float:
+        """The share of zeros in all planned weights together."""
+        return overall_ratio(plan.pruned, schedule.at(step), {own: each.at(step) for own, each in schedules.items()})
+
     begin, target = schedule.stable_iterations, schedule.target_step
     end = total_steps or target + schedule.tunning_iterations
     # A pruning phase without steps is a single update, made in the first step after the stable phase.
-    rise = f"{schedule.at(begin):.2%}"
+    rise = f"{at(begin):.2%}"
     if schedule.pruning_iterations:
-        last = schedule.at(target - 1)
+        last = at(target - 1)
         rise = f"{rise} to {last:.2%}, {schedule.curve}, {min(schedule.pruning_steps, target - begin)} pruning steps"
     phases = (
         ("stable", 0, begin, "as it is"),
         ("pruning", begin, target, rise),
-        ("tunning", target, end, f"{schedule.ratio:.2%}"),
+        ("tunning", target, end, f"{at(target):.2%}"),
     )
     rows = [
         (name, _epochs(last - first, steps_per_epoch), f"{first:,} to {last:,}", sparsity)

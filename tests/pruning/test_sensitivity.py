@@ -1,5 +1,6 @@
 import json
 import math
+import os
 
 import paddle
 import pytest
@@ -227,12 +228,28 @@ def test_a_damaged_or_foreign_file_is_an_error_of_one_line(content, message, tmp
     assert len(str(error.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "\ud800".encode("utf-8", "surrogatepass"), "9" * 5000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        pytest.param("[" * 100_000, id="deeply nested"),
+        pytest.param("9" * 5000, id="a large number"),
+        pytest.param(b"\xed\xa0\x80", id="no UTF-8"),
+    ],
+)
 def test_a_file_that_is_no_json_is_an_error_of_one_line(text, tmp_path):
     (tmp_path / "s.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError, match=r"s\.json: not a valid sensitivity file: ") as error:
         Sensitivity.load(tmp_path / "s.json")
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):
+        with pytest.raises(InputError, match="not a valid sensitivity file: it is no regular file"):
+            Sensitivity.load(path)
 
 
 def test_a_missing_file_names_the_command_that_writes_it(tmp_path):

@@ -72,3 +72,12 @@ def test_the_summary_fits_a_terminal(width, network, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     text = training_summary(make_plan(nn.Sequential(network)), GMPSchedule(pruning_iterations=5, tunning_iterations=1))
     assert max(map(len, text.splitlines()[1:])) <= width
+
+
+def test_the_schedule_shows_the_share_of_zeros_in_all_layers_together_where_they_have_ratios_of_their_own(network):
+    plan = make_plan(network, ratios={"*": 0.9})
+    text = training_summary(plan, GMPSchedule(ratio=0.75, pruning_iterations=10, tunning_iterations=10))
+    assert text.startswith("2 of 8 weights are pruned to 90.0")
+    pruning, tunning = text.splitlines()[-2:]
+    assert "15.0" in pruning
+    assert tunning.split()[-1].startswith("90.0")
