@@ -9,7 +9,7 @@ from typing import Any
 from ..detection.evaluation import Box, Evaluation, rank_by_difference
 from ..detection.metric import CocoMAP
 from ..detection.pictures import draw_boxes
-from ..utils.distributed import rank_zero_info
+from ..utils.distributed import rank_zero_warning
 from ..utils.files import atomic_write, valid_text
 
 PICTURES = "pictures"  # folder below the output folder
@@ -84,7 +84,7 @@ def _write_panels(
         try:
             picture = draw_boxes(image, boxes, names)
         except (OSError, ValueError) as error:  # it could be read in the training
-            rank_zero_info(f"warning: the report has no picture of {image}: {error}")
+            rank_zero_warning(f"the report has no picture of {image}: {error}")
             break
         with atomic_write(output / file) as scratch:
             scratch.write_bytes(picture.content)

@@ -16,6 +16,7 @@ from defusedxml import ElementTree
 
 from ...errors import InputError, did_you_mean
 from ...utils.downloads import cached_folder
+from ...utils.messages import logger
 from ...utils.packages import DebianPackage, Wheel, fetch_debian_package, fetch_wheel
 from . import garments
 
@@ -71,7 +72,7 @@ def _garments() -> Path:
 def _tile_photographs(folder: Path) -> None:
     """Writes the tiles and the annotations of both splits."""
     photographs = fetch_wheel(PHOTOGRAPHS) / "deepforest" / "data"
-    print(f"cutting the photographs into tiles of {TILE} pixels ...", flush=True)
+    logger.info(f"cutting the photographs into tiles of {TILE} pixels ...")
     (folder / "images").mkdir(parents=True)
     for split, names in SPLITS.items():
         coco = _tile([photographs / name for name in names], folder / "images")
