@@ -268,14 +268,14 @@ print(*sys.modules)
         (["list", "--quiet"], "WARNING"),
         (["list", "-v"], "DEBUG"),
         (["--verbose", "list"], "DEBUG"),
-        (["list"], "INFO"),
     ],
 )
 def test_the_level_of_the_messages_is_set_before_or_after_the_command(words, level, folder, capsys):
     logger = logging.getLogger("paddle_sparse_cb")
     try:
         code, printed = run(capsys, *words)
-        assert code == 0 and "picodet_s_416_trees" in printed.out
+        assert code == 0
+        assert "picodet_s_416_trees" in printed.out
         assert logger.level == getattr(logging, level)
     finally:
         logger.setLevel(logging.INFO)

@@ -2,6 +2,7 @@
 
 - `sample:picodet_s_416_lcnet`: PicoDet-s LCNet trained on COCO, from the wheel `paddlelabel-ml` (Apache-2.0).
 - `sample:trees_256`: aerial photographs of trees from the wheel `deepforest` (MIT), cut into tiles of 256 pixels.
+- `sample:animals_384`: composed from cut-out animals and landscapes (see `animals`), from two Debian packages.
 - `sample:garments_96`: composed from Fashion-MNIST (MIT, see `garments`), from a Debian package.
 """
 
@@ -18,7 +19,7 @@ from ...errors import InputError, did_you_mean
 from ...utils.downloads import cached_folder
 from ...utils.messages import logger
 from ...utils.packages import DebianPackage, Wheel, fetch_debian_package, fetch_wheel
-from . import garments
+from . import animals, garments
 
 TILE = 256  # pixels
 MIN_VISIBLE = 0.5  # share of a tree's box that a tile must show more of to contain the tree; so at most one tile does
@@ -30,6 +31,18 @@ FASHION = DebianPackage(
     "0.0~git20200523.55506a9-1",
     "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
     31,
+)
+STAMPS = DebianPackage(
+    "tuxpaint-stamps-default",
+    "2022.06.04-1",
+    "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
+    161,
+)
+LANDSCAPES = DebianPackage(
+    "lomiri-wallpapers-16.04",
+    "20.04.0-2",
+    "a99ff6a3bfe451e4cc0682ecb3cc82e71740626d59e4845ae34a0a0e45421eab",
+    16,
 )
 
 # By photograph, so that no tree is in both splits.
@@ -43,14 +56,19 @@ def resolve(name: str) -> Path:
     """Returns the path of a sample and downloads it on first use.
 
     Args:
-        name: `picodet_s_416_lcnet` (prefix of an exported model), `trees_256` or `garments_96` (folders with
-            `images/`, `train.json` and `val.json` in COCO's format).
+        name: `picodet_s_416_lcnet` (prefix of an exported model), `animals_384`, `trees_256` or `garments_96` (folders
+            with `images/`, `train.json` and `val.json` in COCO's format).
 
     Raises:
         InputError: no such sample.
         PipelineError: the package cannot be downloaded.
     """
-    makers = {"picodet_s_416_lcnet": _weights, "trees_256": _trees, f"garments_{garments.CANVAS}": _garments}
+    makers = {
+        "picodet_s_416_lcnet": _weights,
+        "trees_256": _trees,
+        f"animals_{animals.CANVAS}": _animals,
+        f"garments_{garments.CANVAS}": _garments,
+    }
     if name not in makers:
         raise InputError(f"sample:{name}: no such sample; {did_you_mean(name, makers)}")
     return makers[name]()
@@ -62,6 +80,15 @@ def _weights() -> Path:
 
 def _trees() -> Path:
     return cached_folder(f"trees_{TILE}", _tile_photographs)
+
+
+def _animals() -> Path:
+    def build(folder: Path) -> None:
+        stamps = fetch_debian_package(STAMPS) / "usr" / "share" / "tuxpaint" / "stamps" / "animals"
+        landscapes = fetch_debian_package(LANDSCAPES) / "usr" / "share" / "backgrounds"
+        animals.compose(stamps, landscapes, folder)
+
+    return cached_folder(f"animals_{animals.CANVAS}", build)
 
 
 def _garments() -> Path:
