@@ -23,6 +23,7 @@ _SAME_OBJECT = 0.8  # IoU of two boxes from which on only the better one is draw
 _QUALITY = 82  # of JPEG
 # Distinct on light and dark photographs, and for most colour-blind people: Okabe and Ito, 2008.
 _COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2", "#FFFFFF")
+_DARK = ("#0072B2",)  # with white letters
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,11 @@ def _draw_box(draw: ImageDraw.ImageDraw, image_width: int, corners: Sequence[flo
     if not caption:
         return
     font = _font(13)
-    _, _, width, height = font.getbbox(caption)
-    y = max(0.0, top - height - 2)
-    left = max(0.0, min(left, image_width - width - 5))
-    draw.rectangle((left, y, left + width + 4, y + height + 2), fill=color)
-    draw.text((left + 2, y + 1), caption, fill="black", font=font)
+    width, height = font.getlength(caption), sum(font.getmetrics())
+    y = max(0.0, top - height)
+    left = max(0.0, min(left, image_width - width - 7))
+    draw.rectangle((left, y, left + width + 6, y + height), fill=color)
+    draw.text((left + 3, y), caption, fill="white" if color in _DARK else "black", font=font, anchor="la")
 
 
 @functools.lru_cache(maxsize=4)
