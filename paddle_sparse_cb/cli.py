@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import select
 import shlex
@@ -18,7 +19,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from .cli_commands import COMMANDS, add_global_flags, add_recipe_flags, complete_recipes, recipe_flags
+from .cli_commands import (
+    COMMANDS,
+    add_global_flags,
+    add_recipe_flags,
+    add_verbosity_flags,
+    complete_recipes,
+    recipe_flags,
+)
 from .cli_flags import (
     add_allocation_flags,
     add_bench_flags,
@@ -30,6 +38,7 @@ from .cli_measure import bench, measure, read_recipe_of
 from .cli_ratios import RATIO_COMMANDS
 from .errors import InputError, PipelineError, did_you_mean
 from .utils.blas import use_vector_instructions
+from .utils.messages import logger
 
 if TYPE_CHECKING:
     from .recipe.schema import Recipe
@@ -92,6 +101,8 @@ def command_parser() -> argparse.ArgumentParser:
             _FLAGS[name](command)
     for name, other in COMMANDS.items():
         other.add_flags(commands.add_parser(name, help=other.summary, description=other.summary))
+    for command in commands.choices.values():
+        add_verbosity_flags(command)
     return parser
 
 
@@ -111,6 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"no such command {given[0]!r}; {did_you_mean(given[0], names)}", 2)
     options = parser.parse_args(given)
     options.given = given
+    logger.setLevel(getattr(options, "log_level", logging.INFO))
     if options.command not in COMMANDS:
         options.recipe = options.recipe or options.config
         if not options.recipe and str(getattr(options, "resume", "")).endswith((".yml", ".yaml")):  # --resume RECIPE
@@ -244,7 +256,7 @@ def _train(recipe: Recipe, options: argparse.Namespace) -> None:
             ),
         )
     if is_rank_zero():  # which has written the report that this reads
-        print("\n" + next_steps(recipe, perf_counter() - start, recipe_flags(options)), flush=True)
+        logger.info("\n" + next_steps(recipe, perf_counter() - start, recipe_flags(options)))
 
 
 if __name__ == "__main__":

@@ -47,8 +47,21 @@ class _PrintCompletion(argparse.Action):
         parser.exit()
 
 
+def add_verbosity_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds `-q` and `-v`, which may stand before and after a command."""
+    flags = parser.add_mutually_exclusive_group()
+    for short, long, level, shown in (
+        ("-q", "--quiet", "WARNING", "show warnings and results only"),
+        ("-v", "--verbose", "DEBUG", "show every training step, and where the time goes"),
+    ):
+        flags.add_argument(
+            short, long, dest="log_level", action="store_const", const=level, default=argparse.SUPPRESS, help=shown
+        )
+
+
 def add_global_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that need no command."""
+    add_verbosity_flags(parser)
     parser.add_argument("--version", action="version", version=f"paddle_sparse_cb {__version__}")
     parser.add_argument(
         "--print-completion",

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cli_flags import parse_block, parse_speedup, split_list
 from .errors import InputError
+from .utils.messages import logger
 from .utils.native_output import stdout_to_stderr
 
 if TYPE_CHECKING:
@@ -101,5 +103,6 @@ def _bench_on_device(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def log_line(line: str) -> None:
-    """Prints a line about the progress to standard error."""
-    print(line, file=sys.stderr, flush=True)
+    """Prints a line about the progress to standard error, unless `-q` was given."""
+    if logger.isEnabledFor(logging.INFO):
+        print(line, file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ so what both need is defined here.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ import paddle
 from .pruning.plan import PrunePlan
 from .pruning.statistics import SparsityReport
 from .utils.distributed import is_rank_zero
+from .utils.messages import logger
 
 
 @dataclass
@@ -86,4 +88,6 @@ def call_hooks(hooks: Iterable[Hook], context: HookContext) -> None:
     """Calls hooks in order, each on rank 0 only unless it has a true attribute `every_rank`."""
     for hook in hooks:
         if is_rank_zero() or getattr(hook, "every_rank", False):
+            start = time.perf_counter()
             hook(context)
+            logger.debug(f"{getattr(hook, '__name__', type(hook).__name__)}: {time.perf_counter() - start:.1f} s")

@@ -1,6 +1,7 @@
 """The command line: one line for an error, the exit codes, and the flags of PaddleDetection's scripts."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -261,6 +262,45 @@ print(*sys.modules)
     imported = set(done.stdout.splitlines()[-1].split())
     assert "argparse" in imported
     assert not HEAVY & imported
+
+
+@pytest.mark.parametrize(
+    ("words", "level"),
+    [
+        (["list"], "INFO"),
+        (["-q", "list"], "WARNING"),
+        (["list", "--quiet"], "WARNING"),
+        (["list", "-v"], "DEBUG"),
+        (["--verbose", "list"], "DEBUG"),
+    ],
+)
+def test_the_level_of_the_messages_is_set_before_or_after_the_command(words, level, folder, capsys):
+    logger = logging.getLogger("paddle_sparse_cb")
+    try:
+        code, printed = run(capsys, *words)
+        assert code == 0
+        assert "picodet_s_416_trees" in printed.out
+        assert logger.level == getattr(logging, level)
+    finally:
+        logger.setLevel(logging.INFO)
+
+
+def test_quiet_and_verbose_exclude_each_other(capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["list", "-q", "-v"])
+    assert error.value.code == 2
+    assert "not allowed with" in capsys.readouterr().err
+
+
+WARNED = ["amp=true", "pretrain_weights=/none/model"]  # a warning, then an error
+
+
+@pytest.mark.parametrize("flag", [[], ["-q"]])
+def test_warnings_are_shown_even_to_those_who_want_quiet(flag, folder, capsys):
+    code, printed = run(capsys, "train", SPARSE, *flag, "-o", *WARNED)
+    logging.getLogger("paddle_sparse_cb").setLevel(logging.INFO)
+    assert code == 2
+    assert "warning: amp has no effect" in printed.out
 
 
 def test_the_version_is_printed(capsys):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..utils.distributed import is_rank_zero, rank_zero_info
+from ..utils.messages import logger
 from ..utils.terminal_bar import TerminalBar
 from ..utils.validation import check_count
 from .session import FitCallback
@@ -33,7 +35,7 @@ class TrainingProgress(FitCallback):
         name: name of the training, shown in the first line.
         loss_names: names of the losses in the network's order. Without them, or if their number differs from the number
             of losses, only the sum of the losses is shown.
-        log_iter: steps between two lines.
+        log_iter: steps between two lines; with the package's logger at level DEBUG, each step prints one.
 
     Raises:
         InputError: `log_iter` is not a positive integer.
@@ -67,14 +69,15 @@ class TrainingProgress(FitCallback):
             epochs = self.params.get("epochs")
             per_epoch = f", {self._steps} steps per epoch" if self._steps else ""
             rank_zero_info(f"training {self.name}: {epochs} epoch{'' if epochs == 1 else 's'}{per_epoch}")
-            self._on_terminal = is_rank_zero() and TerminalBar.is_possible()
+            self._on_terminal = is_rank_zero() and logger.isEnabledFor(logging.INFO) and TerminalBar.is_possible()
 
     def on_train_batch_end(self, step: int, logs: Any = None) -> None:
         """Updates the bar, or prints a line every `log_iter` steps."""
         self._step = step + 1
         self._losses = _numbers(logs.get("loss")) if isinstance(logs, Mapping) else []
         self._timer.count_step()
-        self._is_printed = not self._on_terminal and self._step % self.log_iter == 0
+        every = 1 if logger.isEnabledFor(logging.DEBUG) else self.log_iter
+        self._is_printed = self._step % every == 0 and (every == 1 or not self._on_terminal)
         if self._is_printed:
             rank_zero_info(self._line())
         elif self._is_bar_due():

@@ -18,6 +18,7 @@ from ..hooks import HookContext
 from ..utils.files import scratch_folder
 from ..utils.layers import eval_mode
 from ..utils.legacy_programs import legacy_program_format
+from ..utils.messages import logger
 from .compat import discard_failed_exports
 from .lite.constraints import check_input_shape
 from .lite.patches import patch_for_lite
@@ -127,7 +128,7 @@ class Export:
 
     def __call__(self, context: HookContext) -> None:
         """Adds the artefact `name`, the path without an extension, its reference, and its files to the manifest."""
-        print("exporting the network ...", flush=True)
+        logger.info("exporting the network ...")
         prefix = context.output / self.name / "model"
         network = self.network or context.network
         context.artefacts[self.name] = export(network, prefix, self.input_spec)

@@ -16,6 +16,7 @@ import paddle
 from ..errors import InputError, PipelineError
 from ..hooks import HookContext
 from ..utils.files import scratch_folder
+from ..utils.messages import logger
 from .lite.constraints import INT8_THRESHOLD, check_int8
 from .lite.patches import patch_for_lite
 from .manifest import exported_files, record
@@ -129,12 +130,11 @@ class QuantizeInt8:
         if context.plan.pruned:
             check_int8(f"{exported}.pdmodel", read_program(exported))
             if context.sparsity.ratio < INT8_THRESHOLD:
-                print(
-                    f"warning: {context.sparsity.ratio:.0%} zeros: below about {INT8_THRESHOLD:.0%} a sparse INT8 "
-                    "file is larger than the dense INT8 file",
-                    flush=True,
+                logger.warning(
+                    f"{context.sparsity.ratio:.0%} zeros: below about {INT8_THRESHOLD:.0%} a sparse INT8 "
+                    "file is larger than the dense INT8 file"
                 )
-        print(f"quantizing with {len(self.samples)} samples ...", flush=True)
+        logger.info(f"quantizing with {len(self.samples)} samples ...")
         prefix = quantize(exported, context.output / "inference_int8" / "model", self.samples)
         context.artefacts["inference_int8"] = prefix
         record(context.output, exported_files(prefix), exported_files(exported))

@@ -12,6 +12,7 @@ import paddle
 
 from ..errors import InputError, PipelineError
 from ..hooks import HookContext
+from ..utils.messages import logger
 from ..utils.tables import render_table
 from ..utils.weight_files import load_arrays, load_inference
 from .lite.check import check_nb
@@ -97,7 +98,7 @@ def verify(context: HookContext) -> None:
     which the exported programs are run only if everything else is as it should be. What is wrong is recorded, a missing
     or damaged file too, and not raised, so that a report can still be written; `fail_on_mismatch` raises it.
     """
-    print("verifying the files ...", flush=True)
+    logger.info("verifying the files ...")
     artefacts, checks = context.artefacts, context.checks
     if "pdparams" in artefacts:
         weights = artefacts["pdparams"]

@@ -114,7 +114,7 @@ def _difference(first: list[Box], second: list[Box]) -> tuple[int, float]:
     pairs = 0
     if first and second:
         one, other = np.array(first), np.array(second)
-        matches = (_iou(one[:, 2:], other[:, 2:]) >= 0.5) & (one[:, :1] == other[:, 0])
+        matches = (iou(one[:, 2:], other[:, 2:]) >= 0.5) & (one[:, :1] == other[:, 0])
         for row in matches:  # greedily, in the order of the scores
             partner = int(row.argmax())
             if row[partner]:
@@ -124,7 +124,7 @@ def _difference(first: list[Box], second: list[Box]) -> tuple[int, float]:
     return len(first) + len(second) - 2 * pairs, abs(best[0] - best[1])
 
 
-def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Intersection over union of boxes [n, 4] and [m, 4] as [n, m]."""
     low, high = np.maximum(first[:, None, :2], second[:, :2]), np.minimum(first[:, None, 2:], second[:, 2:])
     inside = (high - low).clip(0).prod(axis=2)

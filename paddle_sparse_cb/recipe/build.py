@@ -30,7 +30,7 @@ from ..pruning.paddleslim_masks import apply_paddleslim_masks
 from ..pruning.plan import PrunePlan
 from ..pruning.statistics import measure_sparsity
 from ..report.schema import read_report
-from ..utils.distributed import rank_zero_info
+from ..utils.distributed import rank_zero_info, rank_zero_warning
 from ..utils.layers import eval_mode
 from .layer_ratios import allocate_plan
 from .report_details import collect_details
@@ -252,8 +252,8 @@ def load_weights(recipe: Recipe, run: Run, source: str) -> LoadedWeights:
     rank_zero_info(f"{loaded}; masks of {len(masked)} weights applied" if masked else str(loaded))
     untrained = len({layer.name for layer in run.plan.pruned} & set(loaded.missing_keys))
     if untrained:
-        rank_zero_info(
-            f"warning: {untrained} of the {len(run.plan.pruned)} layers to prune start untrained; pruning "
+        rank_zero_warning(
+            f"{untrained} of the {len(run.plan.pruned)} layers to prune start untrained; pruning "
             "assumes a converged model"
         )
     return loaded

@@ -16,7 +16,7 @@ from ..detection import config
 from ..errors import InputError
 from ..hooks import call_hooks
 from ..report.schema import read_report
-from ..utils.distributed import rank_zero_info
+from ..utils.distributed import rank_zero_warning
 from ..utils.locks import lock_folder
 from .build import Run, build, build_plan, find_weights, load_weights, naming_recipe, reported_checkpoint
 from .post_train import ExportDetector, hooks_after_export, verify_hooks
@@ -94,7 +94,7 @@ def optimize(recipe: Recipe, export: str | None = None) -> None:
     command = f"paddle-sparse optimize {shlex.quote(str(recipe.path))}"
     run.commands = [*(one for one in report.get("commands", ()) if one != command), command]
     if report["digest"] != recipe.digest:
-        rank_zero_info(f"warning: {recipe.path} has changed since it was trained")
+        rank_zero_warning(f"{recipe.path} has changed since it was trained")
     run.report.dense_note = report.get("dense_note") or ""
     for row in report["rows"]:
         metrics = {"mAP": row["map"], "AP50": row["ap50"], "sparsity": row["sparsity"]}

@@ -28,7 +28,7 @@ class LogResults:
         writer = SparsityWriter(self.log_dir)
         writer.text(step, "report", (context.output / "report.md").read_text(encoding="utf-8"))
         for picture in report.get("pictures", ()):
-            if picture["split"] == "eval":
+            if picture["split"] in ("example", "eval"):
                 joined = beside(
                     (panel["title"], (context.output / panel["file"]).read_bytes()) for panel in picture["panels"]
                 )

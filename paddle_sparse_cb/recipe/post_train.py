@@ -26,11 +26,12 @@ from .build import Run
 from .log_results import LogResults
 from .mnn import AddSamples, CompareBoxes
 from .report_details import evaluation_file
+from .report_pictures import COMPARISON
 
 _REPORTS = ("report.html", "report.md", "report.json")
 _NB = ("model_dense.nb", "model_sparse.nb", "model_dense_fp16.nb", "model_sparse_fp16.nb")
 _MNN = ("model.onnx", "model_dense.mnn", "model_sparse.mnn")
-_OUTPUTS = (*_REPORTS, "tensorboard", "checkpoints", "inference", *_NB, *_MNN)
+_OUTPUTS = (COMPARISON, *_REPORTS, "tensorboard", "checkpoints", "inference", *_NB, *_MNN)
 
 
 @dataclass

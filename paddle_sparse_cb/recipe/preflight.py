@@ -14,7 +14,7 @@ from ..detection import config
 from ..errors import InputError, PipelineError
 from ..pruning.channel_permutation import is_in_row_blocks
 from ..pruning.plan import PrunePlan
-from ..utils.distributed import is_rank_zero, rank_zero_info
+from ..utils.distributed import is_rank_zero, rank_zero_info, rank_zero_warning
 from .build import Run, build_ema, naming_recipe
 from .distillation import check_teacher_exists
 from .schema import Recipe
@@ -54,12 +54,12 @@ def check_recipe(recipe: Recipe) -> None:
     if recipe.content.get("use_gpu") is False:
         paddle.set_device("cpu")
     if recipe.content.get("amp", False) and paddle.get_device() == "cpu":
-        rank_zero_info("warning: amp has no effect: on a CPU Paddle trains in float32")
+        rank_zero_warning("amp has no effect: on a CPU Paddle trains in float32")
     if recipe.sparsity is not None and is_rank_zero():
         try:
             find_optimizer()
         except PipelineError as error:
-            rank_zero_info(f"warning: {error}")
+            rank_zero_warning(f"{error}")
 
 
 def check_trainable(run: Run) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 
 from ..detection.evaluation import Box, Evaluation, rank_by_difference
 from ..detection.metric import CocoMAP
-from ..detection.pictures import draw_boxes
-from ..utils.distributed import rank_zero_info
+from ..detection.pictures import draw_boxes, in_rows
+from ..utils.distributed import rank_zero_warning
 from ..utils.files import atomic_write, valid_text
 
 PICTURES = "pictures"  # folder below the output folder
-_MOST = 4  # images of each data set
+COMPARISON = f"{PICTURES}/comparison.jpg"  # some validation images: a row for each network
+_MOST = 4  # images of each kind
 
 
 def write_pictures(
@@ -25,7 +26,8 @@ def write_pictures(
 ) -> list[dict[str, Any]]:
     """Writes pictures of some images with their boxes.
 
-    Of the validation images, those are chosen on which dense and sparse network differ most.
+    The validation images are examples at even distances in the data set, which `COMPARISON` shows too, and those on
+    which dense and sparse network differ most.
 
     Args:
         output: the output folder; the pictures are written to a folder in it, with names of their own.
@@ -35,8 +37,8 @@ def write_pictures(
         evaluations: what the `dense` and the `sparse` network found.
 
     Returns:
-        For each image its `split` (`train` or `eval`), the name of its file (`image`), and `panels` with a `title` and
-        a `file` below the output folder.
+        For each image its `split` (`train`, `example`, or `eval` where the networks differ), the name of its file
+        (`image`), and `panels` with a `title` and a `file` below the output folder.
     """
     for stale in (output / PICTURES).glob("*.jpg"):
         stale.unlink()
@@ -47,20 +49,43 @@ def write_pictures(
         panels = {"annotated": _annotated(record)}
         pictures.append(_write_panels(output, f"train_{number + 1}", "train", record, panels, names))
     records = {int(record["im_id"][0]): record for record in validation}
-    images = [image for image in _ranked(evaluations) if image in records][:_MOST]
-    for number, image in enumerate(images):
-        found = {kind: one.boxes.get(image, []) for kind, one in evaluations.items()}
-        panels = {"annotated": metric.annotated(image), **found}
-        pictures.append(_write_panels(output, f"eval_{number + 1}", "eval", records[image], panels, names))
-    return [picture for picture in pictures if picture["panels"]]
+    for split, images in (("example", _examples(records, metric)), ("eval", _different(records, evaluations))):
+        for number, image in enumerate(images if evaluations else ()):
+            found = {kind: one.boxes.get(image, []) for kind, one in evaluations.items()}
+            panels = {"annotated": metric.annotated(image), **found}
+            pictures.append(_write_panels(output, f"{split}_{number + 1}", split, records[image], panels, names))
+    pictures = [picture for picture in pictures if picture["panels"]]
+    _write_comparison(output, pictures, evaluations)
+    return pictures
 
 
-def _ranked(evaluations: dict[str, Evaluation]) -> list[int]:
-    """The images of the evaluations, the most interesting first."""
-    if len(evaluations) == 2:
-        return rank_by_difference(evaluations["dense"], evaluations["sparse"])
-    boxes = [one.boxes for one in evaluations.values()]
-    return sorted(boxes[0], key=lambda image: len(boxes[0][image]), reverse=True) if boxes else []
+def _examples(records: dict[int, dict[str, Any]], metric: CocoMAP) -> list[int]:
+    """Images at even distances among those with the most usual number of objects or more."""
+    objects = {image: len(metric.annotated(image)) for image in records}
+    usual = sorted(objects.values())[len(objects) // 2] if objects else 0
+    images = [image for image, count in objects.items() if count >= usual]
+    count = min(_MOST, len(images))
+    return [images[number * len(images) // count] for number in range(count)]
+
+
+def _different(records: dict[int, dict[str, Any]], evaluations: dict[str, Evaluation]) -> list[int]:
+    if len(evaluations) < 2:
+        return []
+    ranked = rank_by_difference(evaluations["dense"], evaluations["sparse"])
+    return [image for image in ranked if image in records][:_MOST]
+
+
+def _write_comparison(output: Path, pictures: list[dict[str, Any]], evaluations: dict[str, Evaluation]) -> None:
+    """Joins the examples to one picture: a row for each network, with its mAP."""
+    examples = [picture["panels"] for picture in pictures if picture["split"] == "example"]
+    if not examples:
+        return
+    rows = []
+    for kind, evaluation in evaluations.items():
+        files = [output / panel["file"] for panels in examples for panel in panels if panel["title"] == kind]
+        rows.append((f"{kind}: mAP {100 * evaluation.map:.1f}", [file.read_bytes() for file in files]))
+    with atomic_write(output / COMPARISON) as scratch:
+        scratch.write_bytes(in_rows(rows).content)
 
 
 def _annotated(record: dict[str, Any]) -> list[Box]:
@@ -84,7 +109,7 @@ def _write_panels(
         try:
             picture = draw_boxes(image, boxes, names)
         except (OSError, ValueError) as error:  # it could be read in the training
-            rank_zero_info(f"warning: the report has no picture of {image}: {error}")
+            rank_zero_warning(f"the report has no picture of {image}: {error}")
             break
         with atomic_write(output / file) as scratch:
             scratch.write_bytes(picture.content)

@@ -25,7 +25,7 @@ from ..detection.weights import LoadedWeights
 from ..hooks import call_hooks
 from ..pruning.statistics import measure_sparsity
 from ..report.schema import read_report
-from ..utils.distributed import is_distributed, is_rank_zero, rank_zero_info
+from ..utils.distributed import is_distributed, is_rank_zero, rank_zero_info, rank_zero_warning
 from ..utils.locks import lock_folder
 from .build import Run, build, build_ema, load_weights
 from .distillation import build_distillation
@@ -213,7 +213,7 @@ def start_weights(recipe: Recipe, options: TrainOptions) -> str | None:
     if dense is None:
         source = recipe.content.get("pretrain_weights")
         if not source and recipe.sparsity is not None:
-            rank_zero_info("warning: starting from untrained weights; pruning assumes a converged model")
+            rank_zero_warning("starting from untrained weights; pruning assumes a converged model")
         return source
     weights, report = dense.checkpoint("last"), dense.output / "report.json"
     if weights.is_file() and report.is_file() and read_report(dense.output)["digest"] == dense.digest:

@@ -41,7 +41,7 @@ def report_html(report: dict[str, Any], output: Path) -> str:
 
 
 def _pictures(report: dict[str, Any], output: Path) -> dict[str, Any]:
-    pictures: dict[str, list[dict[str, Any]]] = {"train": [], "eval": []}
+    pictures: dict[str, list[dict[str, Any]]] = {"train": [], "example": [], "eval": []}
     for picture in report.get("pictures") or []:
         panels = [
             {"title": panel["title"], "source": source}
@@ -50,17 +50,7 @@ def _pictures(report: dict[str, Any], output: Path) -> dict[str, Any]:
         ]
         if panels and picture["split"] in pictures:
             pictures[picture["split"]].append({"image": picture["image"], "panels": panels})
-    compares = any(len(picture["panels"]) > 2 for picture in pictures["eval"])
-    return {
-        "training": pictures["train"],
-        "validation": pictures["eval"],
-        "validation_title": "Where dense and sparse differ most" if compares else "What it finds",
-        "validation_note": (
-            "Validation images"
-            + (", those with the most boxes that only one of the two networks found" if compares else "")
-            + ". Boxes with a score of at least 0.3."
-        ),
-    }
+    return {"training": pictures["train"], "examples": pictures["example"], "different": pictures["eval"]}
 
 
 def _data_uri(output: Path, file: str) -> str:

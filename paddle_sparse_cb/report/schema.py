@@ -21,8 +21,8 @@ Recipes add these, which are optional:
 - `classes` has for each class its `name`, the numbers `train_objects` and `eval_objects`, and `dense_ap` and
   `sparse_ap` (COCO's AP over IoU 0.5:0.95, a fraction; null if not measured).
 - `curves` has the points `[optimizer step, value]` of some of TensorBoard's curves, by tag.
-- `pictures` has for each image its `split` (`train` or `eval`), the name of its file (`image`), and `panels`, each with
-  a `title` and a `file` below the output folder.
+- `pictures` has for each image its `split` (`train`, `example`, or `eval` where dense and sparse differ most), the name
+  of its file (`image`), and `panels`, each with a `title` and a `file` below the output folder.
 - `sizes` has `file` (below the output folder) and `bytes` of each file that was made.
 - `versions` and `commands` say what made the result.
 - `bench` has one object for each measurement of `paddle-sparse bench`.

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import paddle
 
 from ..errors import RankMismatchError
+from .messages import logger
 
 
 def is_distributed() -> bool:
@@ -24,9 +25,15 @@ def is_rank_zero() -> bool:
 
 
 def rank_zero_info(message: str) -> None:
-    """Prints a line on rank 0 and flushes it."""
+    """Logs a message on rank 0."""
     if is_rank_zero():
-        print(message, flush=True)
+        logger.info(message)
+
+
+def rank_zero_warning(message: str) -> None:
+    """Logs a warning on rank 0."""
+    if is_rank_zero():
+        logger.warning(message)
 
 
 def digest(mask: paddle.Tensor) -> int:

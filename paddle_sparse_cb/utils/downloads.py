@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 import platformdirs
 
 from ..errors import InputError
+from .messages import logger
 
 _HUB = "https://paddledet.bj.bcebos.com/"  # what PaddleDetection abbreviates to ppdet://
 _CHUNK = 1 << 16  # bytes
@@ -56,7 +57,9 @@ def cached_folder(name: str, build: Callable[[Path], None]) -> Path:
             changed, and a failed build leaves nothing behind.
     """
     folder = cache_dir() / name
-    if not folder.is_dir():
+    if folder.is_dir():
+        logger.debug(f"using {folder}")
+    else:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             built = Path(scratch, folder.name)
@@ -145,7 +148,7 @@ def _retrieve(address: str, name: str, known_hash: str | None, limits: Limits, f
     import requests
 
     pooch.get_logger().setLevel(logging.WARNING)
-    print(f"downloading {address} ...", flush=True)
+    logger.info(f"downloading {address} ...")
     deadline = time.monotonic() + limits.total_timeout
     for attempt in range(limits.retries + 1):
         if attempt:

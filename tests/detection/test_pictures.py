@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_sparse_cb.detection.pictures import beside, draw_boxes
+from paddle_sparse_cb.detection.pictures import beside, draw_boxes, in_rows
 
 
 def photograph(path, size=(600, 300), **options):
@@ -72,3 +72,28 @@ def test_pictures_are_joined_side_by_side(tmp_path):
     joined = beside([("dense", pictures[0].content), ("sparse", pictures[1].content)])
     assert joined.width == 320 + 400 + 6
     assert opened(joined).shape[0] == 118
+
+
+def test_of_boxes_that_lie_on_each_other_the_best_is_drawn_and_all_that_are_annotated(tmp_path):
+    path = photograph(tmp_path / "a.png")
+    boxes = [(0, 0.9, 100, 100, 200, 200), (1, 0.8, 101, 100, 201, 200), (1, 0.7, 180, 100, 280, 200)]
+    alone = draw_boxes(path, [boxes[0], boxes[2]], ["cat", "dog"])
+    assert draw_boxes(path, boxes, ["cat", "dog"]) == alone
+    annotated = [(label, None, *corners) for label, _, *corners in boxes]
+    assert draw_boxes(path, annotated, ["cat", "dog"]) != draw_boxes(path, annotated[::2], ["cat", "dog"])
+
+
+def test_a_label_stays_within_the_picture(tmp_path):
+    picture = draw_boxes(photograph(tmp_path / "a.png", (400, 400)), [(0, 0.9, 390, 100, 400, 200)], ["cat", "dog"])
+    assert changed(picture)[0][0] < 350
+
+
+def test_rows_of_pictures_have_titles(tmp_path):
+    content = draw_boxes(photograph(tmp_path / "a.png", (320, 100)), [], []).content
+    joined = in_rows([("dense", [content, content]), ("sparse", [content])])
+    title = joined.height // 2 - 100
+    assert joined.width == 2 * 320 + 6
+    pixels = opened(joined)
+    for top in (0, 100 + title):
+        assert (pixels[top : top + title] < 100).any()
+    assert (pixels[100 + 2 * title + 5 :, 330:] > 240).all()

@@ -4,7 +4,7 @@ from PIL import Image
 
 from paddle_sparse_cb.detection.evaluation import ClassResult, Evaluation
 from paddle_sparse_cb.detection.metric import CocoMAP
-from paddle_sparse_cb.recipe.report_pictures import write_pictures
+from paddle_sparse_cb.recipe.report_pictures import COMPARISON, write_pictures
 
 NAMES = ["../../evil.png", "b c.png", "<c>.png", "d.png", "e.png", "f.png"]
 
@@ -59,17 +59,43 @@ def test_pictures_have_names_of_their_own_and_show_what_differs_most(tmp_path, r
     shown = [picture for picture in pictures if picture["split"] == "eval"]
     assert [picture["image"] for picture in shown] == ["<c>.png", "e.png", "f.png", "evil.png"]
     assert [panel["title"] for panel in shown[0]["panels"]] == ["annotated", "dense", "sparse"]
+    examples = [picture for picture in pictures if picture["split"] == "example"]
+    assert [picture["image"] for picture in examples] == ["evil.png", "b c.png", "d.png", "e.png"]
     files = {panel["file"] for picture in pictures for panel in picture["panels"]}
-    assert files == {str(path.relative_to(output)) for path in (output / "pictures").iterdir()}
-    assert len(files) == 4 + 4 * 3
+    assert files | {COMPARISON} == {str(path.relative_to(output)) for path in (output / "pictures").iterdir()}
+    assert len(files) == 4 + 2 * 4 * 3
 
 
-def test_a_dense_run_shows_the_images_with_the_most_boxes(tmp_path, records, metric):
-    box = (0, 0.9, 4.0, 5.0, 30.0, 40.0)
-    evaluations = {"dense": evaluation({n: [box] * (n % 3) for n in range(6)})}
-    shown = [one for one in write_pictures(tmp_path, records, records, metric, evaluations) if one["split"] == "eval"]
-    assert [one["image"] for one in shown] == ["<c>.png", "f.png", "b c.png", "e.png"]
+def test_the_comparison_has_a_row_of_examples_for_each_network(tmp_path, records, metric):
+    found = (0, 0.9, 4.0, 5.0, 30.0, 40.0)
+    evaluations = {
+        "dense": evaluation({n: [found] for n in range(6)}),
+        "sparse": evaluation({n: [] for n in range(6)}),
+    }
+    write_pictures(tmp_path, records, records, metric, evaluations)
+    pixels = np.asarray(Image.open(tmp_path / COMPARISON).convert("RGB")).astype(int)
+    title = pixels.shape[0] // 2 - 240  # an image of 64 x 48 is enlarged to 320 x 240
+    assert pixels.shape == (2 * (240 + title), 4 * 320 + 3 * 6, 3)
+    dense, sparse = (pixels[top + title : top + title + 240] for top in (0, 240 + title))
+    assert (abs(dense - 128).max(axis=2) > 60).any(axis=0)[:320].sum() > 100
+    assert not (abs(sparse - 128).max(axis=2) > 60)[:, :320].any()
+
+
+def test_a_dense_run_shows_examples_of_the_images_with_many_objects(tmp_path, records):
+    counts = [3, 1, 3, 1, 3, 1]
+    boxes = [
+        {"id": 10 * n + k, "image_id": n, "category_id": 1, "bbox": [4, 5, 26, 35], "area": 910, "iscrowd": 0}
+        for n, count in enumerate(counts)
+        for k in range(count)
+    ]
+    truth = {"images": [], "annotations": boxes, "categories": [{"id": 1, "name": "tree"}]}
+    pictures = write_pictures(
+        tmp_path, records, records, CocoMAP(truth, list(range(6))), {"dense": evaluation({n: [] for n in range(6)})}
+    )
+    shown = [one for one in pictures if one["split"] != "train"]
+    assert [one["image"] for one in shown] == ["evil.png", "<c>.png", "e.png"]
     assert [panel["title"] for panel in shown[0]["panels"]] == ["annotated", "dense"]
+    assert (tmp_path / COMPARISON).is_file()
 
 
 def test_an_image_that_is_gone_is_left_out_with_a_warning_and_ends_nothing(tmp_path, records, metric, capsys):
@@ -78,6 +104,7 @@ def test_an_image_that_is_gone_is_left_out_with_a_warning_and_ends_nothing(tmp_p
     pictures = write_pictures(tmp_path, records, records, metric, {})
     assert [picture["image"] for picture in pictures] == ["evil.png"]
     assert "warning: the report has no picture of" in capsys.readouterr().out
+    assert not (tmp_path / COMPARISON).exists()
 
 
 def test_without_boxes_in_the_records_images_are_shown_as_they_are(tmp_path, records, metric):

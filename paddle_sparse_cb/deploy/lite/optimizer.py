@@ -19,6 +19,7 @@ from ...errors import InputError, PipelineError
 from ...hooks import HookContext
 from ...pruning.plan import PrunePlan
 from ...utils.files import atomic_write
+from ...utils.messages import logger
 from ...utils.packages import Wheel, fetch_wheel, is_cached
 from ..manifest import discard, exported_files, record
 from .constraints import THRESHOLD, check_options, check_runs_sparse, check_sparse
@@ -256,7 +257,7 @@ class OptimizeLite:
         sparse, output = bool(context.plan.pruned), context.output
         check_options(self.options, sparse)
         optimizer = find_optimizer()
-        print("running Paddle-Lite's optimizer for ARM ...", flush=True)
+        logger.info("running Paddle-Lite's optimizer for ARM ...")
         files = self.files(output, sparse=sparse)
         int8 = {f"nb_int8_{kind}": output / f"model_int8_{kind}.nb" for kind in ("dense", "sparse")[: 1 + sparse]}
         for name, path in {**files, **int8}.items():

@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from ...hooks import HookContext
 from ...pruning.plan import PrunePlan
+from ...utils.messages import logger
 from ..isolated import require_modules
 from ..manifest import exported_files, record
 from ..onnx import export_onnx
@@ -52,7 +53,7 @@ class ConvertMNN:
 
     def __call__(self, context: HookContext) -> None:
         """Adds the artefacts `onnx`, `mnn_dense` and `mnn_sparse`, also to the manifest."""
-        print("converting to MNN ...", flush=True)
+        logger.info("converting to MNN ...")
         source = source_model(context)
         require_packages()
         check_operators(source)

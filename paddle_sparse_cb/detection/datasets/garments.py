@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from ...utils.messages import logger
 from ...utils.packages import DebianPackage, fetch_debian_package
+from .composing import CocoImages, find_place
 
 FASHION_MNIST = DebianPackage(
     "dataset-fashion-mnist",
@@ -53,7 +55,7 @@ def compose(fashion: Path, folder: Path) -> None:
         fashion: folder with Fashion-MNIST's four `*-ubyte.gz` files.
         folder: the new folder to which `images/`, `train.json` and `val.json` are written.
     """
-    print(f"composing canvases of {CANVAS} pixels ...", flush=True)
+    logger.info(f"composing canvases of {CANVAS} pixels ...")
     (folder / "images").mkdir(parents=True)
     for seed, (split, count) in enumerate(IMAGES.items()):
         garments = _read(fashion / f"{FILES[split]}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
@@ -70,30 +72,13 @@ def _read(path: Path, header: int) -> np.ndarray:
 def _write(
     random: np.random.RandomState, garments: np.ndarray, labels: np.ndarray, count: int, images_dir: Path, split: str
 ) -> dict[str, Any]:
-    import cv2
-
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for image_id in range(1, count + 1):
+    images = CocoImages(images_dir, CLASSES)
+    for number in range(1, count + 1):
         chosen = random.choice(len(garments), random.randint(1, _MAX_GARMENTS + 1), replace=False)
         canvas, boxes = draw(random, [garments[index] for index in chosen])
-        file_name = f"{split}_{image_id:04d}.png"
-        cv2.imwrite(str(images_dir / file_name), canvas)
-        images.append({"id": image_id, "file_name": file_name, "height": CANVAS, "width": CANVAS})
-        for index, box in zip(chosen, boxes):
-            if box is not None:
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": image_id,
-                        "bbox": box,
-                        "iscrowd": 0,
-                        "category_id": int(labels[index]) + 1,
-                        "area": box[2] * box[3],
-                    }
-                )
-    categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES, 1)]
-    return {"images": images, "annotations": annotations, "categories": categories}
+        objects = [(int(labels[index]), box) for index, box in zip(chosen, boxes) if box is not None]
+        images.add(f"{split}_{number:04d}.png", canvas, objects)
+    return images.annotations()
 
 
 def draw(random: np.random.RandomState, garments: Sequence[np.ndarray]) -> tuple[np.ndarray, list[list[int] | None]]:
@@ -115,7 +100,7 @@ def draw(random: np.random.RandomState, garments: Sequence[np.ndarray]) -> tuple
         cropped = _crop(garment)
         scale = random.randint(_SIDE_RANGE[0], _SIDE_RANGE[1] + 1) / max(cropped.shape)
         height, width = (max(4, round(side * scale)) for side in cropped.shape)
-        box = _place(random, width, height, [box for box in boxes if box])
+        box = find_place(random, (width, height), CANVAS, [box for box in boxes if box], _MAX_OVERLAP)
         boxes.append(box)
         if box is None:
             continue
@@ -131,16 +116,3 @@ def _crop(garment: np.ndarray) -> np.ndarray:
     """Crops a garment to its foreground."""
     rows, columns = ((garment >= _FOREGROUND).any(axis=axis).nonzero()[0] for axis in (1, 0))
     return garment[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-
-
-def _place(random: np.random.RandomState, width: int, height: int, taken: list[list[int]]) -> list[int] | None:
-    """Draws a box that overlaps little with those that are taken; returns None after 20 attempts."""
-    for _ in range(20):
-        left, top = random.randint(0, CANVAS - width + 1), random.randint(0, CANVAS - height + 1)
-        shared = [
-            max(0, min(left + width, x + w) - max(left, x)) * max(0, min(top + height, y + h) - max(top, y))
-            for x, y, w, h in taken
-        ]
-        if all(area <= _MAX_OVERLAP * min(width * height, w * h) for area, (_, _, w, h) in zip(shared, taken)):
-            return [left, top, width, height]
-    return None

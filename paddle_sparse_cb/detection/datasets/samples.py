@@ -2,6 +2,7 @@
 
 - `sample:picodet_s_416_lcnet`: PicoDet-s LCNet trained on COCO, from the wheel `paddlelabel-ml` (Apache-2.0).
 - `sample:trees_256`: aerial photographs of trees from the wheel `deepforest` (MIT), cut into tiles of 256 pixels.
+- `sample:animals_384`: composed from cut-out animals and landscapes (see `animals`), from two Debian packages.
 - `sample:garments_96`: composed from Fashion-MNIST (MIT, see `garments`), from a Debian package.
 """
 
@@ -16,14 +17,27 @@ from defusedxml import ElementTree
 
 from ...errors import InputError, did_you_mean
 from ...utils.downloads import cached_folder
-from ...utils.packages import Wheel, fetch_wheel
-from . import garments
+from ...utils.messages import logger
+from ...utils.packages import DebianPackage, Wheel, fetch_debian_package, fetch_wheel
+from . import animals, garments
 
 TILE = 256  # pixels
 MIN_VISIBLE = 0.5  # share of a tree's box that a tile must show more of to contain the tree; so at most one tile does
 
 WEIGHTS = Wheel("paddlelabel-ml", "1.0.0", "d3590ed527f3130536ec8cf2d1223f8cca18a320c9f98a109f2f93d9afd131bd", 67)
 PHOTOGRAPHS = Wheel("deepforest", "2.1.0", "8c2798d8e9be7f0004b194fe207b76c1d9fff6e711b3db67b9508dcd5d00ae54", 21)
+STAMPS = DebianPackage(
+    "tuxpaint-stamps-default",
+    "2022.06.04-1",
+    "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
+    161,
+)
+LANDSCAPES = DebianPackage(
+    "lomiri-wallpapers-16.04",
+    "20.04.0-2",
+    "a99ff6a3bfe451e4cc0682ecb3cc82e71740626d59e4845ae34a0a0e45421eab",
+    16,
+)
 
 # By photograph, so that no tree is in both splits.
 SPLITS = {
@@ -36,14 +50,19 @@ def resolve(name: str) -> Path:
     """Returns the path of a sample and downloads it on first use.
 
     Args:
-        name: `picodet_s_416_lcnet` (prefix of an exported model), `trees_256` or `garments_96` (folders with
-            `images/`, `train.json` and `val.json` in COCO's format).
+        name: `picodet_s_416_lcnet` (prefix of an exported model), `animals_384`, `trees_256` or `garments_96` (folders
+            with `images/`, `train.json` and `val.json` in COCO's format).
 
     Raises:
         InputError: no such sample.
         PipelineError: the package cannot be downloaded.
     """
-    makers = {"picodet_s_416_lcnet": _weights, "trees_256": _trees, f"garments_{garments.CANVAS}": _garments}
+    makers = {
+        "picodet_s_416_lcnet": _weights,
+        "trees_256": _trees,
+        f"animals_{animals.CANVAS}": _animals,
+        f"garments_{garments.CANVAS}": _garments,
+    }
     if name not in makers:
         raise InputError(f"sample:{name}: no such sample; {did_you_mean(name, makers)}")
     return makers[name]()
@@ -57,6 +76,15 @@ def _trees() -> Path:
     return cached_folder(f"trees_{TILE}", _tile_photographs)
 
 
+def _animals() -> Path:
+    def build(folder: Path) -> None:
+        stamps = fetch_debian_package(STAMPS) / "usr" / "share" / "tuxpaint" / "stamps" / "animals"
+        landscapes = fetch_debian_package(LANDSCAPES) / "usr" / "share" / "backgrounds"
+        animals.compose(stamps, landscapes, folder)
+
+    return cached_folder(f"animals_{animals.CANVAS}", build)
+
+
 def _garments() -> Path:
     fashion = garments.fetch_fashion_mnist()
     return cached_folder(f"garments_{garments.CANVAS}", lambda folder: garments.compose(fashion, folder))
@@ -65,7 +93,7 @@ def _garments() -> Path:
 def _tile_photographs(folder: Path) -> None:
     """Writes the tiles and the annotations of both splits."""
     photographs = fetch_wheel(PHOTOGRAPHS) / "deepforest" / "data"
-    print(f"cutting the photographs into tiles of {TILE} pixels ...", flush=True)
+    logger.info(f"cutting the photographs into tiles of {TILE} pixels ...")
     (folder / "images").mkdir(parents=True)
     for split, names in SPLITS.items():
         coco = _tile([photographs / name for name in names], folder / "images")
