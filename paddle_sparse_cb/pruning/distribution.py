@@ -32,6 +32,8 @@ def erk_ratios(shapes: Sequence[Sequence[int]], ratio: float) -> list[float]:
         >>> [round(r, 3) for r in erk_ratios([[8, 8, 1, 1], [64, 64, 1, 1]], 0.75)]
         [0.0, 0.762]
     """
+    if ratio == 0:  # by rounding, the densities below can miss 1 by 1e-16, which would prune a weight
+        return [0.0] * len(shapes)
     sizes = [math.prod(shape) for shape in shapes]
     dimension_sums = [sum(shape) for shape in shapes]  # density times size, up to a common factor
     dense: set[int] = set()

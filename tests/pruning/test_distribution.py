@@ -28,6 +28,10 @@ def test_all_layers_together_reach_the_ratio_with_erk(shapes, ratio):
     assert pruned == pytest.approx(ratio * sum(sizes), rel=1e-9, abs=1e-6)
 
 
+def test_erk_prunes_nothing_at_ratio_0():
+    assert erk_ratios([[64, 16, 1, 1], [32, 64, 1, 1]], 0.0) == [0.0, 0.0]
+
+
 def test_erk_densities_are_those_of_the_paper():
     """1 - epsilon * (sum of dimensions) / (their product), with one epsilon for all layers that are not dense."""
     shapes = [[64, 64, 3, 3], [128, 64, 1, 1], [256, 128, 1, 1]]
