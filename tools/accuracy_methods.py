@@ -5,12 +5,10 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from paddle_sparse_cb.errors import InputError
 from paddle_sparse_cb.recipe.schema import Recipe, read_recipe
@@ -32,23 +30,12 @@ class Lever:
         options: what it changes in the recipe, as `-o` takes it.
         of_blocks: it makes a difference for blocks only.
         of_pruning: it makes no difference for a dense model.
-        cycles: from a recipe to the epochs at which its learning rate starts anew; None leaves the rate as it is.
     """
 
     title: str
-    options: tuple[str, ...] = ()
+    options: tuple[str, ...]
     of_blocks: bool = False
     of_pruning: bool = False
-    cycles: Callable[[Recipe], list[float]] | None = None
-
-
-def _after_pruning(recipe: Recipe) -> list[float]:
-    return [float(recipe.pruning_config().pruning_epochs)]
-
-
-def _at_pruning_steps(recipe: Recipe) -> list[float]:
-    settings = recipe.pruning_config()
-    return [settings.pruning_epochs * (step + 1) / settings.pruning_steps for step in range(settings.pruning_steps)]
 
 
 PRUNERS = {
@@ -59,8 +46,6 @@ PRUNERS = {
     "paddleslim": "PaddleSlim's GMP",
 }
 DENSE = ("start", "dense")
-_PIECES = 20  # of an epoch, in which the learning rate of `cosine_cycles` is constant
-_WARMUP = 0.2  # epochs: 20 of 100 steps
 # Prunes to the target ratio in the first step; all epochs are left to recover.
 _ONE_SHOT = ("Sparsity.curve=constant", "Sparsity.stable_epochs=0", "Sparsity.pruning_epochs=0")
 LEVERS = {
@@ -68,8 +53,6 @@ LEVERS = {
     "unlabelled": Lever("distilled without labels", ("Distillation={teacher: dense, labels: false}",)),
     "permute": Lever("channels permuted", ("Sparsity.permute_channels=true",), of_blocks=True, of_pruning=True),
     "bn": Lever("batch norms recalibrated", ("Sparsity.recalibrate_batch_norm=50",)),
-    "restart": Lever("learning rate restarted after pruning", of_pruning=True, cycles=_after_pruning),
-    "restarts": Lever("learning rate restarted at each pruning step", of_pruning=True, cycles=_at_pruning_steps),
     "se": Lever("SE pruned", ("Sparsity.prune_squeeze_excite=true",), of_pruning=True),
 }
 
@@ -107,30 +90,6 @@ class Size:
             f"Sparsity.pruning_steps={max(1, pruning_steps)}",
             f"Sparsity.tunning_epochs={self.epochs - pruning}",
         ]
-
-
-def cosine_cycles(recipe: Recipe, restarts: Sequence[float]) -> dict[str, Any]:
-    """Returns a scheduler for a recipe whose learning rate starts anew several times.
-
-    In each cycle it falls along a cosine from the base rate to a tenth of it, and to zero in the last one. The first
-    epoch begins with a warmup, as in the recipe. PaddleDetection has no restarts, but any rate for parts of an epoch.
-
-    Args:
-        recipe: the recipe.
-        restarts: the epochs at which a new cycle begins.
-    """
-    epochs, rate = recipe.content["epoch"], recipe.content["LearningRate"]["base_lr"]
-    bounds = [0.0, *restarts, float(epochs)]
-    values = []
-    for piece in range(epochs * _PIECES):
-        epoch = (piece + 0.5) / _PIECES
-        cycle = max(number for number, bound in enumerate(bounds) if bound <= epoch)
-        begin, end = bounds[cycle], bounds[cycle + 1]
-        lowest = 0.0 if end == epochs else 0.1
-        cosine = (1 + math.cos(math.pi * (epoch - begin) / (end - begin))) / 2
-        values.append(rate * (lowest + (1 - lowest) * cosine) * min(1.0, 0.1 + 0.9 * epoch / _WARMUP))
-    milestones = [piece / _PIECES for piece in range(1, len(values))]
-    return {"name": "PiecewiseDecay", "use_warmup": False, "milestones": milestones, "values": values}
 
 
 @dataclass(frozen=True)
@@ -206,12 +165,7 @@ class Method:
             options += [f"Sparsity.ratio={self.ratio}", f"Sparsity.sparse_block={list(self.block)}"]
         if self.pruner == "oneshot":
             options += _ONE_SHOT
-        levers = [LEVERS[lever] for lever in self.levers]
-        options += [option for lever in levers for option in lever.options]
-        for lever in levers:
-            if lever.cycles:
-                recipe = read_recipe(file, options=options)
-                options.append(f"LearningRate.schedulers={json.dumps([cosine_cycles(recipe, lever.cycles(recipe))])}")
+        options += [option for lever in self.levers for option in LEVERS[lever].options]
         return read_recipe(file, options=[*options, *more])
 
     def digest(self, size: Size) -> str:
