@@ -86,9 +86,8 @@ def main() -> None:
     sparse = fit(0.002, sparsity)
 
     print(f"accuracy after {options.epochs} epochs, dense: {dense:.2%}")
-    print(
-        f"after {options.epochs} more, with {measure_sparsity(network, plan).ratio:.2%} zeros in the pruned weights: {sparse:.2%}"
-    )
+    zeros = measure_sparsity(network, plan).ratio
+    print(f"after {options.epochs} more, with {zeros:.2%} zeros in the pruned weights: {sparse:.2%}")
     if find_spec("MNN"):
         paddle_sparse(["bench", options.output, "--threads", "1", "--seconds", "3"])
 
