@@ -12,7 +12,6 @@ from ._version import __version__
 from .utils.post_import import after_import
 
 if TYPE_CHECKING:
-    from .callbacks.batch_norm_recalibration import BatchNormRecalibration
     from .callbacks.best_checkpoint import BestCheckpoint
     from .callbacks.checkpoint import Checkpoints
     from .callbacks.curves import TrainingCurves
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from .recipe.predict import Detector
 
 __all__ = [
-    "BatchNormRecalibration",
     "BestCheckpoint",
     "Checkpoints",
     "Detector",
@@ -73,7 +71,6 @@ __all__ = [
 # Where each public name is. Modules are imported when a name is used: Paddle, PaddleSlim and ppdet take seconds, which
 # the command line's help and `paddle_sparse_cb.__version__` need not wait for.
 _MODULES = {
-    "BatchNormRecalibration": "callbacks.batch_norm_recalibration",
     "BestCheckpoint": "callbacks.best_checkpoint",
     "Checkpoints": "callbacks.checkpoint",
     "Detector": "recipe.predict",

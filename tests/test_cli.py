@@ -76,10 +76,6 @@ NO_DENSE = "pretrain_weights=sample:picodet_s_416_lcnet"
         ),
         (["train", SPARSE, "-o", "Sparsity.permute_channels=1"], "permute_channels must be true or false, got 1"),
         (["train", SPARSE, "-o", "Sparsity.permute_channels=true"], "no layer is pruned in blocks of output channels"),
-        (
-            ["train", SPARSE, "-o", "Sparsity.recalibrate_batch_norm=0"],
-            "recalibrate_batch_norm must be a whole number of at least 1, got 0",
-        ),
         (["train", SPARSE, "-o", "export.int8=true"], "Paddle-Lite computes hard swish, which PicoDet uses, wrongly"),
         (
             ["train", SPARSE, "-o", "export.lite.enable_fp16=yes please"],

@@ -52,7 +52,6 @@ LEVERS = {
     "distill": Lever("distilled", ("Distillation={teacher: dense}",)),
     "unlabelled": Lever("distilled without labels", ("Distillation={teacher: dense, labels: false}",)),
     "permute": Lever("channels permuted", ("Sparsity.permute_channels=true",), of_blocks=True, of_pruning=True),
-    "bn": Lever("batch norms recalibrated", ("Sparsity.recalibrate_batch_norm=50",)),
     "se": Lever("SE pruned", ("Sparsity.prune_squeeze_excite=true",), of_pruning=True),
 }
 

@@ -34,7 +34,6 @@ def run(method: Method, seed: int, output: Path, size: Size) -> None:
     from paddle_sparse_cb.recipe.build import build, load_weights
     from paddle_sparse_cb.recipe.distillation import build_distillation
     from paddle_sparse_cb.recipe.permute import permute_run
-    from paddle_sparse_cb.recipe.train import build_recalibration
 
     options = [f"seed={seed}"]
     if method != DENSE_START:
@@ -46,7 +45,6 @@ def run(method: Method, seed: int, output: Path, size: Size) -> None:
         permute_run(trained)
     epochs, steps = recipe.content["epoch"], len(trained.train_loader)
     callbacks = [SetEpoch(), *_pruning(method, trained), *build_distillation(recipe, trained.network)]
-    callbacks += build_recalibration(recipe)
     start = time.time()
     print(f"{method} seed {seed}: {epochs} epochs of {steps} steps", flush=True)
     trained.model.fit(

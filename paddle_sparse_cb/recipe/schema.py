@@ -1,8 +1,8 @@
 """A recipe: a YAML file in PaddleDetection's format with additional blocks for sparsity and distillation.
 
-`Sparsity:` holds arguments of `SparsityCallback`, `permute_channels` and `recalibrate_batch_norm`. PaddleDetection's
-`UnstructuredPruner:` is read as the same block; where both are given, values of `Sparsity:` take precedence.
-`Distillation:` is a `DistillationBlock`.
+`Sparsity:` holds arguments of `SparsityCallback` and `permute_channels`. PaddleDetection's `UnstructuredPruner:` is
+read as the same block; where both are given, values of `Sparsity:` take precedence. `Distillation:` is a
+`DistillationBlock`.
 """
 
 from __future__ import annotations

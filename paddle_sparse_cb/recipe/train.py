@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 import paddle
 
-from ..callbacks.batch_norm_recalibration import BatchNormRecalibration
 from ..callbacks.best_checkpoint import BestCheckpoint
 from ..callbacks.checkpoint import Checkpoints
 from ..callbacks.curves import TrainingCurves
@@ -128,13 +127,7 @@ def _train(
         allow_config_change=options.allow_config_change,
         verbose=True,
     )
-    _fit(run, [sparsity, *build_recalibration(recipe), *distillation], options, resume)
-
-
-def build_recalibration(recipe: Recipe) -> list[BatchNormRecalibration]:
-    """Translates `recalibrate_batch_norm` to a callback; an empty list without it."""
-    batches = (recipe.sparsity or {}).get("recalibrate_batch_norm")
-    return [BatchNormRecalibration(batches)] if batches else []
+    _fit(run, [sparsity, *distillation], options, resume)
 
 
 def _measure_dense(run: Run, untrained_heads: tuple[str, ...]) -> None:

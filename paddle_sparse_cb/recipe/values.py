@@ -14,9 +14,8 @@ from ..utils.validation import check_count, check_keys
 LOGGING_KEYS = ("log_freq", "per_layer", "visualdl")
 # The scope of a recipe whose ratios are allocated from a measured sensitivity, and the key of that file.
 SENSITIVITY = "sensitivity"
-# What a recipe may give beside the settings of the pruner: options of the curves, and steps before the training and at
-# its end.
-OTHER_KEYS = (*LOGGING_KEYS, "permute_channels", "recalibrate_batch_norm", "skip_stage_ends", SENSITIVITY)
+# What a recipe may give beside the settings of the pruner: options of the curves, and steps before the training.
+OTHER_KEYS = (*LOGGING_KEYS, "permute_channels", "skip_stage_ends", SENSITIVITY)
 # Of PaddleDetection's `UnstructuredPruner:`. PaddleSlim prunes squeeze-and-excitation, and PaddleDetection's document
 # leaves out what `skip_stage_ends` does, by a list of names in Python.
 SLIM_DEFAULTS = {"prune_squeeze_excite": True, "skip_stage_ends": True}
@@ -100,8 +99,7 @@ def check_others(sparsity: dict[str, Any]) -> None:
     Raises:
         InputError: a value is of the wrong type or out of range.
     """
-    for key in ("log_freq", "recalibrate_batch_norm"):
-        check_count(key, sparsity.get(key, 1), least=1)
+    check_count("log_freq", sparsity.get("log_freq", 1), least=1)
     for key in ("per_layer", "visualdl", "permute_channels", "skip_stage_ends"):
         if not isinstance(sparsity.get(key, False), bool):
             raise InputError(f"{key} must be true or false, got {sparsity[key]!r}")
