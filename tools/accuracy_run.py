@@ -10,7 +10,7 @@ from typing import Any
 
 from accuracy_methods import DENSE, DENSE_START, Method, Size
 
-from paddle_sparse_cb.recipe.values import OTHER_KEYS
+from paddle_sparse_cb.recipe.sparsity_block import OTHER_KEYS
 from paddle_sparse_cb.utils.files import atomic_write, write_text
 
 

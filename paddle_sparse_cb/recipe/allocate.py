@@ -12,7 +12,7 @@ from ..utils.files import write_text
 from .build import build_plan, naming_recipe
 from .layer_ratios import Target, allocate, without_ratios
 from .schema import Recipe
-from .values import sensitivity_file
+from .sparsity_block import sensitivity_file
 
 
 @naming_recipe

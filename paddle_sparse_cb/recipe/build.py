@@ -37,7 +37,7 @@ from .report_details import collect_details
 from .report_hook import WriteReport
 from .schema import Recipe
 from .smoke import write_annotations
-from .values import SENSITIVITY
+from .sparsity_block import SENSITIVITY
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 

@@ -23,8 +23,9 @@ from .build import make_recipe_plan
 from .catalogue import find_recipe
 from .options import parse_option
 from .preflight import check_plan
-from .schema import PRUNING_KEYS, REQUIRED, Recipe, read_recipe
-from .values import OTHER_KEYS, pruner_settings, value_errors
+from .schema import REQUIRED, Recipe, read_recipe
+from .sparsity_block import OTHER_KEYS, PRUNING_KEYS, pruner_settings
+from .values import value_errors
 
 _SPLITS = ("TrainDataset", "EvalDataset")
 _LEAST_OBJECT = 4  # pixels of the network's input; PicoDet's finest cells have 8

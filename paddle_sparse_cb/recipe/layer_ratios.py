@@ -15,7 +15,7 @@ from ..pruning.allocation import Allocation, allocate_ratios
 from ..pruning.min_sparsity import min_sparsity
 from ..pruning.plan import PrunePlan
 from .schema import Recipe
-from .values import SENSITIVITY, sensitivity_file
+from .sparsity_block import SENSITIVITY, sensitivity_file
 
 
 @dataclass(frozen=True)

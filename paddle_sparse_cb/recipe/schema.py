@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +24,11 @@ from ..deploy.mnn.constraints import check_block
 from ..detection import config
 from ..errors import InputError
 from ..pruning.config import PruningConfig
-from ..utils.validation import check_keys
 from .distillation_block import DistillationBlock
 from .options import parse_option
-from .values import (
-    OTHER_KEYS,
-    SLIM_DEFAULTS,
-    check_others,
-    check_save_dir,
-    check_values,
-    pruner_settings,
-    sensitivity_content,
-)
+from .sparsity_block import check_others, pop_sparsity, pruner_settings, sensitivity_content
+from .values import check_save_dir, check_values
 
-PRUNING_KEYS = tuple(field.name for field in fields(PruningConfig) if field.name != "skip_params_func")
 REQUIRED = (
     "architecture",
     "epoch",
@@ -281,13 +272,7 @@ def _made(
         if key not in content:
             raise InputError(f"not a recipe: it has no {key!r}")
     check_values(content)
-    defaults = [SLIM_DEFAULTS] if "UnstructuredPruner" in content else []
-    blocks = defaults + [content.pop(block) for block in ("UnstructuredPruner", "Sparsity") if block in content]
-    for block in blocks:
-        if not isinstance(block, dict):
-            raise InputError(f"the Sparsity block must be a mapping, got {block!r}")
-        check_keys(block, [*PRUNING_KEYS, *OTHER_KEYS], "Sparsity")
-    sparsity = {key: value for block in blocks for key, value in block.items()} if blocks else None
+    sparsity = pop_sparsity(content)
     learned = DistillationBlock.read(content)
     recipe = Recipe(path, content, sparsity, above, slim=slim, files=files, given_keys=given_keys, distillation=learned)
     recipe.pruning_config()  # finds bad values before anything long is started

@@ -26,7 +26,7 @@ from .build import Run, build, load_weights, naming_recipe
 from .layer_ratios import without_ratios
 from .permute import permute_run
 from .schema import Recipe
-from .values import sensitivity_file
+from .sparsity_block import sensitivity_file
 
 METRICS = ("loss", "map")
 IMAGES = 128

@@ -35,7 +35,7 @@ from .preflight import check_recipe, check_trainable
 from .report_details import evaluation_file
 from .resume import LAST, checkpoint_metadata, find_resume_state
 from .schema import Recipe
-from .values import LOGGING_KEYS, pruner_settings
+from .sparsity_block import LOGGING_KEYS, pruner_settings
 
 # Settings of the pruner that the plan already reflects.
 _BEFORE_TRAINING = ("skip", "ratios", "blocks")

@@ -56,6 +56,7 @@ PREPARED = {
     "docs/curves.md": lenet,
     "docs/resume.md": lambda: {"train_data": digits(128, 28, 1)},
     "docs/distillation.md": lambda: {"train_data": digits(128, 28, 1)},
+    "docs/sensitivity.md": lambda: {"train_data": digits(128, 28, 1)},
     "docs/paddledetection.md": paddleslim_file,
     "docs/predict.md": photograph,
 }
@@ -163,6 +164,17 @@ def test_distillation(execute):
     names, _ = run_and_compare(execute, "docs/distillation.md")
     assert names["sparsity"].report.ratio == pytest.approx(0.75, abs=1e-4)
     assert {"train/distillation/logits", "train/distillation/features"} <= curves("curves").keys()
+
+
+@pytest.mark.slow
+def test_sensitivity(execute):
+    names, printed = run_and_compare(execute, "docs/sensitivity.md")
+    assert "target sparsity at least 0.75, reached 0.75" in printed
+    assert Path("sensitivity.json").is_file()
+    ratios = {layer.name: layer.ratio for layer in names["sparsity"].report.layers if layer.pruned}
+    assert ratios == {
+        name: pytest.approx(ratio, abs=0.05) for name, ratio in names["allocation"].ratios.items() if ratio
+    }
 
 
 @same_on_paddle_3
