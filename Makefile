@@ -76,9 +76,10 @@ lint: $(VENV)/ready
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-# The site in output/site. A dead link, or a name that the reference cannot find, is an error.
+# The site in output/site. A dead link, or a name that the reference cannot find, is an error. Not --quiet: it drops the
+# warnings that make a strict build fail.
 docs: $(VENV)/ready
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	$(BIN)/python tools/check_site.py output/site
 
 $(VENV)/ready: EXTRAS := cpu,detection,deploy,mnn,bench,notebook,dev,docs
