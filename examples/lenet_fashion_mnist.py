@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 from importlib.util import find_spec
-from typing import Any
 
 import fashion_mnist
 import paddle
@@ -20,6 +19,7 @@ from paddle.static import InputSpec
 from paddle_sparse_cb import SparsityCallback, make_plan, measure_sparsity
 from paddle_sparse_cb.cli import main as paddle_sparse
 from paddle_sparse_cb.deploy import ConvertMNN, Export, fail_on_mismatch, print_verification, verify
+from paddle_sparse_cb.hooks import Hook
 
 
 def main() -> None:
@@ -49,10 +49,10 @@ def main() -> None:
     dense = fit(0.001)
 
     spec = [InputSpec([1, 1, 28, 28], "float32", "image")]
-    plan = make_plan(network, spec, prune_params_type=None)  # all convolutions and linear layers
-    hooks: list[Any] = [Export(spec), verify, print_verification, fail_on_mismatch]
+    hooks: list[Hook] = [Export(spec), verify, print_verification, fail_on_mismatch]
     if find_spec("MNN"):
         hooks.insert(1, ConvertMNN())
+    plan = make_plan(network, spec, prune_params_type=None)  # all convolutions and linear layers
     sparsity = SparsityCallback(
         ratio=options.ratio,
         pruning_epochs=options.epochs - options.epochs // 2,  # the ratio rises in the first half
@@ -63,8 +63,9 @@ def main() -> None:
     )
     sparse = fit(0.001, sparsity)
 
+    zeros = measure_sparsity(network, plan).ratio
     print(f"accuracy after {options.epochs} epochs, dense: {dense:.2%}")
-    print(f"after {options.epochs} more, with {measure_sparsity(network, plan).ratio:.2%} zeros: {sparse:.2%}")
+    print(f"after {options.epochs} more, with {zeros:.2%} zeros: {sparse:.2%}")
     if find_spec("MNN"):
         paddle_sparse(["bench", options.output, "--threads", "1", "--seconds", "3"])
 

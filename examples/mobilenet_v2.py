@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 from importlib.util import find_spec
-from typing import Any
 
 import cv2
 import fashion_mnist
@@ -24,6 +23,7 @@ from paddle_sparse_cb import SparsityCallback, make_plan, measure_sparsity
 from paddle_sparse_cb.cli import main as paddle_sparse
 from paddle_sparse_cb.deploy import ConvertMNN, Export, OptimizeLite, fail_on_mismatch, print_verification, verify
 from paddle_sparse_cb.detection.depthwise import use_fast_depthwise
+from paddle_sparse_cb.hooks import Hook
 
 SIZE = 32  # pixels of a side
 BATCH = 32
@@ -71,10 +71,10 @@ def main() -> None:
     dense = fit(0.005)
 
     spec = [InputSpec([1, 3, SIZE, SIZE], "float32", "image")]  # fixed, one image: what the sparse kernels need
-    plan = make_plan(network, spec)
-    hooks: list[Any] = [Export(spec), OptimizeLite(), verify, print_verification, fail_on_mismatch]
+    hooks: list[Hook] = [Export(spec), OptimizeLite(), verify, print_verification, fail_on_mismatch]
     if find_spec("MNN"):
         hooks.insert(2, ConvertMNN())
+    plan = make_plan(network, spec)
     sparsity = SparsityCallback(
         ratio=options.ratio,
         pruning_epochs=options.epochs - options.epochs // 2,
@@ -85,8 +85,8 @@ def main() -> None:
     )
     sparse = fit(0.002, sparsity)
 
-    print(f"accuracy after {options.epochs} epochs, dense: {dense:.2%}")
     zeros = measure_sparsity(network, plan).ratio
+    print(f"accuracy after {options.epochs} epochs, dense: {dense:.2%}")
     print(f"after {options.epochs} more, with {zeros:.2%} zeros in the pruned weights: {sparse:.2%}")
     if find_spec("MNN"):
         paddle_sparse(["bench", options.output, "--threads", "1", "--seconds", "3"])
