@@ -23,8 +23,9 @@ ANIMALS = {
     "bird": (
         "birds",
         "adelaide-rosella albino_peahen blackbird chicken_profile crow crowned_crane cuckoo drake duck gander "
-        "guineafowl helmeted_guineafowl hen heron_greatblue heron_greatblue_flying lark magpie nandou ostrich "
-        "owl peacock pelican pigeon pink_flamingo quetzal rainbow-lorikeet rooster seagull silver-gull tucan turkey vulture",
+        "guineafowl helmeted_guineafowl hen heron_greatblue heron_greatblue_flying lark magpie nandou ostrich owl "
+        "peacock pelican pigeon pink_flamingo quetzal rainbow-lorikeet rooster seagull silver-gull tucan turkey "
+        "vulture",
     ),
     "big cat": ("mammals/cats", "lion lion-2 tiger tiger_sumatran"),
     "deer": ("mammals/deer", "caribou deer doe wapiti"),
