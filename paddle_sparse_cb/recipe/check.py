@@ -21,6 +21,7 @@ from ..pruning.config import PruningConfig
 from ..utils.validation import check_count, check_keys
 from .build import make_recipe_plan
 from .catalogue import find_recipe
+from .distillation_block import DistillationBlock
 from .options import parse_option
 from .preflight import check_plan
 from .schema import REQUIRED, Recipe, read_recipe
@@ -107,12 +108,16 @@ def _recipe_problems(content: dict[str, Any]) -> Iterator[Problem]:
     for key in REQUIRED:
         if key not in content:
             yield Problem(f"{key} is missing")
-    others = {key: value for key, value in content.items() if key not in blocks}
+    others = {key: value for key, value in content.items() if key not in (*blocks, "Distillation")}
     for error in (*config.unknown_keys(others, "recipe"), *value_errors(content)):
         yield Problem(str(error))
+    problems: list[Problem] = []
+    with _collect(problems):
+        DistillationBlock.read(dict(content))
+    yield from problems
     for name in ("TrainReader", "EvalReader"):
         reader = content.get(name)
-        problems: list[Problem] = []
+        problems = []
         with _collect(problems):
             if isinstance(reader, dict) and "batch_size" in reader:
                 check_count(f"{name}.batch_size", reader["batch_size"], least=1)

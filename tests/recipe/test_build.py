@@ -76,7 +76,7 @@ def test_channels_are_permuted_for_blocks_and_the_detector_computes_the_same(cap
 
 
 def test_channels_are_permuted_on_request_only():
-    run = build(read_recipe(RECIPES / "picodet_s_garments_sparse75_block4x1.yml", options=NO_WEIGHTS))
+    run = build(read_recipe(RECIPES / "picodet_s_garments_sparse75.yml", options=NO_WEIGHTS))
     before = run.network.backbone.blocks2[0].pw_conv.conv.weight.numpy()
     permute_run(run)
     assert (run.network.backbone.blocks2[0].pw_conv.conv.weight.numpy() == before).all()

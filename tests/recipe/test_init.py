@@ -102,6 +102,7 @@ def test_check_reports_everything_at_once(recipe, folder, capsys):
         capsys,
         *("check", recipe, "--json", "-o", "epoch=0", "log_iter=x", "Sparsity.ratio=75", "Sparsity.ratioz=1"),
         *("LearningRate.base_rate=1", "num_classes=3", "TrainReader.batch_size=9", "export.nms=7"),
+        *("-o", "Distillation.featurez=1"),
     )
     assert code == 2
     problems = json.loads(printed.out)
@@ -111,6 +112,7 @@ def test_check_reports_everything_at_once(recipe, folder, capsys):
         "log_iter must be a whole number of at least 1, got 'x'",
         "ratio must be a fraction from 0.0 to below 1, got 75 (did you mean 0.75?)",
         "Sparsity: unknown argument 'ratioz'; did you mean 'ratio'?",
+        "Distillation: unknown argument 'featurez'; did you mean 'features'?",
         "unknown key 'base_rate' in LearningRate; did you mean 'base_lr'?",
         "export.nms must be true or false, got 7",
         "num_classes is 3, but TrainDataset has 1 classes",

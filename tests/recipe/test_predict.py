@@ -110,11 +110,11 @@ def test_a_program_that_was_exported_without_nms_finds_the_same_in_every_runtime
         assert np.array(as_rows(found)) == pytest.approx(np.array(as_rows(expected)), abs=2e-2)
 
 
-def test_the_documented_code_prints_the_boxes(theirs, portrait, capsys):
+def test_the_documented_code_prints_the_boxes(portrait, capsys):
     text = (RECIPES.parent / "docs" / "predict.md").read_text()
     [code] = re.findall(r"```python\n(.*?)```", text, re.S)
-    exec(code.replace("output/picodet_s_416_trees_sparse75/inference", str(theirs)).replace("photo.jpg", str(portrait)))
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["person", "tie"]
+    exec(code.replace("photo.jpg", str(portrait)))
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[-2:]] == ["person", "tie"]
 
 
 def test_json_lists_the_boxes_of_each_image_and_nothing_else_is_printed(folder, theirs, portrait, tiles, capsys):
