@@ -1,4 +1,4 @@
-"""The table of docs/deploy.md: sizes of `.mnn` files, and errors of their outputs."""
+"""The table of docs/mnn.md: sizes of `.mnn` files, and errors of their outputs."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import mnn_sizes
 import pytest
 
-TEXT = (Path(__file__).parents[3] / "docs" / "deploy.md").read_text()
+TEXT = (Path(__file__).parents[3] / "docs" / "mnn.md").read_text()
 
 
 @pytest.mark.slow
