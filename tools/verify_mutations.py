@@ -287,7 +287,6 @@ _PROGRAMS: dict[str, Callable[[Any], None]] = {
     "another activation": _other_activation,
     "an epsilon of 0.1": lambda operators: _set_attribute(operators, "batch_norm", "epsilon", f=0.1),
     "another padding": lambda operators: _set_attribute(operators, "conv2d", "paddings", ints=[2, 0, 2, 0]),
-    "another scale": lambda operators: _set_attribute(operators, "scale", "scale", f=1.001),
     "an operator that writes a file": lambda operators: setattr(operators[-2], "type", "save"),
 }
 _for_each("program with", list(_PROGRAMS), lambda folder, name: _rewrite_program(folder, _PROGRAMS[name]))
