@@ -56,12 +56,16 @@ class _Depthwise(paddle.autograd.PyLayer):
     @staticmethod
     def forward(ctx: Any, image: paddle.Tensor, weight: paddle.Tensor, stride: int, padding: int) -> paddle.Tensor:
         pixels, kernel = _view(image), weight.numpy()[:, 0]
-        ctx.saved = pixels, kernel, stride, padding
+        ctx.save_for_backward(image)
+        ctx.saved = pixels, kernel, stride, padding, image.inplace_version
         return paddle.to_tensor(_convolve(pixels, kernel, stride, padding))
 
     @staticmethod
     def backward(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        pixels, kernel, stride, padding = ctx.saved
+        pixels, kernel, stride, padding, version = ctx.saved
+        (image,) = ctx.saved_tensor()
+        if image.inplace_version != version:  # `pixels` is a view
+            raise RuntimeError("an operation changed the input of a depthwise convolution in place after its forward")
         of_image, of_kernel = _gradients(pixels, kernel, _view(gradient), stride, padding)
         return paddle.to_tensor(of_image), paddle.to_tensor(of_kernel[:, None])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import InputError
@@ -136,7 +136,7 @@ def allocate_ratios(
         InputError: not one target is given, it cannot be reached, a file cannot be used, or the plan prunes a layer
             that was not measured as it is pruned.
 
-    Example:
+    Examples:
         >>> from paddle_sparse_cb.pruning.sensitivity import LayerSensitivity, Sensitivity
         >>> first = LayerSensitivity("a", (10, 10), (1, 1), None, {0.9: 1.0})
         >>> second = LayerSensitivity("b", (10, 10), (1, 1), None, {0.9: 9.0})
@@ -174,8 +174,7 @@ def allocate_ratios(
     allocation = Allocation(
         made, sensitivity.metric, reached, None, budget_loss(costs_of, budget.limit) / max(1, budget.limit)
     )
-    uniform = _uniform_loss(curves, allocation.sparsity)
-    return Allocation(made, sensitivity.metric, reached, uniform, allocation.tolerance)
+    return replace(allocation, uniform_loss=_uniform_loss(curves, allocation.sparsity))
 
 
 def _planned(sensitivity: Sensitivity, plan: PrunePlan, where: str) -> tuple[LayerSensitivity, ...]:

@@ -29,7 +29,7 @@ def choose_options(
     Returns:
         The index of an option for each group; None if even the cheapest options exceed the budget.
 
-    Example:
+    Examples:
         >>> choose_options([[0.0, 1.0], [0.0, 0.1]], [[6, 2], [6, 2]], budget=8)
         [0, 1]
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
-from ..utils.files import read_small_text
+from ..utils.json_files import read_json
 from ..utils.validation import check_fraction
 from .layer_settings import divides
 from .masks import check_block
@@ -43,15 +43,8 @@ class LayerTimes:
         Raises:
             InputError: the file is missing or damaged.
         """
-        try:
-            return cls._read(str(path), json.loads(read_small_text(path)))
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file; paddle-sparse bench RECIPE --layers writes it") from None
-        except KeyError as error:
-            raise InputError(f"{path}: not a file of bench --layers: it has no {error}") from None
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{path}: not a file of bench --layers: {reason}") from None
+        parse = functools.partial(cls._read, str(path))
+        return read_json(path, parse, "a file of bench --layers", "paddle-sparse bench RECIPE --layers")
 
     @classmethod
     def _read(cls, path: str, content: Any) -> LayerTimes:
@@ -112,7 +105,7 @@ class LayerTimes:
 def interpolate(points: Sequence[tuple[float, float]], x: float) -> float:
     """Interpolates linearly between points in ascending order of x; beyond the last one, its y holds.
 
-    Example:
+    Examples:
         >>> interpolate([(0.0, 0.0), (0.5, 2.0)], 0.25), interpolate([(0.0, 0.0), (0.5, 2.0)], 0.9)
         (1.0, 2.0)
     """

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
-from ..utils.files import read_small_text, write_text
+from ..utils.files import write_text
+from ..utils.json_files import read_json
 from ..utils.tables import render_table
 from ..utils.validation import check_count, check_fraction
 from .masks import check_block
@@ -128,15 +129,7 @@ class Sensitivity:
         Raises:
             InputError: the file is missing or damaged, or was written by another version.
         """
-        try:
-            return cls._read(json.loads(read_small_text(path)))
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file; paddle-sparse sensitivity RECIPE writes it") from None
-        except KeyError as error:
-            raise InputError(f"{path}: not a valid sensitivity file: it has no {error}") from None
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{path}: not a valid sensitivity file: {reason}") from None
+        return read_json(path, cls._read, "a valid sensitivity file", "paddle-sparse sensitivity RECIPE")
 
     @classmethod
     def _read(cls, content: Any) -> Sensitivity:

@@ -63,7 +63,7 @@ def measure_sensitivity(
         InputError: a ratio is out of range, the plan belongs to another network or prunes nothing, the file is no
             sensitivity file, or the metric of the unpruned network is not finite.
 
-    Example:
+    Examples:
         >>> from paddle import nn
         >>> from paddle_sparse_cb import make_plan
         >>> network, images = nn.Sequential(nn.Conv2D(1, 8, 3), nn.Conv2D(8, 8, 1)), paddle.rand([2, 1, 8, 8])

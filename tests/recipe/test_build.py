@@ -52,8 +52,7 @@ def test_a_sparse_recipe_without_weights_warns_and_a_dense_one_does_not(capsys):
 
 
 def test_channels_are_permuted_for_blocks_and_the_detector_computes_the_same(capsys):
-    options = ["Sparsity.sparse_block=[4,1]", "Sparsity.permute_channels=true"]
-    recipe = read_recipe(RECIPES / "picodet_s_garments_sparse75.yml", options=[*options, *NO_WEIGHTS])
+    recipe = read_recipe(RECIPES / "picodet_s_garments_sparse75_block4x1.yml", options=NO_WEIGHTS)
     run = build(recipe)
     load_weights(recipe, run, "sample:picodet_s_416_lcnet")
     image = paddle.rand([1, 3, 96, 96])

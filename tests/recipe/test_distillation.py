@@ -248,3 +248,13 @@ def test_a_recipe_learns_from_photographs_without_annotations(tmp_path, weights,
     printed = capsys.readouterr().out
     assert "(classification 0." in printed
     assert "vfl" not in printed
+
+
+def test_recipes_distil_where_it_won_and_those_with_published_figures_do_not():
+    recipes = [read_recipe(path) for path in RECIPES.glob("*_sparse*.yml")]
+    distilled = {recipe.name for recipe in recipes if recipe.distillation}
+    assert distilled == {
+        "picodet_m_416_coco_lcnet_sparse85",
+        "picodet_s_192_animals_sparse75",
+        "picodet_s_416_coco_lcnet_sparse85",
+    }

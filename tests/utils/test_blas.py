@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -29,3 +31,14 @@ def test_nothing_is_set_where_the_processor_is_not_described(tmp_path, monkeypat
     monkeypatch.delenv("MKL_DEBUG_CPU_TYPE", raising=False)
     use_vector_instructions(tmp_path / "cpuinfo")
     assert "MKL_DEBUG_CPU_TYPE" not in os.environ
+
+
+def test_a_command_selects_them_before_paddle_is_imported():
+    code = """
+import sys
+from paddle_sparse_cb import cli
+cli.use_vector_instructions = lambda: print("paddle" in sys.modules)
+cli.main(["list"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[0] == "False"
