@@ -44,8 +44,9 @@ def deploy_classifier(name, ratio, block, folder):
 def deploy_picodet(ratio, block, folder):
     """Converts and verifies PicoDet-s."""
     from paddle_sparse_cb.recipe.build import build, load_weights
-    from paddle_sparse_cb.recipe.mnn import AddSamples, CompareBoxes
+    from paddle_sparse_cb.recipe.mnn import CompareBoxes
     from paddle_sparse_cb.recipe.post_train import ExportDetector
+    from paddle_sparse_cb.recipe.samples import AddSamples
     from paddle_sparse_cb.recipe.schema import read_recipe
     from paddle_sparse_cb.recipe.smoke import smoke
 

@@ -1,11 +1,10 @@
-"""The hooks that verify the MNN files of a recipe with its images."""
+"""The hook that compares the boxes of a recipe's MNN files with those of its exported model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-import paddle
 
 from ..deploy.mnn.check import source_model
 from ..deploy.outputs import Outputs, run_models
@@ -13,26 +12,8 @@ from ..errors import PipelineError
 from ..hooks import HookContext
 from .build import Run
 
-_IMAGES = 4  # of the evaluation
 _MAX_SCORE_ERROR = 1e-3
 _MAX_EDGE_ERROR = 0.1  # pixels of the network's input
-
-
-@dataclass
-class AddSamples:
-    """Takes the first images of the evaluation as the inputs that files are verified with."""
-
-    run: Run
-
-    def __call__(self, context: HookContext) -> None:
-        """Sets `samples`; the images have the size of the exported network, and keep their scale factors."""
-        loader, size = self.run.eval_loader, self.run.recipe.input_size
-        samples = []
-        for index in range(min(_IMAGES, len(loader.dataset))):
-            image, scale_factor, *_ = loader.collate_fn([loader.dataset[index]])  # images may differ in size
-            resized = paddle.nn.functional.interpolate(paddle.to_tensor(image), size, mode="bilinear")
-            samples.append({"image": resized.numpy()[0], "scale_factor": np.asarray(scale_factor)[0]})
-        context.samples = samples
 
 
 @dataclass

@@ -24,9 +24,10 @@ from ..utils.weight_files import load_arrays
 from .bench_hook import MeasureLatency
 from .build import Run
 from .log_results import LogResults
-from .mnn import AddSamples, CompareBoxes
+from .mnn import CompareBoxes
 from .report_details import evaluation_file
 from .report_pictures import COMPARISON
+from .samples import AddSamples
 
 _REPORTS = ("report.html", "report.md", "report.json")
 _NB = ("model_dense.nb", "model_sparse.nb", "model_dense_fp16.nb", "model_sparse_fp16.nb")

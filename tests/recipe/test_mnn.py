@@ -17,10 +17,11 @@ from paddle_sparse_cb.deploy.verify import describe
 from paddle_sparse_cb.errors import PipelineError
 from paddle_sparse_cb.hooks import call_hooks
 from paddle_sparse_cb.recipe.build import Run, build, build_plan, load_weights
-from paddle_sparse_cb.recipe.mnn import AddSamples, CompareBoxes
+from paddle_sparse_cb.recipe.mnn import CompareBoxes
 from paddle_sparse_cb.recipe.output_folder import run_files
 from paddle_sparse_cb.recipe.post_train import ExportDetector, hooks_after_export
 from paddle_sparse_cb.recipe.preflight import check_plan, check_trainable
+from paddle_sparse_cb.recipe.samples import AddSamples
 from paddle_sparse_cb.recipe.schema import read_recipe
 from paddle_sparse_cb.recipe.smoke import smoke
 
