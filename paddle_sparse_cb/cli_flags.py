@@ -136,6 +136,12 @@ def add_allocation_flags(command: argparse.ArgumentParser) -> None:
         help="the multiply-accumulates that remain at most, as a fraction of the whole dense network's, such as 0.35",
     )
     command.add_argument(
+        "--macs-of-ratio",
+        type=float,
+        metavar="R",
+        help="the same, as the multiply-accumulates that would remain with this ratio in all layers, such as 0.85",
+    )
+    command.add_argument(
         "--target-latency", type=float, metavar="MS", help="milliseconds of the network at most, with --costs"
     )
     command.add_argument(

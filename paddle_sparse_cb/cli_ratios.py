@@ -43,7 +43,9 @@ def allocate(options: argparse.Namespace) -> None:
     """Runs `paddle-sparse allocate` for a recipe or a `sensitivity.json`: writes a YAML file and prints a table."""
     from .recipe.allocate import Target, allocate_file, allocate_recipe, write_ratios
 
-    target = Target(options.target_sparsity, options.target_macs, options.target_latency, options.costs)
+    target = Target(
+        options.target_sparsity, options.target_macs, options.macs_of_ratio, options.target_latency, options.costs
+    )
     target.check()
     with stdout_to_stderr() if options.json else contextlib.nullcontext():
         if str(options.recipe).endswith(".json"):

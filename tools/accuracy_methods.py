@@ -18,6 +18,7 @@ START = "picodet_s_garments.yml"
 SPARSE = {0.75: "picodet_s_garments_sparse75.yml"}  # all higher ratios use the recipe for 85%
 SPARSE_HIGH = "picodet_s_garments_sparse85.yml"
 RATIOS = (0.75, 0.85, 0.90)
+ALLOCATED = {ratio: f"picodet_s_garments_sparse{100 * ratio:g}_allocated.yml" for ratio in RATIOS}
 BLOCKS = ((1, 1), (4, 1), (2, 1))
 
 
@@ -28,12 +29,14 @@ class Lever:
     Attributes:
         title: its name in the table.
         options: what it changes in the recipe, as `-o` takes it.
+        ratios: it takes the ratios of layers from the recipe in `ALLOCATED`.
         of_blocks: it makes a difference for blocks only.
         of_pruning: it makes no difference for a dense model.
     """
 
     title: str
-    options: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    ratios: bool = False
     of_blocks: bool = False
     of_pruning: bool = False
 
@@ -48,9 +51,12 @@ PRUNERS = {
 DENSE = ("start", "dense")
 # Prunes to the target ratio in the first step; all epochs are left to recover.
 _ONE_SHOT = ("Sparsity.curve=constant", "Sparsity.stable_epochs=0", "Sparsity.pruning_epochs=0")
+_TEACHER = "teacher: dense, classification: 10, localization: 10, features: 3"
 LEVERS = {
-    "distill": Lever("distilled", ("Distillation={teacher: dense}",)),
-    "unlabelled": Lever("distilled without labels", ("Distillation={teacher: dense, labels: false}",)),
+    "distill": Lever("distilled", (f"Distillation={{{_TEACHER}}}",)),
+    "unlabelled": Lever("distilled without labels", (f"Distillation={{{_TEACHER}, labels: false}}",)),
+    "distill_default": Lever("distilled, default weights", ("Distillation={teacher: dense}",)),
+    "allocate": Lever("ratios per layer", ratios=True, of_pruning=True),
     "permute": Lever("channels permuted", ("Sparsity.permute_channels=true",), of_blocks=True, of_pruning=True),
     "se": Lever("SE pruned", ("Sparsity.prune_squeeze_excite=true",), of_pruning=True),
 }
@@ -147,7 +153,9 @@ class Method:
         """Whether all of its levers make a difference."""
         levers = [LEVERS[lever] for lever in self.levers]
         return not any(
-            (lever.of_blocks and self.block == (1, 1)) or (lever.of_pruning and self.pruner in DENSE)
+            (lever.of_blocks and self.block == (1, 1))
+            or (lever.of_pruning and self.pruner in DENSE)
+            or (lever.ratios and self.ratio not in ALLOCATED)
             for lever in levers
         )
 
@@ -165,6 +173,9 @@ class Method:
         if self.pruner == "oneshot":
             options += _ONE_SHOT
         options += [option for lever in self.levers for option in LEVERS[lever].options]
+        if any(LEVERS[lever].ratios for lever in self.levers):
+            allocated = read_recipe(RECIPES / ALLOCATED[self.ratio]).sparsity or {}
+            options.append(f"Sparsity.ratios={json.dumps(allocated['ratios'])}")
         return read_recipe(file, options=[*options, *more])
 
     def digest(self, size: Size) -> str:

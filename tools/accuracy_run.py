@@ -10,7 +10,7 @@ from typing import Any
 
 from accuracy_methods import DENSE, DENSE_START, Method, Size
 
-from paddle_sparse_cb.recipe.sparsity_block import OTHER_KEYS
+from paddle_sparse_cb.recipe.sparsity_block import pruner_settings
 from paddle_sparse_cb.utils.files import atomic_write, write_text
 
 
@@ -28,7 +28,6 @@ def run(method: Method, seed: int, output: Path, size: Size) -> None:
     """Trains and evaluates a method and writes its result; saves the weights of the dense start."""
     import paddle
 
-    from paddle_sparse_cb import measure_sparsity
     from paddle_sparse_cb.callbacks.resume import ResumableCallbacks
     from paddle_sparse_cb.detection.network import SetEpoch
     from paddle_sparse_cb.recipe.build import build, load_weights
@@ -66,11 +65,33 @@ def run(method: Method, seed: int, output: Path, size: Size) -> None:
         "steps": epochs * steps,
         "mAP": metrics["mAP"],
         "AP50": metrics["AP50"],
-        "zeros": 0.0 if method.pruner in DENSE else measure_sparsity(trained.network, trained.plan).ratio,
+        **_zeros_and_macs(method, trained),
         "seconds": seconds,
     }
     write_text(result_path(output, method, seed), json.dumps(result, indent=1))
     print(json.dumps(result), flush=True)
+
+
+def _zeros_and_macs(method: Method, trained: Any) -> dict[str, float]:
+    """Returns the share of zeros in all weights that can be pruned, and of multiply-accumulates that remain.
+
+    Layers that an allocation of ratios leaves dense count as well, so that all methods are measured alike.
+    """
+    from paddle_sparse_cb import measure_sparsity
+    from paddle_sparse_cb.recipe.build import build_plan
+    from paddle_sparse_cb.recipe.layer_ratios import without_ratios
+
+    if method.pruner in DENSE:
+        return {"zeros": 0.0, "macs": 1.0}
+    plan = build_plan(without_ratios(trained.recipe))
+    found = {layer.name: layer for layer in measure_sparsity(trained.network, trained.plan).layers}
+    planned = [found[layer.name] for layer in plan.pruned]
+    total = sum(layer.macs for layer in plan.layers)
+    skipped = sum(layer.macs * found[layer.name].ratio for layer in plan.pruned)
+    return {
+        "zeros": sum(layer.zeros for layer in planned) / sum(layer.numel for layer in planned),
+        "macs": 1 - skipped / total,
+    }
 
 
 def _pruning(method: Method, trained: Any) -> list[Any]:
@@ -80,8 +101,8 @@ def _pruning(method: Method, trained: Any) -> list[Any]:
         return []
     if method.pruner == "paddleslim":
         return [_paddleslim(trained)]
-    # The plan has the skipped layers; what is no setting of the pruner has been done before the training.
-    given = {key: value for key, value in trained.recipe.sparsity.items() if key not in (*OTHER_KEYS, "skip")}
+    given = pruner_settings(trained.recipe.sparsity)
+    given.pop("skip", None)  # the plan has the skipped layers
     return [SparsityCallback(**given, plan=trained.plan)]
 
 

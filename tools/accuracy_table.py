@@ -23,6 +23,7 @@ HEADERS = (
     "to PaddleSlim",
     "AP50",
     "zeros, least",
+    "MACs left",
     "s a run",
 )
 _Scores = Mapping[int, float]  # mAP in percent, by seed
@@ -43,7 +44,7 @@ def table(results: Iterable[Mapping[str, Any]]) -> str:
         runs.setdefault(Method.parse(result["method"]), []).append(result)
     scores = {method: {one["seed"]: 100 * one["mAP"] for one in found} for method, found in runs.items()}
     rows = [_row(method, runs[method], scores) for method in sorted(runs, key=_order)]
-    return render_table(HEADERS, rows, "lrrrlrrrrrr")
+    return render_table(HEADERS, rows, "lrrrlrrrrrrr")
 
 
 def _order(method: Method) -> tuple[Any, ...]:
@@ -67,6 +68,7 @@ def _row(method: Method, runs: Sequence[Mapping[str, Any]], scores: Mapping[Meth
         _difference(own, scores.get(slim, {})) if pruned and method != slim else "",
         f"{100 * statistics.mean(run['AP50'] for run in runs):.1f}",
         f"{min(run['zeros'] for run in runs):.3%}",
+        f"{statistics.mean(run['macs'] for run in runs):.1%}",
         f"{statistics.mean(run['seconds'] for run in runs):.0f}",
     )
 

@@ -110,6 +110,7 @@ def allocate_ratios(
     *,
     target_sparsity: float | None = None,
     target_macs: float | None = None,
+    macs_of_ratio: float | None = None,
     target_latency: float | None = None,
     costs: str | os.PathLike[str] | None = None,
     plan: PrunePlan | None = None,
@@ -126,6 +127,8 @@ def allocate_ratios(
         sensitivity: what `measure_sensitivity` returned, or its file.
         target_sparsity: the least share of zeros in all of these layers together.
         target_macs: the multiply-accumulates that remain, at most, as a fraction of those of the whole dense network.
+        macs_of_ratio: the multiply-accumulates that would remain with this ratio in all layers, at most. The layers
+            then have more zeros than that: those that compute little are pruned further.
         target_latency: milliseconds of the whole network, at most, as the sum of the times of its layers in `costs`.
         costs: the `layers.json` of `paddle-sparse bench --layers`, measured at several ratios.
         plan: take the layers that this plan prunes; by default all that were measured.
@@ -151,7 +154,13 @@ def allocate_ratios(
     layers = _planned(sensitivity, plan, where) if plan else sensitivity.layers
     _check_complete(sensitivity, layers, where)
     curves = {layer.name: sensitivity.curve(layer) for layer in layers}
-    budget = _budget(sensitivity, layers, target_sparsity, target_macs, target_latency, costs)
+    targets = {
+        "target_sparsity": target_sparsity,
+        "target_macs": target_macs,
+        "macs_of_ratio": macs_of_ratio,
+        "target_latency": target_latency,
+    }
+    budget = _budget(sensitivity, layers, targets, costs)
     options = [
         [
             (ratio, interpolate(curves[layer.name], ratio), cost)
@@ -209,22 +218,23 @@ def _check_complete(sensitivity: Sensitivity, layers: tuple[LayerSensitivity, ..
 def _budget(
     sensitivity: Sensitivity,
     layers: tuple[LayerSensitivity, ...],
-    target_sparsity: float | None,
-    target_macs: float | None,
-    target_latency: float | None,
+    targets: Mapping[str, float | None],
     costs: str | os.PathLike[str] | None,
 ) -> Budget:
-    given = [target for target in (target_sparsity, target_macs, target_latency) if target is not None]
+    given = [(name, target) for name, target in targets.items() if target is not None]
     if len(given) != 1:
-        raise InputError(f"give one of target_sparsity, target_macs and target_latency, got {len(given)}")
-    if (costs is None) != (target_latency is None):
+        raise InputError(f"give one of {', '.join(targets)}, got {len(given)}")
+    name, target = given[0]
+    if (costs is None) != (name != "target_latency"):
         raise InputError("target_latency needs costs, the layers.json of paddle-sparse bench --layers; only it does")
-    if target_sparsity is not None:
-        return SparsityBudget(layers, check_fraction("target_sparsity", target_sparsity))
-    if target_macs is not None:
-        return MacsBudget(layers, check_fraction("target_macs", target_macs), sensitivity.macs)
-    assert costs is not None
-    return LatencyBudget(layers, check_number("target_latency", target_latency), LayerTimes.read(costs))
+    if costs is not None:
+        return LatencyBudget(layers, check_number(name, target), LayerTimes.read(costs))
+    check_fraction(name, target)
+    if name == "target_sparsity":
+        return SparsityBudget(layers, target)
+    if name == "target_macs":
+        return MacsBudget(layers, target, sensitivity.macs)
+    return MacsBudget.of_ratio(layers, target, sensitivity.macs)
 
 
 def _ratios(curve: list[tuple[float, float]], min_ratio: float) -> list[float]:

@@ -88,9 +88,25 @@ class MacsBudget:
                 f"target_macs: the multiply-accumulates of {unknown[0] if unknown else 'the network'} are unknown; "
                 "measure the sensitivity with a plan that was made with an input_spec"
             )
-        self._total, self._target = total, target
+        self._total, self._target = total, f"{target:.4g} of the dense network's"
         self._others = total - sum(layer.macs or 0 for layer in layers)
         self.limit = math.floor(target * total) - self._others
+
+    @classmethod
+    def of_ratio(cls, layers: Sequence[LayerSensitivity], ratio: float, total: int | None) -> MacsBudget:
+        """Returns the budget of what remains when all layers have the same ratio.
+
+        Raises:
+            InputError: the multiply-accumulates are not known, or a layer cannot have this ratio.
+        """
+        budget = cls(layers, 1.0, total)
+        costs = [budget.cost(layer, ratio) for layer in layers]
+        for layer, cost in zip(layers, costs):
+            if cost is None:
+                raise InputError(f"macs_of_ratio: the ratio {ratio:g} leaves no weights of {layer.name}; lower it")
+        budget.limit = sum(cost for cost in costs if cost is not None)
+        budget._target = f"those of ratio {ratio:g} in all layers, {budget._share(budget.limit):.4f} of the dense network's"
+        return budget
 
     def cost(self, layer: LayerSensitivity, ratio: float) -> int | None:
         """Returns the multiply-accumulates with weights that are kept."""
@@ -99,12 +115,12 @@ class MacsBudget:
 
     def describe(self, cost: int) -> str:
         """Describes the share that remains."""
-        return f"target MACs at most {self._target:.4g} of the dense network's, reached {self._share(cost):.4f}"
+        return f"target MACs at most {self._target}, reached {self._share(cost):.4f}"
 
     def unreachable(self, least: int) -> str:
         """Names the least share."""
         return (
-            f"the target of {self._target:.4g} of the MACs cannot be reached: with all layers at their highest "
+            f"the target MACs of {self._target} cannot be reached: with all layers at their highest "
             f"measured ratio {self._share(least):.4f} remain, {self._share(0):.4f} in layers that are not pruned"
         )
 

@@ -20,25 +20,29 @@ from .sparsity_block import SENSITIVITY, sensitivity_file
 
 @dataclass(frozen=True)
 class Target:
-    """What an allocation is to reach; one of the three is given.
+    """What an allocation is to reach; one of the four is given.
 
     Attributes:
         sparsity: the least share of zeros in the planned weights.
         macs: the multiply-accumulates that remain, at most, as a fraction of the whole dense network's.
+        macs_of_ratio: the multiply-accumulates that remain with this ratio in all layers, at most.
         latency: milliseconds of the whole network, at most.
         costs: the `layers.json` that the milliseconds refer to.
     """
 
     sparsity: float | None = None
     macs: float | None = None
+    macs_of_ratio: float | None = None
     latency: float | None = None
     costs: Path | None = None
 
     def check(self) -> None:
         """Raises InputError unless one target is given, with costs if it is a latency."""
-        given = [target for target in (self.sparsity, self.macs, self.latency) if target is not None]
-        if len(given) != 1:
-            raise InputError(f"give one of --target-sparsity, --target-macs and --target-latency, got {len(given)}")
+        given = [self.sparsity, self.macs, self.macs_of_ratio, self.latency]
+        count = len(given) - given.count(None)
+        if count != 1:
+            flags = "--target-sparsity, --target-macs, --macs-of-ratio and --target-latency"
+            raise InputError(f"give one of {flags}, got {count}")
         if self.costs is not None and self.latency is None:
             raise InputError("--costs is for --target-latency")
         if self.latency is not None and self.costs is None:
@@ -49,6 +53,7 @@ class Target:
         return {
             "target_sparsity": self.sparsity,
             "target_macs": self.macs,
+            "macs_of_ratio": self.macs_of_ratio,
             "target_latency": self.latency,
             "costs": self.costs,
         }

@@ -1,19 +1,23 @@
 import dataclasses
 import json
+import math
 
 import accuracy
 import pytest
-from accuracy_methods import DEFAULT, DENSE_START, LEVERS, PRUNERS, Method, Size, combine
+from accuracy_methods import ALLOCATED, DEFAULT, DENSE_START, LEVERS, PRUNERS, RECIPES, Method, Size, combine
 from accuracy_run import result_path
 from accuracy_table import paired, table
 
 from paddle_sparse_cb.errors import InputError
+from paddle_sparse_cb.recipe.build import build_plan
+from paddle_sparse_cb.recipe.layer_ratios import without_ratios
+from paddle_sparse_cb.recipe.schema import read_recipe
 
 ALL = [*combine(["dense", "dense+distill", "dense+unlabelled"]), *combine(["gmp", *(f"gmp+{one}" for one in LEVERS)])]
 
 
 def result(method, score, seed=0, **more):
-    return {"method": method, "mAP": score, "seed": seed, "AP50": 0.9, "zeros": 0.75, "seconds": 100, **more}
+    return {"method": method, "mAP": score, "seed": seed, "AP50": 0.9, "zeros": 0.75, "macs": 0.4, "seconds": 100, **more}
 
 
 def test_the_table_has_means_spread_and_differences_of_the_seeds_that_both_methods_have():
@@ -28,11 +32,11 @@ def test_the_table_has_means_spread_and_differences_of_the_seeds_that_both_metho
     ).splitlines()
     cells = [" ".join(line.split()) for line in lines[2:]]
     assert cells == [
-        "dense, trained on 0% 3 60.00 +- 1.00 90.0 75.000% 100",
-        "GMP 1x1 75% 2 58.50 +- 2.12 2.5% +- 0.8% +1.00 (1) 90.0 75.000% 100",
-        "GMP, distilled 1x1 75% 3 73.00 +- 22.61 -21.7% +- 21.7% +1.50 +- 0.50 (2) +2.00 (1) 90.0 75.000% 100",
-        "PaddleSlim's GMP 1x1 75% 1 56.00 5.1% -1.00 (1) 90.0 75.000% 100",
-        "GMP 1x1 85% 1 50.00 15.3% 90.0 75.000% 100",
+        "dense, trained on 0% 3 60.00 +- 1.00 90.0 75.000% 40.0% 100",
+        "GMP 1x1 75% 2 58.50 +- 2.12 2.5% +- 0.8% +1.00 (1) 90.0 75.000% 40.0% 100",
+        "GMP, distilled 1x1 75% 3 73.00 +- 22.61 -21.7% +- 21.7% +1.50 +- 0.50 (2) +2.00 (1) 90.0 75.000% 40.0% 100",
+        "PaddleSlim's GMP 1x1 75% 1 56.00 5.1% -1.00 (1) 90.0 75.000% 40.0% 100",
+        "GMP 1x1 85% 1 50.00 15.3% 90.0 75.000% 40.0% 100",
     ]
 
 
@@ -59,6 +63,7 @@ def test_a_selection_has_no_method_twice_and_none_whose_lever_acts_on_nothing():
     ]
     assert accuracy.select(None, None, None) == DEFAULT
     assert {one.ratio for one in accuracy.select(None, [90], [(4, 1)])} == {0, 0.9}
+    assert [str(one) for one in accuracy.select(["gmp+allocate"], [80, 85], None)] == ["gmp85+allocate"]
     with pytest.raises(InputError, match="no method is left"):
         accuracy.select(["gmp+permute"], None, None)
 
@@ -92,6 +97,7 @@ def test_a_method_prunes_at_its_ratio_in_its_blocks():
 @pytest.mark.parametrize("lever", LEVERS)
 def test_a_lever_changes_what_it_names_and_the_plain_method_has_none(lever):
     plain, pulled = (Method("gmp", 0.85, (4, 1), levers).recipe(Size()) for levers in ((), (lever,)))
+    given = LEVERS[lever]
     assert plain.distillation is None
     assert set(plain.sparsity) == {
         "ratio",
@@ -103,7 +109,8 @@ def test_a_lever_changes_what_it_names_and_the_plain_method_has_none(lever):
         "prune_params_type",
         "sparse_block",
     }
-    changed = {option.partition("=")[0].partition(".")[0] for option in LEVERS[lever].options}
+    changed = {option.partition("=")[0].partition(".")[0] for option in given.options}
+    changed |= {"Sparsity"} if given.ratios else set()
     assert (pulled.distillation != plain.distillation) == ("Distillation" in changed)
     assert (pulled.sparsity != plain.sparsity) == ("Sparsity" in changed)
     assert (pulled.content != plain.content) == bool(changed - {"Distillation", "Sparsity"})
@@ -122,17 +129,34 @@ def test_every_pruner_has_a_recipe():
     assert {field.name for field in dataclasses.fields(Size)} == {"epochs", "images", "batch"}
 
 
+def test_the_recipes_with_ratios_per_layer_are_what_the_comparison_trains():
+    """They leave no more multiply-accumulates than one ratio in all layers, and have more zeros."""
+    for ratio, name in ALLOCATED.items():
+        recipe = read_recipe(RECIPES / name)
+        method = Method("gmp", ratio, levers=("distill", "allocate")).recipe(Size())
+        assert (recipe.sparsity["ratio"], recipe.sparsity["initial_ratio"]) == (ratio, method.sparsity["initial_ratio"])
+        assert (recipe.distillation, recipe.sparsity["ratios"]) == (method.distillation, method.sparsity["ratios"])
+        uniform, plan = build_plan(without_ratios(recipe)), build_plan(recipe)
+        ratios = {layer.name: layer.ratio for layer in plan.pruned}
+        kept = sum(layer.macs * (1 - ratios.get(layer.name, 0)) for layer in uniform.pruned)
+        weights = [math.prod(layer.shape) for layer in uniform.pruned]
+        zeros = sum(count * ratios.get(layer.name, 0) for count, layer in zip(weights, uniform.pruned))
+        assert kept <= (1 - ratio) * sum(layer.macs for layer in uniform.pruned) * 1.002
+        assert zeros / sum(weights) > ratio + 0.03
+
+
 @pytest.mark.slow
 def test_a_quick_comparison_ends_as_a_table_and_is_not_repeated(tmp_path, capfd):
     options = ["--quick", "--output", str(tmp_path), "--seeds", "1", "--ratios", "90", "--blocks", "4x1"]
-    options += ["--methods", "gmp+distill+permute+se", "paddleslim"]
+    options += ["--methods", "gmp+distill+permute+allocate", "paddleslim"]
     accuracy.main(options)
-    names = {"start_seed0", "gmp90_4x1+distill+permute+se_seed0", "paddleslim90_4x1_seed0"}
+    names = {"start_seed0", "gmp90_4x1+distill+permute+allocate_seed0", "paddleslim90_4x1_seed0"}
     assert {path.stem for path in tmp_path.glob("*.json")} == names
-    found = json.loads((tmp_path / "gmp90_4x1+distill+permute+se_seed0.json").read_text())
-    assert 0.9 <= found["zeros"] < 0.905
+    found = json.loads((tmp_path / "gmp90_4x1+distill+permute+allocate_seed0.json").read_text())
+    assert 0.93 <= found["zeros"] < 0.95
+    assert 0.25 < found["macs"] < 0.27
     assert found["steps"] == 24
     assert 0 <= found["mAP"] <= found["AP50"] <= 1
-    assert "GMP, distilled, channels permuted, SE pruned" in capfd.readouterr().out
+    assert "GMP, distilled, channels permuted, ratios per layer" in capfd.readouterr().out
     accuracy.main(options)
     assert "0 runs to do" in capfd.readouterr().out
