@@ -86,8 +86,8 @@ def _zeros_and_macs(method: Method, trained: Any) -> dict[str, float]:
     plan = build_plan(without_ratios(trained.recipe))
     found = {layer.name: layer for layer in measure_sparsity(trained.network, trained.plan).layers}
     planned = [found[layer.name] for layer in plan.pruned]
-    total = sum(layer.macs for layer in plan.layers)
-    skipped = sum(layer.macs * found[layer.name].ratio for layer in plan.pruned)
+    total = sum(layer.macs or 0 for layer in plan.layers)
+    skipped = sum((layer.macs or 0) * found[layer.name].ratio for layer in plan.pruned)
     return {
         "zeros": sum(layer.zeros for layer in planned) / sum(layer.numel for layer in planned),
         "macs": 1 - skipped / total,

@@ -16,7 +16,7 @@ import paddle
 from ..errors import PipelineError
 from ..hooks import HookContext
 from ..utils.files import scratch_folder
-from ..utils.layers import eval_mode
+from ..utils.layers import eval_mode, keep_forwards
 from ..utils.legacy_programs import legacy_program_format
 from ..utils.messages import logger
 from .compat import discard_failed_exports
@@ -33,7 +33,7 @@ def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) ->
     wrongly. The program is rewritten for Paddle-Lite (see `patch_for_lite`) and computes the same as the network.
 
     Args:
-        network: any layer. The training mode of each of its sublayers is restored.
+        network: any layer. The training mode and the `forward` of each of its sublayers are restored.
         prefix: the path to write to, without an extension. Each file appears only when it is complete.
         input_spec: one `paddle.static.InputSpec` per input; a dict of them for an input that is a dict, with None for a
             key that is not used.
@@ -56,7 +56,7 @@ def export(network: paddle.nn.Layer, prefix: Path, input_spec: Sequence[Any]) ->
     for spec in _flatten(input_spec):
         check_input_shape(f"export: input {spec.name!r}", list(spec.shape))
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    with eval_mode(network), scratch_folder(prefix.parent, prefix.name) as scratch:
+    with eval_mode(network), keep_forwards(network), scratch_folder(prefix.parent, prefix.name) as scratch:
         _save(network, scratch / prefix.name, list(input_spec))
         patch_for_lite(scratch / f"{prefix.name}.pdmodel")
         sort_structured_names(scratch / f"{prefix.name}.pdiparams.info")

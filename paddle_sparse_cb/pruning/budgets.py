@@ -105,7 +105,9 @@ class MacsBudget:
             if cost is None:
                 raise InputError(f"macs_of_ratio: the ratio {ratio:g} leaves no weights of {layer.name}; lower it")
         budget.limit = sum(cost for cost in costs if cost is not None)
-        budget._target = f"those of ratio {ratio:g} in all layers, {budget._share(budget.limit):.4f} of the dense network's"
+        budget._target = (
+            f"those of ratio {ratio:g} in all layers ({budget._share(budget.limit):.4f} of the dense network's)"
+        )
         return budget
 
     def cost(self, layer: LayerSensitivity, ratio: float) -> int | None:
@@ -120,7 +122,7 @@ class MacsBudget:
     def unreachable(self, least: int) -> str:
         """Names the least share."""
         return (
-            f"the target MACs of {self._target} cannot be reached: with all layers at their highest "
+            f"the target MACs, at most {self._target}, cannot be reached: with all layers at their highest "
             f"measured ratio {self._share(least):.4f} remain, {self._share(0):.4f} in layers that are not pruned"
         )
 

@@ -18,7 +18,7 @@ from typing import Any
 import paddle
 
 from ..errors import InputError
-from ..utils.layers import eval_mode
+from ..utils.layers import eval_mode, keep_forwards
 from ..utils.legacy_programs import legacy_program_format
 from ..utils.weight_files import parse_program, tensor_details
 
@@ -92,7 +92,7 @@ def find_channel_groups(network: paddle.nn.Layer, input_spec: Sequence[Any]) -> 
         InputError: the forward pass does not use a parameter of several values, so that nothing is known of its
             channels.
     """
-    with tempfile.TemporaryDirectory() as folder, eval_mode(network):
+    with tempfile.TemporaryDirectory() as folder, eval_mode(network), keep_forwards(network):
         with legacy_program_format(), paddle.utils.unique_name.guard():  # so that later layers get the same names
             paddle.jit.save(network, str(Path(folder, "model")), input_spec=list(input_spec))
         program = parse_program(Path(folder, "model"))

@@ -17,7 +17,16 @@ ALL = [*combine(["dense", "dense+distill", "dense+unlabelled"]), *combine(["gmp"
 
 
 def result(method, score, seed=0, **more):
-    return {"method": method, "mAP": score, "seed": seed, "AP50": 0.9, "zeros": 0.75, "macs": 0.4, "seconds": 100, **more}
+    return {
+        "method": method,
+        "mAP": score,
+        "seed": seed,
+        "AP50": 0.9,
+        "zeros": 0.75,
+        "macs": 0.4,
+        "seconds": 100,
+        **more,
+    }
 
 
 def test_the_table_has_means_spread_and_differences_of_the_seeds_that_both_methods_have():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from paddle_sparse_cb import InputError, allocate_ratios, make_plan
 from paddle_sparse_cb.pruning.budgets import zeros_at
+from paddle_sparse_cb.pruning.layer_times import interpolate
 from paddle_sparse_cb.pruning.plan import PlannedLayer, PrunePlan
 from paddle_sparse_cb.pruning.sensitivity import LayerSensitivity, Sensitivity
 
@@ -134,10 +135,43 @@ def test_a_target_of_macs_counts_those_of_the_whole_network():
     assert allocation.ratios["early"] >= 0.78
     assert allocation.ratios["late"] == 0
     assert "target MACs at most 0.6 of the dense network's, reached 0." in str(allocation)
-    with pytest.raises(InputError, match=r"0\.5 of the MACs cannot be reached: .* 0\.5455 remain, 0\.4950 in layers"):
+    with pytest.raises(
+        InputError,
+        match=r"at most 0\.5 of the dense network's, cannot be reached: .* 0\.5455 remain, 0\.4950 in layers",
+    ):
         allocate_ratios(sensitivity, target_macs=0.5)
     with pytest.raises(InputError, match=r"target_macs: the multiply-accumulates of a are unknown; .* input_spec"):
         allocate_ratios(measured(layer("a")), target_macs=0.5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(layers_drawn, st.lists(st.integers(1, 50), min_size=3, max_size=3), st.floats(0.6, 0.85))
+def test_the_macs_of_a_ratio_are_a_budget_that_this_ratio_in_all_layers_meets(drawn, positions, ratio):
+    """No layer computes more for it in sum, and the predicted loss is no higher than that of the ratio itself."""
+    layers = [
+        layer(str(number), (rows, columns), values, positions=positions[number])
+        for number, (rows, columns, values) in enumerate(drawn)
+    ]
+    ratio = round(ratio, 2)
+    if any(zeros_at(one, ratio) is None for one in layers):
+        return
+    sensitivity = measured(*layers, macs=sum(one.macs for one in layers) + 100)
+    allocation = allocate_ratios(sensitivity, macs_of_ratio=ratio)
+
+    def computed(ratios):
+        return sum(one.macs * (one.numel - zeros_at(one, ratios[one.name])) // one.numel for one in layers)
+
+    uniform = {one.name: ratio for one in layers}
+    assert computed(allocation.ratios) <= computed(uniform)
+    assert f"those of ratio {ratio:g} in all layers" in allocation.target
+    curves = {one.name: sensitivity.curve(one) for one in layers}
+    assert allocation.loss <= sum(interpolate(curves[one.name], ratio) for one in layers) + 1e-9
+
+
+def test_the_macs_of_a_ratio_that_a_layer_cannot_have_are_an_error():
+    small = layer("a", (1, 2), positions=1)
+    with pytest.raises(InputError, match="macs_of_ratio: the ratio 0.9 leaves no weights of a; lower it"):
+        allocate_ratios(measured(small, macs=2), macs_of_ratio=0.9)
 
 
 def test_a_target_of_latency_counts_measured_times(tmp_path):
@@ -202,7 +236,7 @@ def test_a_file_that_holds_no_times_is_an_error_of_one_line(content, message, tm
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "give one of target_sparsity, target_macs and target_latency, got 0"),
+        ({}, "give one of target_sparsity, target_macs, macs_of_ratio, target_latency, got 0"),
         ({"target_sparsity": 0.5, "target_macs": 0.5}, "got 2"),
         ({"target_latency": 5}, "target_latency needs costs"),
         ({"target_sparsity": 0.5, "costs": "layers.json"}, "target_latency needs costs"),
