@@ -217,6 +217,6 @@ def combine(
 # What the documentation shows.
 DEFAULT = [
     *combine(["dense", "dense+distill"]),
-    *combine(["gmp", "gmp+distill", "oneshot", "paddleslim"]),
-    *combine(["gmp", "gmp+distill", "gmp+distill+permute"], blocks=BLOCKS[1:]),
+    *combine(["gmp", "gmp+distill", "gmp+distill+allocate", "oneshot", "paddleslim"]),
+    *combine(["gmp", "gmp+distill+permute", "gmp+distill+permute+allocate"], blocks=BLOCKS[1:]),
 ]

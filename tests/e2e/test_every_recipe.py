@@ -29,7 +29,10 @@ PRUNED = {
     "picodet_s_416_trees_sparse75.yml": 40,
     "picodet_s_416_voc_sparse75.yml": 40,
     "picodet_s_garments_sparse75.yml": 40,
+    "picodet_s_garments_sparse75_allocated.yml": 38,  # ratio 0 for two layers
     "picodet_s_garments_sparse85.yml": 40,
+    "picodet_s_garments_sparse85_allocated.yml": 40,
+    "picodet_s_garments_sparse90_allocated.yml": 40,
     RUN_IN_BLOCKS: 40,
     "picodet_m_320_coco_sparse75_block4x1.yml": 94,  # blocks of four do not divide one layer
     "picodet_m_320_coco_sparse85_block4x1.yml": 94,
