@@ -101,8 +101,9 @@ def _pruning(method: Method, trained: Any) -> list[Any]:
         return []
     if method.pruner == "paddleslim":
         return [_paddleslim(trained)]
-    given = pruner_settings(trained.recipe.sparsity)
-    given.pop("skip", None)  # the plan has the skipped layers
+    before_training = ("skip", "ratios", "blocks")  # which the plan already reflects
+    settings = pruner_settings(trained.recipe.sparsity)
+    given = {key: value for key, value in settings.items() if key not in before_training}
     return [SparsityCallback(**given, plan=trained.plan)]
 
 

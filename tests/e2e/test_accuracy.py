@@ -156,14 +156,14 @@ def test_the_recipes_with_ratios_per_layer_are_what_the_comparison_trains():
 
 @pytest.mark.slow
 def test_a_quick_comparison_ends_as_a_table_and_is_not_repeated(tmp_path, capfd):
-    options = ["--quick", "--output", str(tmp_path), "--seeds", "1", "--ratios", "90", "--blocks", "4x1"]
+    options = ["--quick", "--output", str(tmp_path), "--seeds", "1", "--ratios", "75", "--blocks", "4x1"]
     options += ["--methods", "gmp+distill+permute+allocate", "paddleslim"]
     accuracy.main(options)
-    names = {"start_seed0", "gmp90_4x1+distill+permute+allocate_seed0", "paddleslim90_4x1_seed0"}
+    names = {"start_seed0", "gmp75_4x1+distill+permute+allocate_seed0", "paddleslim75_4x1_seed0"}
     assert {path.stem for path in tmp_path.glob("*.json")} == names
-    found = json.loads((tmp_path / "gmp90_4x1+distill+permute+allocate_seed0.json").read_text())
-    assert 0.93 <= found["zeros"] < 0.95
-    assert 0.25 < found["macs"] < 0.27
+    found = json.loads((tmp_path / "gmp75_4x1+distill+permute+allocate_seed0.json").read_text())
+    assert 0.87 <= found["zeros"] < 0.88
+    assert 0.38 < found["macs"] < 0.39
     assert found["steps"] == 24
     assert 0 <= found["mAP"] <= found["AP50"] <= 1
     assert "GMP, distilled, channels permuted, ratios per layer" in capfd.readouterr().out
