@@ -19,18 +19,18 @@ def test_each_layer_is_back_in_its_own_mode_after_an_evaluation_even_if_it_raise
     assert not network.bn.training
 
 
-def test_a_trace_leaves_each_layer_its_own_forward_even_if_it_raises(network, tmp_path):
+def test_each_layer_has_its_own_forward_again_after_a_trace_even_if_it_raises(network):
     """Translated forwards compute the same, in three times the time."""
-    outer = nn.Sequential(network)
     network.bn.forward = own = types.MethodType(nn.BatchNorm2D.forward, network.bn)
-    spec = [paddle.static.InputSpec([1, 1, 28, 28], "float32")]
-    with pytest.raises(ZeroDivisionError), keep_forwards(outer):
-        paddle.jit.save(outer, str(tmp_path / "model"), input_spec=spec)
-        assert "forward" in vars(network)  # what Paddle does to layers that are not its own
+    with pytest.raises(ZeroDivisionError), keep_forwards(network):
+        for layer in (network, network.bn, network.expand):  # as Paddle 2.6 does
+            layer._original_funcs["forward"] = type(layer).forward
+            layer.forward = types.MethodType(type(layer).forward, layer)
         raise ZeroDivisionError
-    changed = {name for name, layer in outer.named_sublayers(include_self=True) if "forward" in vars(layer)}
-    assert changed == {"0.bn"}
+    layers = dict(network.named_sublayers(include_self=True))
+    assert {name for name, layer in layers.items() if "forward" in vars(layer)} == {"bn"}
     assert network.bn.forward is own
+    assert not any(layer._original_funcs for layer in layers.values())
 
 
 def test_neither_an_export_nor_permuted_channels_translate_the_forwards_of_a_network(network, tmp_path):
