@@ -139,7 +139,7 @@ def add_allocation_flags(command: argparse.ArgumentParser) -> None:
         "--macs-of-ratio",
         type=float,
         metavar="R",
-        help="the same, as the multiply-accumulates that would remain with this ratio in all layers, such as 0.85",
+        help="at most the multiply-accumulates that would remain with this ratio in all layers, such as 0.85",
     )
     command.add_argument(
         "--target-latency", type=float, metavar="MS", help="milliseconds of the network at most, with --costs"

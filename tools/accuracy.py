@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from accuracy_methods import BLOCKS, DEFAULT, DENSE_START, LEVERS, RATIOS, Method, Size, combine
+from accuracy_methods import ALLOCATED, BLOCKS, DEFAULT, DENSE_START, LEVERS, RATIOS, Method, Size, combine
 from accuracy_run import result_path
 from accuracy_table import table
 
@@ -120,7 +120,11 @@ def select(names: Sequence[str] | None, ratios: Sequence[float] | None, blocks: 
             one for one in DEFAULT if one.ratio in (0, *targets) and (one.ratio == 0 or one.block in (blocks or BLOCKS))
         ]
     if not found:
-        raise InputError("no method is left: permuting channels needs --blocks such as 4x1, and pruning a ratio")
+        allocated = ", ".join(f"{ratio:.0%}" for ratio in ALLOCATED)
+        raise InputError(
+            "no method is left: channels are permuted for --blocks such as 4x1, a dense model has no masks, and there "
+            f"are ratios per layer for {allocated}"
+        )
     return found
 
 

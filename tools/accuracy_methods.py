@@ -174,6 +174,8 @@ class Method:
             options += _ONE_SHOT
         options += [option for lever in self.levers for option in LEVERS[lever].options]
         if any(LEVERS[lever].ratios for lever in self.levers):
+            if self.ratio not in ALLOCATED:
+                raise InputError(f"{self}: there are ratios per layer for {', '.join(map('{:.0%}'.format, ALLOCATED))}")
             allocated = read_recipe(RECIPES / ALLOCATED[self.ratio]).sparsity or {}
             options.append(f"Sparsity.ratios={json.dumps(allocated['ratios'])}")
         return read_recipe(file, options=[*options, *more])
@@ -214,7 +216,7 @@ def combine(
     return sorted(found, key=lambda method: method.pruner not in DENSE)
 
 
-# What the documentation shows.
+# What is compared without --methods.
 DEFAULT = [
     *combine(["dense", "dense+distill"]),
     *combine(["gmp", "gmp+distill", "gmp+distill+allocate", "oneshot", "paddleslim"]),

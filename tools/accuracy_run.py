@@ -10,7 +10,7 @@ from typing import Any
 
 from accuracy_methods import DENSE, DENSE_START, Method, Size
 
-from paddle_sparse_cb.recipe.sparsity_block import pruner_settings
+from paddle_sparse_cb.recipe.sparsity_block import training_settings
 from paddle_sparse_cb.utils.files import atomic_write, write_text
 
 
@@ -101,10 +101,7 @@ def _pruning(method: Method, trained: Any) -> list[Any]:
         return []
     if method.pruner == "paddleslim":
         return [_paddleslim(trained)]
-    before_training = ("skip", "ratios", "blocks")  # which the plan already reflects
-    settings = pruner_settings(trained.recipe.sparsity)
-    given = {key: value for key, value in settings.items() if key not in before_training}
-    return [SparsityCallback(**given, plan=trained.plan)]
+    return [SparsityCallback(**training_settings(trained.recipe.sparsity), plan=trained.plan)]
 
 
 def _paddleslim(trained: Any) -> Any:

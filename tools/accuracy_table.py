@@ -68,9 +68,14 @@ def _row(method: Method, runs: Sequence[Mapping[str, Any]], scores: Mapping[Meth
         _difference(own, scores.get(slim, {})) if pruned and method != slim else "",
         f"{100 * statistics.mean(run['AP50'] for run in runs):.1f}",
         f"{min(run['zeros'] for run in runs):.3%}",
-        f"{statistics.mean(run['macs'] for run in runs):.1%}",
+        _mean_macs(runs),
         f"{statistics.mean(run['seconds'] for run in runs):.0f}",
     )
+
+
+def _mean_macs(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Returns nothing if a result is of a version that did not count multiply-accumulates."""
+    return f"{statistics.mean(run['macs'] for run in runs):.1%}" if all("macs" in run for run in runs) else ""
 
 
 def paired(own: _Scores, other: _Scores) -> tuple[float, float, int]:

@@ -45,6 +45,7 @@ class Allocation:
         target: what was asked for, and what is reached.
         uniform_loss: the sum of the losses if all layers had one ratio with as many zeros; None if that ratio was not
             measured.
+        total_macs: multiply-accumulates of the whole dense network; None if unknown.
         tolerance: the result is at least as good as any other within a budget that is smaller by this fraction; 0 if it
             is the best within the budget itself.
     """
@@ -53,6 +54,7 @@ class Allocation:
     metric: str
     target: str
     uniform_loss: float | None
+    total_macs: int | None
     tolerance: float
 
     @property
@@ -71,6 +73,14 @@ class Allocation:
         zeros = sum(zeros_at(one.layer, one.ratio) or 0 for one in self.layers)
         return zeros / sum(one.layer.numel for one in self.layers)
 
+    @property
+    def macs(self) -> float | None:
+        """The share of the network's multiply-accumulates that remains; None if they are unknown."""
+        if not self.total_macs or any(one.layer.macs is None for one in self.layers):
+            return None
+        skipped = sum((one.layer.macs or 0) * one.ratio for one in self.layers)
+        return 1 - skipped / self.total_macs
+
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values that can be saved as JSON."""
         return {
@@ -79,6 +89,7 @@ class Allocation:
             "loss": self.loss,
             "uniform_loss": self.uniform_loss,
             "sparsity": self.sparsity,
+            "macs": self.macs,
             "tolerance": self.tolerance,
             "layers": [{"name": one.layer.name, "ratio": one.ratio, "loss": one.loss} for one in self.layers],
         }
@@ -97,10 +108,11 @@ class Allocation:
         ]
         table = render_table(("weight", "shape", "elements", "M MACs", "ratio", self.metric), rows, "lrrrrr")
         uniform = "" if self.uniform_loss is None else f", {self.uniform_loss:.4f} with one ratio for all layers"
+        macs = "" if self.macs is None else f", {self.macs:.1%} of the network's MACs remain"
         within = f"{1 - self.tolerance:.2%}"
         tolerance = f"; no choice within {within} of the budget has a smaller sum" if self.tolerance else ""
         return (
-            f"{table}\n{self.target}; sparsity of these layers {self.sparsity:.2%}\n"
+            f"{table}\n{self.target}; sparsity of these layers {self.sparsity:.2%}{macs}\n"
             f"sum of the changes of {self.metric}: {self.loss:.4f}{uniform}{tolerance}"
         )
 
@@ -180,9 +192,8 @@ def allocate_ratios(
         raise InputError(f"{where}nothing is to be pruned: {budget.describe(sum(cost for _, _, cost in chosen))}")
     reached = budget.describe(sum(cost for _, _, cost in chosen))
     made = tuple(AllocatedLayer(layer, ratio, loss) for layer, (ratio, loss, _) in zip(layers, chosen))
-    allocation = Allocation(
-        made, sensitivity.metric, reached, None, budget_loss(costs_of, budget.limit) / max(1, budget.limit)
-    )
+    tolerance = budget_loss(costs_of, budget.limit) / max(1, budget.limit)
+    allocation = Allocation(made, sensitivity.metric, reached, None, sensitivity.macs, tolerance)
     return replace(allocation, uniform_loss=_uniform_loss(curves, allocation.sparsity))
 
 
@@ -233,8 +244,8 @@ def _budget(
     if name == "target_sparsity":
         return SparsityBudget(layers, target)
     if name == "target_macs":
-        return MacsBudget(layers, target, sensitivity.macs)
-    return MacsBudget.of_ratio(layers, target, sensitivity.macs)
+        return MacsBudget(layers, sensitivity.macs, target=target)
+    return MacsBudget(layers, sensitivity.macs, ratio=target)
 
 
 def _ratios(curve: list[tuple[float, float]], min_ratio: float) -> list[float]:

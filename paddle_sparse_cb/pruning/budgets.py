@@ -74,41 +74,44 @@ class MacsBudget:
 
     Args:
         layers: all layers that may be pruned.
-        target: the most that remains, as a fraction of the whole dense network's.
         total: multiply-accumulates of the whole dense network.
+        target: the most that remains, as a fraction of the whole dense network's.
+        ratio: in place of a target: what remains with this ratio in all layers is the most.
 
     Raises:
-        InputError: they are not known.
+        InputError: the multiply-accumulates are not known, or a layer cannot have this ratio.
     """
 
-    def __init__(self, layers: Sequence[LayerSensitivity], target: float, total: int | None) -> None:
+    def __init__(
+        self,
+        layers: Sequence[LayerSensitivity],
+        total: int | None,
+        target: float | None = None,
+        ratio: float | None = None,
+    ) -> None:
         unknown = [layer.name for layer in layers if layer.macs is None]
         if unknown or not total:
             raise InputError(
-                f"target_macs: the multiply-accumulates of {unknown[0] if unknown else 'the network'} are unknown; "
-                "measure the sensitivity with a plan that was made with an input_spec"
+                f"{'target_macs' if ratio is None else 'macs_of_ratio'}: the multiply-accumulates of "
+                f"{unknown[0] if unknown else 'the network'} are unknown; measure the sensitivity with a plan that was "
+                "made with an input_spec"
             )
-        self._total, self._target = total, f"{target:.4g} of the dense network's"
+        self._total = total
         self._others = total - sum(layer.macs or 0 for layer in layers)
-        self.limit = math.floor(target * total) - self._others
+        if ratio is None:
+            assert target is not None
+            self.limit = math.floor(target * total) - self._others
+            self._target = f"{target:.4g} of the dense network's"
+        else:
+            self.limit = sum(self._cost_of_ratio(layer, ratio) for layer in layers)
+            share = self._share(self.limit)
+            self._target = f"those of ratio {ratio:g} in all layers ({share:.4f} of the dense network's)"
 
-    @classmethod
-    def of_ratio(cls, layers: Sequence[LayerSensitivity], ratio: float, total: int | None) -> MacsBudget:
-        """Returns the budget of what remains when all layers have the same ratio.
-
-        Raises:
-            InputError: the multiply-accumulates are not known, or a layer cannot have this ratio.
-        """
-        budget = cls(layers, 1.0, total)
-        costs = [budget.cost(layer, ratio) for layer in layers]
-        for layer, cost in zip(layers, costs):
-            if cost is None:
-                raise InputError(f"macs_of_ratio: the ratio {ratio:g} leaves no weights of {layer.name}; lower it")
-        budget.limit = sum(cost for cost in costs if cost is not None)
-        budget._target = (
-            f"those of ratio {ratio:g} in all layers ({budget._share(budget.limit):.4f} of the dense network's)"
-        )
-        return budget
+    def _cost_of_ratio(self, layer: LayerSensitivity, ratio: float) -> int:
+        cost = self.cost(layer, ratio)
+        if cost is None:
+            raise InputError(f"macs_of_ratio: the ratio {ratio:g} leaves no weights of {layer.name}; lower it")
+        return cost
 
     def cost(self, layer: LayerSensitivity, ratio: float) -> int | None:
         """Returns the multiply-accumulates with weights that are kept."""

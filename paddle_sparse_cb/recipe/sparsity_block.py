@@ -18,6 +18,8 @@ LOGGING_KEYS = ("log_freq", "per_layer", "visualdl")
 SENSITIVITY = "sensitivity"
 # What a recipe may give beside the settings of the pruner: options of the curves, and steps before the training.
 OTHER_KEYS = (*LOGGING_KEYS, "permute_channels", "skip_stage_ends", SENSITIVITY)
+# Settings of the pruner that the plan of a recipe already reflects.
+IN_PLAN = ("skip", "ratios", "blocks")
 # Of PaddleDetection's `UnstructuredPruner:`. PaddleSlim prunes squeeze-and-excitation, and PaddleDetection's document
 # leaves out what `skip_stage_ends` does, by a list of names in Python.
 SLIM_DEFAULTS = {"prune_squeeze_excite": True, "skip_stage_ends": True}
@@ -62,6 +64,11 @@ def pruner_settings(sparsity: dict[str, Any]) -> dict[str, Any]:
     """
     settings = {key: value for key, value in sparsity.items() if key not in OTHER_KEYS}
     return {**settings, "scope": "uniform"} if settings.get("scope") == SENSITIVITY else settings
+
+
+def training_settings(sparsity: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values of a Sparsity block that a `SparsityCallback` with the plan of the recipe takes."""
+    return {key: value for key, value in pruner_settings(sparsity).items() if key not in IN_PLAN}
 
 
 def sensitivity_file(sparsity: dict[str, Any] | None, output: Path) -> Path:

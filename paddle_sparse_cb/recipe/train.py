@@ -35,10 +35,8 @@ from .preflight import check_recipe, check_trainable
 from .report_details import evaluation_file
 from .resume import LAST, checkpoint_metadata, find_resume_state
 from .schema import Recipe
-from .sparsity_block import LOGGING_KEYS, pruner_settings
+from .sparsity_block import LOGGING_KEYS, training_settings
 
-# Settings of the pruner that the plan already reflects.
-_BEFORE_TRAINING = ("skip", "ratios", "blocks")
 _SHORT_LOSS_NAMES = [name[len("loss_") :] for name in LOSS_NAMES]
 
 
@@ -118,9 +116,8 @@ def _train(
         run.report.dense_note = str(resume.state.training.get("dense_note") or "")
     else:
         _measure_dense(run, loaded.untrained_heads if loaded else ())
-    pruning = {key: value for key, value in pruner_settings(recipe.sparsity).items() if key not in _BEFORE_TRAINING}
     sparsity = SparsityCallback(
-        **pruning,
+        **training_settings(recipe.sparsity),
         plan=run.plan,
         save_dir=recipe.output,
         post_train=hooks_after_training(run, options.export),

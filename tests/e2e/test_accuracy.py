@@ -49,6 +49,12 @@ def test_the_table_has_means_spread_and_differences_of_the_seeds_that_both_metho
     ]
 
 
+def test_results_without_counted_macs_are_still_shown():
+    older = result("dense", 0.6)
+    del older["macs"]
+    assert table([older, result("gmp75", 0.5)]).splitlines()[2].split()[-2:] == ["75.000%", "100"]
+
+
 def test_a_paired_difference_has_the_standard_error_of_its_mean():
     mean, error, count = paired({0: 3.0, 1: 5.0, 2: 4.0, 7: 0.0}, {0: 2.0, 1: 2.0, 2: 2.0, 8: 9.0})
     assert (mean, count) == (2.0, 3)
@@ -73,7 +79,9 @@ def test_a_selection_has_no_method_twice_and_none_whose_lever_acts_on_nothing():
     assert accuracy.select(None, None, None) == DEFAULT
     assert {one.ratio for one in accuracy.select(None, [90], [(4, 1)])} == {0, 0.9}
     assert [str(one) for one in accuracy.select(["gmp+allocate"], [80, 85], None)] == ["gmp85+allocate"]
-    with pytest.raises(InputError, match="no method is left"):
+    with pytest.raises(InputError, match="gmp80.allocate: there are ratios per layer for 75%, 85%, 90%"):
+        Method.parse("gmp80+allocate").recipe(Size())
+    with pytest.raises(InputError, match="no method is left: .* for 75%, 85%, 90%"):
         accuracy.select(["gmp+permute"], None, None)
 
 

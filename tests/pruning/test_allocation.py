@@ -135,6 +135,10 @@ def test_a_target_of_macs_counts_those_of_the_whole_network():
     assert allocation.ratios["early"] >= 0.78
     assert allocation.ratios["late"] == 0
     assert "target MACs at most 0.6 of the dense network's, reached 0." in str(allocation)
+    assert f", {allocation.macs:.1%} of the network's MACs remain" in str(allocation)
+    assert 0.55 < allocation.macs <= 0.6
+    assert allocation.to_dict()["macs"] == allocation.macs
+    assert "MACs remain" not in str(allocate_ratios(measured(layer("a")), target_sparsity=0.6))
     with pytest.raises(
         InputError,
         match=r"at most 0\.5 of the dense network's, cannot be reached: .* 0\.5455 remain, 0\.4950 in layers",
@@ -142,6 +146,8 @@ def test_a_target_of_macs_counts_those_of_the_whole_network():
         allocate_ratios(sensitivity, target_macs=0.5)
     with pytest.raises(InputError, match=r"target_macs: the multiply-accumulates of a are unknown; .* input_spec"):
         allocate_ratios(measured(layer("a")), target_macs=0.5)
+    with pytest.raises(InputError, match="macs_of_ratio: the multiply-accumulates of a are unknown"):
+        allocate_ratios(measured(layer("a")), macs_of_ratio=0.5)
 
 
 @settings(max_examples=50, deadline=None)

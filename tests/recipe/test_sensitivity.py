@@ -208,6 +208,12 @@ def test_a_scope_that_cannot_be_used_is_an_error_of_one_line(options, message, p
         (["allocate", "s.json", "--target-sparsity", "70"], "must be a fraction from 0.0 to below 1, got 70"),
         (["allocate", "s.json", "--target-sparsity", "0.95"], "0.95 cannot be reached: with all layers at their"),
         (["allocate", "s.json", "--target-macs", "0.2"], "at most 0.2 of the dense network's, cannot be reached"),
+        (
+            ["allocate", "s.json", "--macs-of-ratio", "85"],
+            "macs_of_ratio must be a fraction from 0.0 to below 1, got 85",
+        ),
+        (["allocate", "s.json", "--macs-of-ratio", "0.99"], "those of ratio 0.99 in all layers ("),
+        (["allocate", "s.json", "--macs-of-ratio", "0.8", "--costs", "l"], "--costs is for --target-latency"),
         (["allocate", "s.json", "--target-latency", "1", "--costs", "none"], "none: no such file; paddle-sparse bench"),
         (["allocate", "s.json", "--target-macs", "0.5", "-o", "epoch=1"], "-o, --slim_config and --smoke are for"),
         (["allocate", "none.json", "--target-macs", "0.5"], "none.json: no such file"),
@@ -231,6 +237,16 @@ def test_a_sensitivity_file_alone_is_allocated_and_printed_as_json(plan, folder,
     assert {one["name"]: one["ratio"] for one in found["layers"]} == ratios
     assert found["file"] == "made/r.yml"
     assert "reached 0.3" in found["target"] or "reached 0.4000" in found["target"]
+
+
+def test_the_macs_of_a_ratio_are_those_of_the_layers_that_a_recipe_plans(plan, folder, capsys):
+    write_sensitivity(plan, folder / "output" / NAME / "sensitivity.json")
+    code, output = run(capsys, "allocate", SPARSE, "--macs-of-ratio", "0.8", "--json")
+    assert code == 0
+    found = json.loads(output.out)
+    total = sum(layer.macs for layer in plan.layers)
+    uniform = 1 - 0.8 * sum(layer.macs for layer in plan.pruned) / total
+    assert uniform - 0.02 < found["macs"] <= uniform + 1e-4
 
 
 def test_the_ratios_are_a_base_of_a_recipe(plan, folder, capsys):

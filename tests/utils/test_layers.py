@@ -1,11 +1,8 @@
 import types
 
-import paddle
 import pytest
 from paddle import nn
 
-from paddle_sparse_cb.deploy.export import export
-from paddle_sparse_cb.pruning.channel_groups import find_channel_groups
 from paddle_sparse_cb.utils.layers import eval_mode, keep_forwards, named_weights
 
 
@@ -31,23 +28,6 @@ def test_each_layer_has_its_own_forward_again_after_a_trace_even_if_it_raises(ne
     assert {name for name, layer in layers.items() if "forward" in vars(layer)} == {"bn"}
     assert network.bn.forward is own
     assert not any(layer._original_funcs for layer in layers.values())
-
-
-def test_neither_an_export_nor_permuted_channels_translate_the_forwards_of_a_network(network, tmp_path):
-    spec = [paddle.static.InputSpec([1, 1, 28, 28], "float32")]
-    outer = nn.Sequential(network)
-    export(outer, tmp_path / "model", spec)
-    find_channel_groups(outer, spec)
-    assert not any("forward" in vars(layer) for layer in outer.sublayers(include_self=True))
-
-
-def test_a_compiled_network_is_still_compiled_after_an_export(network, tmp_path):
-    spec = [paddle.static.InputSpec([1, 1, 28, 28], "float32")]
-    compiled = paddle.jit.to_static(network, input_spec=spec, full_graph=True)
-    forward = compiled.forward
-    export(compiled, tmp_path / "model", spec)
-    assert compiled.forward is forward
-    assert compiled(paddle.zeros([1, 1, 28, 28])).shape[0] == 1
 
 
 def test_weights_are_the_parameters_of_two_or_more_dimensions_with_their_layers(network):
