@@ -308,6 +308,34 @@ def test_the_momentum_of_pruned_weights_is_zero():
     assert held[1] == 0
 
 
+@on_paddle_2
+def test_a_mask_update_keeps_the_larger_weights_and_not_those_that_momentum_has_moved():
+    """PaddleSlim's updates rank pruned weights by what the optimizer has just made of them, which is no weight at all.
+
+    This costs the most at high ratios, where a small layer can lose most of its weights: docs/benchmarks.md.
+    """
+    schedule = {**ONE_SHOT, "pruning_iterations": 22, "pruning_steps": 2}
+    weight = [[0.1, 0.2, 0.3, 1.0, 1.1, 1.2, 1.3, 1.4]]
+    gradient = paddle.to_tensor([20.0] * 3 + [0.0] * 5).reshape([1, 8, 1, 1])
+    kept = []
+    for network, pruner in both(pointwise(weight), 0.625, initial_ratio=0.5, configs=schedule):
+        optimizer = paddle.optimizer.Momentum(0.01, momentum=0.9, parameters=network.parameters())
+        if isinstance(pruner, GMPPruner):
+            pruner.attach(optimizer)
+        seen = []
+        for _ in range(12):
+            network(gradient).sum().backward()
+            optimizer.step()
+            optimizer.clear_grad()
+            if not isinstance(pruner, GMPPruner):
+                pruner.step()
+            seen.append(pruner.masks[network[0].weight.name].numpy().ravel().astype(int).tolist())
+        assert seen[10][:3] == [0, 0, 0]  # the smallest three are pruned by then
+        kept.append(seen[11])
+    assert kept[0] == [1, 1, 1, 0, 0, 0, 0, 1]  # momentum has moved the first three from 0 to -1.4 in this step
+    assert kept[1] == [0, 0, 0, 0, 0, 1, 1, 1]
+
+
 def test_names_of_layers_do_not_depend_on_what_the_process_built_before():
     def names(network):
         return [layer.name for layer in make_plan(network).pruned]
