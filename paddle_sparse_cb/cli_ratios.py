@@ -34,7 +34,7 @@ def sensitivity(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(measured.to_dict(), indent=1, allow_nan=False))
         return
-    following = ["paddle-sparse", "allocate", options.recipe, *recipe_flags(options), "--target-sparsity"]
+    following = ["paddle-sparse", "allocate", options.recipe, *recipe_flags(options), "--macs-of-ratio"]
     print(f"{measured}\n\n{', '.join(map(str, files))} written ({perf_counter() - start:.0f} s)")
     print(f"ratios from it: {shlex.join(following)} {recipe.pruning_config().ratio:g}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -55,7 +56,7 @@ def measure_sensitivity(
         metric: name of the metric.
         higher_is_better: whether a larger metric is better.
         path: a JSON file to which each result is written at once. Results in an earlier file are kept if they are of
-            the same weights, metric, key and baseline; another file is renamed to `<name>.earlier.json`.
+            the same weights, metric, key and baseline; another file is renamed to `<name>.earlier.<number>.json`.
         key: what else the results depend on, such as the number of samples, as JSON-serializable values.
         log: receives a line for each result.
 
@@ -132,7 +133,8 @@ def _read_earlier(path: str | os.PathLike[str] | None, digest: str, log: Callabl
 
 
 def _set_aside(path: str | os.PathLike[str], difference: str, log: Callable[[str], None]) -> None:
-    kept = Path(path).with_suffix(f".earlier{Path(path).suffix}")
+    names = (Path(path).with_suffix(f".earlier.{number}{Path(path).suffix}") for number in itertools.count(1))
+    kept = next(name for name in names if not name.exists())
     os.replace(path, kept)
     log(f"{path} is of {difference}: it was renamed to {kept}, and all layers are measured")
 

@@ -135,8 +135,15 @@ def test_results_of_other_weights_data_or_metrics_are_not_reused_and_not_lost(ch
     counting, lines = Counting(evaluate), []
     measure_sensitivity(network, plan, counting, RATIOS, path=path, log=lines.append, **arguments)
     assert counting.count == 5
-    assert Sensitivity.load(tmp_path / "s.earlier.json") == first
+    assert Sensitivity.load(tmp_path / "s.earlier.1.json") == first
     assert any("it was renamed to" in line for line in lines)
+
+
+def test_no_earlier_file_replaces_another(network, plan, loss, tmp_path):
+    files = [tmp_path / name for name in ("s.earlier.1.json", "s.earlier.2.json", "s.json")]
+    measured = [measure_sensitivity(network, plan, loss, RATIOS, path=files[-1], key=key) for key in range(3)]
+    assert [Sensitivity.load(file) for file in files] == measured
+    assert sorted(tmp_path.iterdir()) == files
 
 
 def test_a_metric_that_is_not_finite_is_recorded_as_such(network, plan, loss, tmp_path):

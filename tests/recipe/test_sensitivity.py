@@ -72,6 +72,7 @@ def test_the_loss_of_each_planned_layer_is_measured_and_its_ratios_are_allocated
     assert (made / "sensitivity.svg").read_text().startswith("<svg")
     assert "warning: the prediction heads are untrained" in output.err
     assert f"ratios from it: paddle-sparse allocate {SPARSE} -o " in output.out
+    assert " --macs-of-ratio 0.75" in output.out
     assert output.out.count("\n" + names[0]) + output.out.startswith(names[0]) == 1
 
     code, output = run(capsys, "sensitivity", *arguments, "--json")
