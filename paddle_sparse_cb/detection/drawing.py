@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from .predict import Box
+from .evaluation import Box
 
 _LEAST_SIDE = 480  # pixels of a picture's longer side: on smaller ones the labels would hide the objects
 _GAP = 8  # pixels between two pictures
+_LONGEST_NAME = 24  # letters of a class
+_NO_LETTER = "\uffff"
 # Dark enough for white letters.
 _COLOURS = (
     *("#1f77b4", "#c5282f", "#237d23", "#7a4fa3", "#b85a00"),
@@ -27,7 +29,7 @@ def draw_boxes(image: np.ndarray, boxes: Sequence[Box], labels: Sequence[str]) -
 
     Args:
         image: [height, width, 3], uint8, RGB; it is not changed.
-        boxes: in pixels of the image.
+        boxes: class index, score (None for an annotation), x1, y1, x2, y2 in pixels of the image.
         labels: the names of all classes.
 
     Returns:
@@ -41,11 +43,10 @@ def draw_boxes(image: np.ndarray, boxes: Sequence[Box], labels: Sequence[str]) -
     picture = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC) if factor > 1 else image.copy()
     if not boxes:
         return picture
-    boxes = sorted(boxes, key=lambda box: box.score)  # the best ones on top
+    boxes = sorted(boxes, key=lambda box: box[1] or 0.0)  # the best ones on top
     found = supervision.Detections(
-        xyxy=np.array([box.box for box in boxes], dtype=float) * factor,
-        confidence=np.array([box.score for box in boxes]),
-        class_id=np.array([labels.index(box.label) for box in boxes]),
+        xyxy=_visible(np.array([box[2:] for box in boxes], dtype=float) * factor, width, height),
+        class_id=np.array([box[0] for box in boxes]),
     )
     thickness = supervision.calculate_optimal_line_thickness((width, height))
     colours = supervision.ColorPalette.from_hex(list(_COLOURS))
@@ -53,8 +54,30 @@ def draw_boxes(image: np.ndarray, boxes: Sequence[Box], labels: Sequence[str]) -
     annotator = supervision.RichLabelAnnotator(
         colours, font_path=font_file(), font_size=_font_size(picture), text_padding=3, smart_position=len(boxes) < 30
     )
-    drawn = np.asarray(annotator.annotate(picture, found, [f"{box.label} {box.score:.2f}" for box in boxes]))
+    drawn = np.asarray(annotator.annotate(picture, found, [_caption(box, labels) for box in boxes]))
     return np.ascontiguousarray(drawn[..., ::-1])  # supervision draws in BGR
+
+
+def _visible(corners: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Orders the corners, and moves those far outside next to the image; annotations may have any numbers."""
+    first, second = corners[:, :2], corners[:, 2:]
+    ordered = np.hstack([np.minimum(first, second), np.maximum(first, second)])
+    return np.clip(ordered, -5, [width + 5, height + 5] * 2)
+
+
+def _caption(box: Box, labels: Sequence[str]) -> str:
+    """Class and score; a class by its number if the font does not have its name, such as a Chinese one."""
+    name = labels[box[0]] if _is_in_font(labels[box[0]]) else f"class {box[0]}"
+    return name[:_LONGEST_NAME] + ("" if box[1] is None else f" {box[1]:.2f}")
+
+
+def _is_in_font(text: str) -> bool:
+    """Whether the font draws no letter as it draws one that no font has."""
+    from PIL import ImageFont
+
+    font = ImageFont.truetype(font_file(), 20)
+    drawn = {bytes(font.getmask(letter)) for letter in text}
+    return bytes(font.getmask(_NO_LETTER)) not in drawn
 
 
 def put_side_by_side(titles: Sequence[str], pictures: Sequence[np.ndarray]) -> np.ndarray:
@@ -67,24 +90,47 @@ def put_side_by_side(titles: Sequence[str], pictures: Sequence[np.ndarray]) -> n
     Returns:
         The picture of all.
     """
+    return _join([_with_title(title, picture, _font_size(picture)) for title, picture in zip(titles, pictures)])
+
+
+def put_in_rows(titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Puts rows of pictures below each other, each row below its title.
+
+    Args:
+        titles: one line for each row.
+        rows: equally many pictures in each, [height, width, 3], uint8, RGB; those in one place have one size.
+
+    Returns:
+        The picture of all.
+    """
+    return np.vstack([_with_title(title, _join(row), 2 * _font_size(row[0])) for title, row in zip(titles, rows)])
+
+
+def _join(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Puts pictures beside each other with gaps; lower ones end above the others' end."""
+    height, width = max(len(picture) for picture in pictures), sum(picture.shape[1] + _GAP for picture in pictures)
+    joined = np.full((height, width - _GAP, 3), _BACKGROUND, np.uint8)
+    left = 0
+    for picture in pictures:
+        joined[: len(picture), left : left + picture.shape[1]] = picture
+        left += picture.shape[1] + _GAP
+    return joined
+
+
+def _with_title(title: str, picture: np.ndarray, size: int) -> np.ndarray:
     from PIL import Image, ImageDraw, ImageFont
 
-    height, width = pictures[0].shape[:2]
-    size = _font_size(pictures[0])
-    strip = 2 * size
-    canvas = Image.new("RGB", (len(pictures) * (width + _GAP) - _GAP, height + strip), _BACKGROUND)
-    draw, font = ImageDraw.Draw(canvas), ImageFont.truetype(font_file(), size)
-    for number, (title, picture) in enumerate(zip(titles, pictures)):
-        left = number * (width + _GAP)
-        while font.getlength(title) > width and len(title) > 1:
-            title = f"…{title[2:]}"
-        draw.text((left + width // 2, strip // 2), title, _FOREGROUND, font, anchor="mm")
-        canvas.paste(Image.fromarray(picture), (left, strip))
-    return np.asarray(canvas)
+    width = picture.shape[1]
+    strip = Image.new("RGB", (width, 2 * size), _BACKGROUND)
+    font = ImageFont.truetype(font_file(), size)
+    while font.getlength(title) > width and len(title) > 1:
+        title = f"…{title[2:]}"
+    ImageDraw.Draw(strip).text((width // 2, size), title, _FOREGROUND, font, anchor="mm")
+    return np.vstack([np.asarray(strip), picture])
 
 
 def _font_size(picture: np.ndarray) -> int:
-    return max(13, round(max(picture.shape[:2]) / 55))
+    return max(15, round(max(picture.shape[:2]) / 55))
 
 
 @functools.lru_cache(maxsize=1)

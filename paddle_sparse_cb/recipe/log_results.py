@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..callbacks.tensorboard import SparsityWriter, read_curves
-from ..detection.pictures import beside
+from ..detection.drawing import put_side_by_side
+from ..detection.pictures import encode_jpeg
+from ..detection.predict import read_image
 from ..hooks import HookContext
 from ..report.schema import read_report
 
@@ -29,8 +31,7 @@ class LogResults:
         writer.text(step, "report", (context.output / "report.md").read_text(encoding="utf-8"))
         for picture in report.get("pictures", ()):
             if picture["split"] in ("example", "eval"):
-                joined = beside(
-                    (panel["title"], (context.output / panel["file"]).read_bytes()) for panel in picture["panels"]
-                )
+                panels = {panel["title"]: read_image(context.output / panel["file"]) for panel in picture["panels"]}
+                joined = encode_jpeg(put_side_by_side(list(panels), list(panels.values())))
                 writer.image(step, f"validation/{picture['image']}", joined.content, joined.width, joined.height)
         writer.close()

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..detection.datasets.images import check_image
 from ..detection.drawing import draw_boxes, put_side_by_side
+from ..detection.pictures import encode_jpeg
 from ..detection.predict import Box, read_image
 from ..errors import InputError
 from ..utils.files import atomic_write
@@ -179,7 +180,10 @@ def _picture(
     pixels: np.ndarray, boxes: Sequence[Sequence[Box]], detectors: Sequence[Detector], options: PredictOptions
 ) -> np.ndarray:
     """Draws the boxes; those of a dense model, or of the other one, to the left of the first one's."""
-    pictures = [draw_boxes(pixels, found, detector.labels) for found, detector in zip(boxes, detectors)]
+    pictures = [
+        draw_boxes(pixels, [(detector.labels.index(box.label), box.score, *box.box) for box in found], detector.labels)
+        for found, detector in zip(boxes, detectors)
+    ]
     if options.compare is None:
         return pictures[0]
     given = [options.model, options.compare]
@@ -189,7 +193,5 @@ def _picture(
 
 
 def _write_picture(target: Path, picture: np.ndarray) -> None:
-    import cv2
-
     with atomic_write(target) as scratch:
-        cv2.imwrite(str(scratch), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        scratch.write_bytes(encode_jpeg(picture, _JPEG_QUALITY).content)

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..detection.drawing import put_in_rows
 from ..detection.evaluation import Box, Evaluation, rank_by_difference
 from ..detection.metric import CocoMAP
-from ..detection.pictures import draw_boxes, in_rows
+from ..detection.pictures import draw_file, encode_jpeg
+from ..detection.predict import read_image
+from ..errors import InputError
 from ..utils.distributed import rank_zero_warning
 from ..utils.files import atomic_write, valid_text
 
@@ -80,12 +83,13 @@ def _write_comparison(output: Path, pictures: list[dict[str, Any]], evaluations:
     examples = [picture["panels"] for picture in pictures if picture["split"] == "example"]
     if not examples:
         return
-    rows = []
+    titles, rows = [], []
     for kind, evaluation in evaluations.items():
         files = [output / panel["file"] for panels in examples for panel in panels if panel["title"] == kind]
-        rows.append((f"{kind}: mAP {100 * evaluation.map:.1f}", [file.read_bytes() for file in files]))
+        titles.append(f"{kind}: mAP {100 * evaluation.map:.1f}")
+        rows.append([read_image(file) for file in files])
     with atomic_write(output / COMPARISON) as scratch:
-        scratch.write_bytes(in_rows(rows).content)
+        scratch.write_bytes(encode_jpeg(put_in_rows(titles, rows)).content)
 
 
 def _annotated(record: dict[str, Any]) -> list[Box]:
@@ -104,13 +108,13 @@ def _write_panels(
     names: Sequence[str],
 ) -> dict[str, Any]:
     image, written = Path(record["im_file"]), []
-    for title, boxes in panels.items():
+    try:
+        drawn = {title: encode_jpeg(draw_file(image, boxes, names)) for title, boxes in panels.items()}
+    except (OSError, InputError) as error:  # it could be read in the training
+        rank_zero_warning(f"the report has no picture of {error}")
+        drawn = {}
+    for title, picture in drawn.items():
         file = f"{PICTURES}/{name}_{title}.jpg"
-        try:
-            picture = draw_boxes(image, boxes, names)
-        except (OSError, ValueError) as error:  # it could be read in the training
-            rank_zero_warning(f"the report has no picture of {image}: {error}")
-            break
         with atomic_write(output / file) as scratch:
             scratch.write_bytes(picture.content)
         written.append({"title": title, "file": file})

@@ -6,7 +6,6 @@ import pytest
 from PIL import Image
 
 from paddle_sparse_cb import InputError
-from paddle_sparse_cb.detection.drawing import draw_boxes, put_side_by_side
 from paddle_sparse_cb.detection.infer_config import InferConfig
 from paddle_sparse_cb.detection.predict import Box, Preprocessor, check_pixels, find_boxes, read_image
 
@@ -132,35 +131,3 @@ def test_outputs_without_nms_are_suppressed_and_scaled_to_the_image(order):
 def test_other_outputs_are_an_error(outputs, message):
     with pytest.raises(InputError, match=message):
         boxes(outputs)
-
-
-def test_boxes_are_drawn_where_they_are_and_a_class_keeps_its_colour():
-    image = np.full((600, 800, 3), 128, np.uint8)
-    dog = Box("dog", 0.9, (100.0, 200.0, 300.0, 400.0))
-    cat = Box("cat", 0.8, (400.0, 200.0, 600.0, 400.0))
-    picture = draw_boxes(image, [dog, cat], ["cat", "dog"])
-    assert (image == 128).all()
-    assert picture.shape == image.shape
-    assert (picture[300, 100] != 128).any()  # on the left edge
-    assert (picture[300, 200] == 128).all()  # inside
-    assert (picture[500:] == 128).all()
-    assert (picture[300, 100] != picture[300, 400]).any()
-    assert (picture[300, 100] == draw_boxes(image, [dog], ["cat", "dog"])[300, 100]).all()
-    assert (draw_boxes(image, [], ["cat"]) == 128).all()
-
-
-def test_small_images_are_enlarged_so_that_labels_do_not_hide_them():
-    picture = draw_boxes(np.full((96, 64, 3), 128, np.uint8), [Box("cat", 0.9, (32.0, 48.0, 63.0, 95.0))], ["cat"])
-    assert picture.shape == (480, 320, 3)
-    assert (picture[300, 160] != 128).any()
-    assert (picture[200:, :150] == 128).all()
-
-
-def test_two_pictures_are_put_side_by_side_below_their_titles():
-    pictures = [np.full((300, 200, 3), value, np.uint8) for value in (50, 150)]
-    both = put_side_by_side(["dense", "a title that is much too long for a picture of this width: sparse"], pictures)
-    assert both.shape[1] == 408
-    assert (both[-300:, :200] == 50).all()
-    assert (both[-300:, -200:] == 150).all()
-    assert (both[:-300, :200] < 200).any()  # letters
-    assert (both[:-300, 200:208] == 255).all()  # no title leaves its column

@@ -74,11 +74,11 @@ def test_the_comparison_has_a_row_of_examples_for_each_network(tmp_path, records
     }
     write_pictures(tmp_path, records, records, metric, evaluations)
     pixels = np.asarray(Image.open(tmp_path / COMPARISON).convert("RGB")).astype(int)
-    title = pixels.shape[0] // 2 - 240  # an image of 64 x 48 is enlarged to 320 x 240
-    assert pixels.shape == (2 * (240 + title), 4 * 320 + 3 * 6, 3)
-    dense, sparse = (pixels[top + title : top + title + 240] for top in (0, 240 + title))
-    assert (abs(dense - 128).max(axis=2) > 60).any(axis=0)[:320].sum() > 100
-    assert not (abs(sparse - 128).max(axis=2) > 60)[:, :320].any()
+    title = pixels.shape[0] // 2 - 360  # an image of 64 x 48 is enlarged to 480 x 360
+    assert pixels.shape == (2 * (360 + title), 4 * 480 + 3 * 8, 3)
+    dense, sparse = (pixels[top + title : top + title + 360] for top in (0, 360 + title))
+    assert (abs(dense - 128).max(axis=2) > 60).any(axis=0)[:480].sum() > 150
+    assert not (abs(sparse - 128).max(axis=2) > 60)[:, :480].any()
 
 
 def test_a_dense_run_shows_examples_of_the_images_with_many_objects(tmp_path, records):
