@@ -12,7 +12,7 @@ PADDLE3_PYTHON ?= $(or $(shell .ci/find-python 3.10),$(PYTHON))
 CORE := .venv-core
 CORE_PYTHON ?= $(shell .ci/find-python 3.9)
 
-.PHONY: demo test test-fast test-paddle3 test-core bench published-table arm accuracy soak lint docs clean
+.PHONY: demo test test-fast test-paddle3 test-core bench published-table arm accuracy soak lint docs environments clean
 
 demo: $(VENV)/ready
 	$(BIN)/paddle-sparse train $(DEMO)
@@ -50,6 +50,7 @@ endif
 bench: $(VENV)/ready
 	$(BIN)/python tools/bench_pruner.py
 	$(BIN)/python tools/bench_fit.py
+	$(BIN)/python tools/bench_step.py recipes/picodet_s_garments.yml
 
 published-table: $(VENV)/ready
 	$(BIN)/python tools/published_table.py
@@ -101,6 +102,9 @@ $(VENV)/ready $(CORE)/ready $(PADDLE3)/ready: setup.cfg pyproject.toml
 	@$(INTERPRETER) -m venv $(@D) || { echo "no venv module: apt-get install python3-venv" >&2; exit 1; }
 	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-compile -c $(filter constraints%,$^) -e '.[$(EXTRAS)]'
 	@touch $@
+
+# All environments of the tests; `make -j3 environments` sets them up at once.
+environments: $(VENV)/ready $(PADDLE3)/ready $(if $(CORE_PYTHON),$(CORE)/ready)
 
 # Fetched before the tests, so that their processes do not all fetch the same packages.
 $(VENV)/samples: $(VENV)/ready

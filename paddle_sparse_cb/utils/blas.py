@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+VARIABLE = "MKL_DEBUG_CPU_TYPE"
+
 
 def use_vector_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
     """Sets `MKL_DEBUG_CPU_TYPE=5` on AMD processors with AVX2, unless it is set. Paddle must not have computed yet.
@@ -20,4 +22,4 @@ def use_vector_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
     except OSError:
         return
     if "AuthenticAMD" in text and " avx2 " in text:
-        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
+        os.environ.setdefault(VARIABLE, "5")
