@@ -12,17 +12,14 @@ FOLDER = next((folder for folder in (_PACKAGE / "recipes", _PACKAGE.parent / "re
 
 
 def list_recipes() -> dict[str, str]:
-    """Returns the description of each recipe by its name: the first sentence of the comment that begins its file."""
+    """Returns the description of each recipe by its name: the comment in the first line of its file."""
     return {path.stem: _describe(path) for path in sorted(FOLDER.glob("*.yml"))}
 
 
 def _describe(path: Path) -> str:
-    words = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        words.append(line.lstrip("# "))
-    return " ".join(words)
+    with path.open(encoding="utf-8") as file:
+        first = file.readline()
+    return first.lstrip("# ").strip() if first.startswith("#") else ""
 
 
 def command_name(path: Path) -> str:
