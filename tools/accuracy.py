@@ -12,6 +12,7 @@ that an interrupted comparison can be resumed; one seed follows the other, so th
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import os
@@ -44,8 +45,11 @@ def read_result(output: Path, method: Method, seed: int, size: Size) -> dict[str
 
 def read_results(output: Path, size: Size) -> list[dict[str, Any]]:
     """Returns all results of this size in the folder, whatever methods this call selects."""
-    found = [re.fullmatch(r"(.+)_seed(\d+)", path.stem) for path in sorted(output.glob("*_seed*.json"))]
-    read = [read_result(output, Method.parse(match[1]), int(match[2]), size) for match in found if match]
+    read = []
+    for path in sorted(output.glob("*_seed*.json")):
+        match = re.fullmatch(r"(.+)_seed(\d+)", path.stem)
+        with contextlib.suppress(InputError):  # of a method that another version has
+            read.append(read_result(output, Method.parse(match[1]), int(match[2]), size) if match else None)
     return [result for result in read if result]
 
 

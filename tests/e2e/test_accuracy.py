@@ -91,6 +91,7 @@ def test_a_result_of_another_recipe_is_not_taken_for_done(tmp_path):
     found = result("gmp75", 0.6, seed=1, digest=method.digest(size))
     result_path(tmp_path, method, 1).write_text(json.dumps(found))
     assert accuracy.read_result(tmp_path, method, 1, size) == found
+    (tmp_path / "gmp75+gone_seed1.json").write_text(json.dumps(found))  # a lever that another version has
     assert accuracy.read_results(tmp_path, size) == [found]
     assert accuracy.read_result(tmp_path, method, 2, size) is None
     assert accuracy.read_results(tmp_path, Size(epochs=7)) == []
