@@ -1,12 +1,15 @@
 import numpy as np
 import paddle
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from paddle import nn
 from paddleslim import GMPUnstructuredPruner
 
 from paddle_sparse_cb import GMPPruner, InputError, make_plan
 from paddle_sparse_cb.errors import PipelineError
 from paddle_sparse_cb.pruning.masks import prune_count
+from paddle_sparse_cb.pruning.optimizer_hook import OptimizerHook
 
 CONFIGS = {
     "stable_iterations": 0,
@@ -191,18 +194,36 @@ def test_a_step_that_amp_skipped_does_not_count(network):
         assert pruner.cur_iteration == counted
 
 
-def test_a_pruned_weight_stays_pruned_whatever_an_optimizer_makes_of_it():
-    layer = nn.Linear(2, 1, bias_attr=False)
-    layer.weight.set_value(paddle.to_tensor([[0.1], [1.0]]))
-    optimizer = paddle.optimizer.SGD(0.05, parameters=layer.parameters())
-    configs = {"pruning_iterations": 2, "pruning_steps": 2, "initial_ratio": 0.4}
-    make_pruner(layer, ratio=0.5, prune_params_type=None, configs=configs).attach(optimizer)
-    for learning_rate in (0.05, 2.0):  # the gradient drives the first weight up and the second one down
-        optimizer.set_lr(learning_rate)
-        layer(paddle.to_tensor([[-1.0, 0.3]])).sum().backward()
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["SGD", "Momentum", "Adam", "RMSProp"]),
+    st.sampled_from([1e-3, 0.1, 10.0]),
+    st.integers(1, 8),
+)
+def test_an_update_prunes_the_smallest_of_the_kept_weights_whatever_the_optimizer_made_of_the_others(
+    seed, name, learning_rate, updates
+):
+    generator = np.random.default_rng(seed)
+    layer = nn.Linear(6, 5, bias_attr=False)
+    layer.weight.set_value(generator.standard_normal((6, 5)).astype("float32"))
+    optimizer = getattr(paddle.optimizer, name)(learning_rate, parameters=layer.parameters())
+    configs = {"pruning_iterations": 8, "pruning_steps": updates, "initial_ratio": 0.2}
+    pruner = make_pruner(layer, prune_params_type=None, configs=configs)
+    ranked = []
+    pruner.attach(optimizer)
+    OptimizerHook.of(optimizer).add(lambda: ranked.append(np.abs(layer.weight.numpy())), first=True)
+    kept = np.ones((6, 5), bool)
+    for _ in range(12):
+        gradient = generator.standard_normal((6, 5)) * generator.choice([0, 1, 100])
+        (layer.weight * paddle.to_tensor(gradient.astype("float32"))).sum().backward()
         optimizer.step()
         optimizer.clear_grad()
-        assert (layer.weight.numpy() == 0).ravel().tolist() == [True, False]
+        before, kept = kept, layer.weight.numpy() != 0
+        assert not (kept & ~before).any()
+        newly_pruned = ranked[-1][before & ~kept]
+        assert newly_pruned.size == 0 or newly_pruned.max() <= ranked[-1][kept].min()
+    assert (~kept).sum() == prune_count(0.75, kept.size)
 
 
 def test_paddleslims_own_tests_of_the_dygraph_pruners_hold():
