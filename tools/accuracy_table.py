@@ -34,7 +34,7 @@ def table(results: Iterable[Mapping[str, Any]]) -> str:
 
     `lost` is the share of the mAP of the dense model that was trained on, over the seeds that both have; the
     differences are in points of mAP. Both are means of the differences of each seed, which had the same images in the
-    same order, with the standard error of this mean.
+    same order, with the standard error of this mean. `s a run` is a median, because a machine may do other work.
 
     Args:
         results: the JSON files of the runs.
@@ -69,7 +69,7 @@ def _row(method: Method, runs: Sequence[Mapping[str, Any]], scores: Mapping[Meth
         f"{100 * statistics.mean(run['AP50'] for run in runs):.1f}",
         f"{min(run['zeros'] for run in runs):.3%}",
         _mean_macs(runs),
-        f"{statistics.mean(run['seconds'] for run in runs):.0f}",
+        f"{statistics.median(run['seconds'] for run in runs):.0f}",
     )
 
 
