@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from .evaluation import Box
+from .fonts import find_font, has_letters
 
 _LEAST_SIDE = 480  # pixels of a picture's longer side: on smaller ones the labels would hide the objects
 _GAP = 8  # pixels between two pictures
 _LONGEST_NAME = 24  # letters of a class
-_NO_LETTER = "\uffff"
 # Dark enough for white letters.
 _COLOURS = (
     *("#1f77b4", "#c5282f", "#237d23", "#7a4fa3", "#b85a00"),
@@ -51,10 +48,11 @@ def draw_boxes(image: np.ndarray, boxes: Sequence[Box], labels: Sequence[str]) -
     thickness = supervision.calculate_optimal_line_thickness((width, height))
     colours = supervision.ColorPalette.from_hex(list(_COLOURS))
     picture = supervision.BoxAnnotator(colours, thickness).annotate(np.ascontiguousarray(picture[..., ::-1]), found)
+    font = find_font("".join(labels))
     annotator = supervision.RichLabelAnnotator(
-        colours, font_path=font_file(), font_size=_font_size(picture), text_padding=3, smart_position=len(boxes) < 30
+        colours, font_path=str(font), font_size=_font_size(picture), text_padding=3, smart_position=len(boxes) < 30
     )
-    drawn = np.asarray(annotator.annotate(picture, found, [_caption(box, labels) for box in boxes]))
+    drawn = np.asarray(annotator.annotate(picture, found, [_caption(box, labels, font) for box in boxes]))
     return np.ascontiguousarray(drawn[..., ::-1])  # supervision draws in BGR
 
 
@@ -65,19 +63,10 @@ def _visible(corners: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.clip(ordered, -5, [width + 5, height + 5] * 2)
 
 
-def _caption(box: Box, labels: Sequence[str]) -> str:
-    """Class and score; a class by its number if the font does not have its name, such as a Chinese one."""
-    name = labels[box[0]] if _is_in_font(labels[box[0]]) else f"class {box[0]}"
+def _caption(box: Box, labels: Sequence[str], font: Path) -> str:
+    """Class and score; a class by its number if the font does not have its letters."""
+    name = labels[box[0]] if has_letters(font, labels[box[0]]) else f"class {box[0]}"
     return name[:_LONGEST_NAME] + ("" if box[1] is None else f" {box[1]:.2f}")
-
-
-def _is_in_font(text: str) -> bool:
-    """Whether the font draws no letter as it draws one that no font has."""
-    from PIL import ImageFont
-
-    font = ImageFont.truetype(font_file(), 20)
-    drawn = {bytes(font.getmask(letter)) for letter in text}
-    return bytes(font.getmask(_NO_LETTER)) not in drawn
 
 
 def put_side_by_side(titles: Sequence[str], pictures: Sequence[np.ndarray]) -> np.ndarray:
@@ -122,7 +111,7 @@ def _with_title(title: str, picture: np.ndarray, size: int) -> np.ndarray:
 
     width = picture.shape[1]
     strip = Image.new("RGB", (width, 2 * size), _BACKGROUND)
-    font = ImageFont.truetype(font_file(), size)
+    font = ImageFont.truetype(str(find_font(title)), size)
     while font.getlength(title) > width and len(title) > 1:
         title = f"…{title[2:]}"
     ImageDraw.Draw(strip).text((width // 2, size), title, _FOREGROUND, font, anchor="mm")
@@ -131,10 +120,3 @@ def _with_title(title: str, picture: np.ndarray, size: int) -> np.ndarray:
 
 def _font_size(picture: np.ndarray) -> int:
     return max(15, round(max(picture.shape[:2]) / 55))
-
-
-@functools.lru_cache(maxsize=1)
-def font_file() -> str:
-    """The path of DejaVu Sans, which comes with matplotlib, on which supervision depends."""
-    spec: Any = find_spec("matplotlib")
-    return str(Path(spec.submodule_search_locations[0], "mpl-data", "fonts", "ttf", "DejaVuSans.ttf"))

@@ -67,12 +67,6 @@ def test_unusual_boxes_and_names_can_be_drawn(box):
     assert draw_boxes(grey(300, 600), [box] * 60, ["a" * 500, "松", "<script>"]).shape == (300, 600, 3)
 
 
-@pytest.mark.parametrize(("name", "shown"), [("松", "class 0"), ("a 松", "class 0"), ("Kühe и λ", "Kühe и λ")])
-def test_a_class_whose_name_the_font_does_not_have_is_shown_by_its_number(name, shown):
-    box = (0, 0.5, 50, 60, 200, 200)
-    np.testing.assert_array_equal(draw_boxes(grey(400, 600), [box], [name]), draw_boxes(grey(400, 600), [box], [shown]))
-
-
 def test_a_label_stays_within_the_picture():
     picture = draw_boxes(grey(480, 480), [(0, 0.9, 470, 100, 480, 200)], ["a long name"])
     assert np.flatnonzero((picture != 128).any(axis=(0, 2)))[0] < 400
