@@ -257,6 +257,7 @@ def test_recipes_distil_where_it_won_and_those_with_published_figures_do_not():
         "picodet_m_416_coco_lcnet_sparse85",
         "picodet_s_192_animals_sparse75",
         "picodet_s_416_coco_lcnet_sparse85",
+        "picodet_s_416_voc_sparse75",
         "picodet_s_garments_sparse75_allocated",
         "picodet_s_garments_sparse75_block4x1",
         "picodet_s_garments_sparse85_allocated",
