@@ -58,6 +58,9 @@ LEVERS = {
     "distill_default": Lever("distilled, default weights", ("Distillation={teacher: dense}",)),
     "allocate": Lever("ratios per layer", ratios=True, of_pruning=True),
     "permute": Lever("channels permuted", ("Sparsity.permute_channels=true",), of_blocks=True, of_pruning=True),
+    "global": Lever("one ranking over all layers", ("Sparsity.scope=global",), of_pruning=True),
+    "erk": Lever("ERK ratios", ("Sparsity.scope=erk",), of_pruning=True),
+    "regrow": Lever("pruned weights revived", ("Sparsity.regrow=true",), of_pruning=True),
     "se": Lever("SE pruned", ("Sparsity.prune_squeeze_excite=true",), of_pruning=True),
 }
 

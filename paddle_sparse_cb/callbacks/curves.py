@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _CHARTS = {
     "sparsity": {
         "zeros: actual and target": ["Multiline", ["sparsity/actual", "sparsity/target"]],
-        "newly pruned weights": ["Multiline", ["pruning/newly_pruned"]],
+        "weights that changed sides": ["Multiline", ["pruning/newly_pruned", "pruning/regrown"]],
         "smallest magnitude kept: median and range of the layers": [
             "Margin",
             ["pruning/threshold", "pruning/threshold_least", "pruning/threshold_most"],
@@ -48,7 +48,7 @@ class TrainingCurves(FitCallback):
     | `sparsity/actual`, `sparsity/target` | counted zeros of the weights to prune, and what the schedule asks for |
     | `sparsity/layers` | a histogram of the sparsities of the layers, at each pruning step |
     | `sparsity_layer/<weight>` | the sparsity of each weight to prune, with `per_layer` |
-    | `pruning/newly_pruned` | weights that a pruning step has pruned |
+    | `pruning/newly_pruned`, `pruning/regrown` | weights that changed sides in a pruning step |
     | `pruning/threshold`, `_least`, `_most` | the smallest magnitude that the layers keep: median, least, most |
     | `train/loss`, `train/lr` | the sum of the losses, and the learning rate |
     | `train/<loss>` | each loss, if the loss function has a list of their `names` |
@@ -147,7 +147,7 @@ class TrainingCurves(FitCallback):
         }
         if pruner is not None:
             block = "x".join(map(str, pruner.sparse_block))
-            found |= {**asdict(pruner.schedule), "scope": pruner.scope, "sparse_block": block}
+            found |= {**asdict(pruner.schedule), "scope": pruner.scope, "regrow": pruner.regrow, "sparse_block": block}
         return {**{name: value for name, value in found.items() if value is not None}, **self.settings}
 
     def state(self) -> dict[str, Any]:
@@ -177,6 +177,7 @@ class TrainingCurves(FitCallback):
         self._writer.fractions(update.step, "sparsity/layers", update.ratios)
         values: dict[str, float] = {
             "pruning/newly_pruned": update.newly_pruned,
+            "pruning/regrown": update.regrown,
             "pruning/threshold": statistics.median(thresholds),
             "pruning/threshold_least": min(thresholds),
             "pruning/threshold_most": max(thresholds),

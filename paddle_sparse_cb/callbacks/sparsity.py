@@ -54,6 +54,7 @@ class SparsityCallback(ForwardingCallback):
         skip_params_func: PaddleSlim's function, see `make_plan`.
         local_sparsity: every layer is pruned to the ratio; otherwise one ranking over all layers decides.
         scope: `uniform` or `global`, the same as `local_sparsity`, or `erk`: layers with few weights stay denser.
+        regrow: a pruned weight may be revived when the masks are updated, as in PaddleSlim; costs accuracy at high ratios.
         curve: how the ratio rises: `cubic`, `linear`, `cosine`, or `constant`, which is the target at once.
         sparse_block: rows (output channels) and columns (input channels) that are pruned as one, see `PruningConfig`.
         skip: shell patterns over structured names of weights to leave dense, such as `("head.*",)`.
@@ -112,6 +113,7 @@ class SparsityCallback(ForwardingCallback):
         skip_params_func: Callable[[paddle.nn.Layer], set[str]] | None = None,
         local_sparsity: bool = True,
         scope: str | None = None,
+        regrow: bool = False,
         curve: str = "cubic",
         sparse_block: Sequence[int] = (1, 1),
         skip: Sequence[str] = (),
@@ -146,6 +148,7 @@ class SparsityCallback(ForwardingCallback):
             skip_params_func,
             local_sparsity,
             scope,
+            regrow,
             curve,
             sparse_block,
             skip,

@@ -44,6 +44,7 @@ class PruningConfig:
         skip_params_func: PaddleSlim's function, see `make_plan`.
         local_sparsity: every layer is pruned to the ratio; otherwise one ranking over all layers decides.
         scope: `uniform` or `global`, the same as `local_sparsity`, or `erk`: layers with few weights stay denser.
+        regrow: a pruned weight may be revived when the masks are updated, as in PaddleSlim; costs accuracy at high ratios.
         curve: how the ratio rises: `cubic`, `linear`, `cosine`, or `constant`, which is the target at once.
         sparse_block: rows (output channels) and columns (input channels) that are pruned as one. Layers that it does
             not divide are pruned as single weights.
@@ -80,6 +81,7 @@ class PruningConfig:
     skip_params_func: Callable[[paddle.nn.Layer], set[str]] | None = None
     local_sparsity: bool = True
     scope: str | None = None
+    regrow: bool = False
     curve: str = "cubic"
     sparse_block: Sequence[int] = (1, 1)
     skip: Sequence[str] = ()
@@ -105,7 +107,7 @@ class PruningConfig:
             raise InputError(f"skip_params_func must be a function of the network, got {self.skip_params_func!r}")
         if not isinstance(self.skip, (list, tuple)) or not all(isinstance(pattern, str) for pattern in self.skip):
             raise InputError(f"skip must be a list of patterns such as ['head.*'], got {self.skip!r}")
-        for name in ("local_sparsity", "prune_squeeze_excite"):
+        for name in ("local_sparsity", "regrow", "prune_squeeze_excite"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise InputError(f"{name} must be True or False, got {getattr(self, name)!r}")
             self._set(**{name: bool(getattr(self, name))})
@@ -212,6 +214,7 @@ class PruningConfig:
             network,
             ratio=configs.pop("ratio"),
             scope=self.scope,
+            regrow=self.regrow,
             sparse_block=self.sparse_block,
             configs=configs,
             plan=plan,

@@ -18,6 +18,7 @@ def keep_layer_masks(
     weights: Sequence[paddle.Tensor],
     ratios: Sequence[float],
     scope: str = "uniform",
+    monotone: bool = True,
     out: Sequence[paddle.Tensor | None] | None = None,
 ) -> list[paddle.Tensor]:
     """Selects the weights to keep in each layer, or with scope `global` in all layers that are ranked together.
@@ -27,6 +28,7 @@ def keep_layer_masks(
         weights: their weights.
         ratios: the ratio of each layer, or of the ranking that it takes part in (see `layer_ratios`).
         scope: one of `distribution.SCOPES`.
+        monotone: see `keep_masks`.
         out: for each weight an earlier mask or None, see `keep_masks`.
 
     Returns:
@@ -40,6 +42,7 @@ def keep_layer_masks(
             [weights[index] for index in ranking],
             ratios[first],
             layers[first].block or (1, 1),
+            monotone,
             [earlier[index] for index in ranking],
         )
         made.update(zip(ranking, kept))

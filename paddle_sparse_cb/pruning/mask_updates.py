@@ -29,12 +29,14 @@ class MaskUpdate:
         ratios: the share of weights that the mask of each planned layer prunes.
         sparsity: the share of weights that the masks prune in all planned layers.
         newly_pruned: number of weights that were kept before and are pruned now.
+        regrown: number of weights that were pruned before and are kept now.
     """
 
     step: int
     ratios: tuple[float, ...]
     sparsity: float
     newly_pruned: int = 0
+    regrown: int = 0
 
 
 class MaskRecorder:
@@ -67,17 +69,17 @@ class MaskRecorder:
 
     @paddle.no_grad()
     def _counts(self, before: Sequence[Mask]) -> list[list[int]]:
-        """For each layer the number of pruned and of newly pruned weights."""
+        """For each layer the number of pruned, newly pruned and regrown weights."""
         masks = [self._mask(weight) for weight in self._pruner.weights]
         if all(mask is None or is_on_host(mask) for mask in masks):
             return [count_changes_on_host(old, new) for old, new in zip(before, masks)]
         counts = [count_changes_on_device(old, new) for old, new in zip(before, masks)]
-        return paddle.stack([one for layer in counts for one in layer]).reshape([-1, 2]).numpy().tolist()
+        return paddle.stack([one for layer in counts for one in layer]).reshape([-1, 3]).numpy().tolist()
 
     def _describe(self, counts: list[list[int]]) -> MaskUpdate:
-        pruned, newly_pruned = (sum(column) for column in zip(*counts))
+        pruned, newly_pruned, regrown = (sum(column) for column in zip(*counts))
         ratios = tuple(layer[0] / size for layer, size in zip(counts, self._sizes))
-        return MaskUpdate(self._pruner.cur_iteration, ratios, pruned / sum(self._sizes), newly_pruned)
+        return MaskUpdate(self._pruner.cur_iteration, ratios, pruned / sum(self._sizes), newly_pruned, regrown)
 
     @paddle.no_grad()
     def thresholds(self) -> list[float]:
@@ -117,26 +119,28 @@ def smallest_on_device(weight: paddle.Tensor, block: tuple[int, int]) -> paddle.
 
 
 def count_changes_on_host(old: Mask, new: paddle.Tensor | None) -> list[int]:
-    """Counts pruned and newly pruned weights of a mask in the memory of the host.
+    """Counts pruned, newly pruned and regrown weights of a mask in the memory of the host.
 
     Args:
         old: the mask before, as an array [n] or a tensor; None if no weight was pruned.
         new: the mask now, of as many elements; None if no weight is pruned.
     """
     if new is None:
-        return [0, 0]
+        return [0, 0, 0]
     kept = host_bits(new)
     number = int(np.count_nonzero(kept))
     if old is None:
-        return [kept.size - number] * 2
+        return [kept.size - number, kept.size - number, 0]
     kept_before = old if isinstance(old, np.ndarray) else host_bits(old)
-    return [kept.size - number, int(np.count_nonzero(kept_before & ~kept))]
+    in_both = int(np.count_nonzero(kept & kept_before))
+    return [kept.size - number, int(np.count_nonzero(kept_before)) - in_both, number - in_both]
 
 
 def count_changes_on_device(old: Mask, new: paddle.Tensor | None) -> list[paddle.Tensor]:
     """Counts what `count_changes_on_host` does, with Paddle operators; the numbers stay on the device."""
     if new is None:
-        return [paddle.zeros([], "int64")] * 2
+        return [paddle.zeros([], "int64")] * 3
     assert not isinstance(old, np.ndarray)
     pruned, old = paddle.logical_not(new), paddle.ones_like(new) if old is None else old
-    return [mask.astype("int64").sum() for mask in (pruned, paddle.logical_and(old, pruned))]
+    masks = (pruned, paddle.logical_and(old, pruned), paddle.logical_and(paddle.logical_not(old), new))
+    return [mask.astype("int64").sum() for mask in masks]

@@ -58,12 +58,10 @@ def keep_masks(
     weights: Sequence[paddle.Tensor],
     ratio: float,
     block: tuple[int, int] = (1, 1),
+    monotone: bool = True,
     out: Sequence[paddle.Tensor | None] | None = None,
 ) -> list[paddle.Tensor]:
     """Selects the weights to keep in one ranking over all weights given: those of one layer, or of all layers.
-
-    Weights that are zero stay pruned, even if they are more than the ratio asks for. So a rising ratio only ever adds
-    pruned weights, and a sparse network loses none of its zeros.
 
     At least one unit of each weight is kept, because Paddle-Lite cannot load a layer of zeros.
 
@@ -72,6 +70,8 @@ def keep_masks(
             flattened to columns.
         ratio: the share of all units to prune.
         block: rows and columns of a unit. The weights of a unit are pruned as one, by their L1 norm.
+        monotone: weights that are zero stay pruned, even if they are more than the ratio asks for. So a rising ratio
+            only ever adds pruned weights, and a sparse network loses none of its zeros.
         out: for each weight an earlier mask or None. On the host, earlier masks may be overwritten and returned.
 
     Returns:
@@ -83,8 +83,8 @@ def keep_masks(
         [[False, True], [True, False]]
     """
     if all(is_on_host(weight) for weight in weights):
-        return keep_masks_on_host(weights, ratio, block, out)
-    return keep_masks_on_device(weights, ratio, block)
+        return keep_masks_on_host(weights, ratio, block, monotone, out)
+    return keep_masks_on_device(weights, ratio, block, monotone)
 
 
 def _prune_limits(ratio: float, units: int, layers: int) -> tuple[int, int]:
@@ -101,6 +101,7 @@ def keep_masks_on_host(
     weights: Sequence[paddle.Tensor],
     ratio: float,
     block: tuple[int, int],
+    monotone: bool,
     out: Sequence[paddle.Tensor | None] | None = None,
 ) -> list[paddle.Tensor]:
     """Computes `keep_masks` with NumPy, for weights whose memory NumPy can access (`is_on_host`).
@@ -123,7 +124,7 @@ def keep_masks_on_host(
             [chunk for layer in layers for chunk in protect(layer)],
             [part for keep in keeps for part in split_chunks(keep)],
             count,
-            zeros_up_to,
+            zeros_up_to if monotone else 0,
         )
         if len(keeps) == 1 or all(keep.any() for keep in keeps):
             break
@@ -157,14 +158,16 @@ def _protect_largest(layer: list[Scores]) -> list[Scores]:
     return [*layer[:last], protected, *layer[last + 1 :]]
 
 
-def keep_masks_on_device(weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int, int]) -> list[paddle.Tensor]:
+def keep_masks_on_device(
+    weights: Sequence[paddle.Tensor], ratio: float, block: tuple[int, int], monotone: bool
+) -> list[paddle.Tensor]:
     """Computes `keep_masks` with Paddle operators, so that the weights stay on their device."""
     units = [count_units(weight.shape, block) for weight in weights]
     count, zeros_up_to = _prune_limits(ratio, sum(units), len(units))
     layers = [block_scores(weight, block) for weight in weights]
     for protect in (lambda layer: layer, _protect_largest_on_device):  # as on the host
         scores = paddle.concat([protect(layer) for layer in layers])
-        zeros = int((scores == 0).astype("int64").sum())
+        zeros = int((scores == 0).astype("int64").sum()) if monotone else 0
         kept = drop_smallest_on_device(scores, max(count, zeros) if zeros <= zeros_up_to else count)
         keeps = paddle.split(kept, units) if len(units) > 1 else [kept]
         if len(units) == 1 or all(bool(keep.any()) for keep in keeps):

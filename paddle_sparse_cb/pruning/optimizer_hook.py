@@ -75,12 +75,15 @@ class OptimizerHook:
         return wrapped
 
 
-def optimizer_tensors(optimizer: paddle.optimizer.Optimizer | None, weight: paddle.Tensor) -> Iterator[paddle.Tensor]:
-    """Yields what an optimizer holds of a weight: its fp32 master copy and the moments of its shape.
+def optimizer_tensors(
+    optimizer: paddle.optimizer.Optimizer | None, weight: paddle.Tensor, moments: bool = True
+) -> Iterator[paddle.Tensor]:
+    """Yields what an optimizer holds of a weight: its fp32 master copy and its moments.
 
     Args:
         optimizer: any optimizer of Paddle, also inside a distributed wrapper; None holds nothing.
         weight: a parameter of the optimizer.
+        moments: yield moments of the weight's shape as well, such as the velocity of `Momentum`.
     """
     if optimizer is None:
         return
@@ -89,7 +92,7 @@ def optimizer_tensors(optimizer: paddle.optimizer.Optimizer | None, weight: padd
     if master is not None:
         yield master
     owner = weight if master is None else master  # Paddle stores the moments under the master's name
-    for accumulator in inner._accumulators.values():
+    for accumulator in inner._accumulators.values() if moments else ():
         moment = accumulator.get(owner.name)
         if moment is not None and moment.shape == weight.shape:
             yield moment

@@ -35,7 +35,7 @@ class GMPPruner(PaddleSlimInterface):
 
     The constructor, `step`, `update_params`, `set_static_masks` and `total_sparse*` are PaddleSlim's. Unlike
     PaddleSlim's pruner, this one adds no buffers to `state_dict` and no hooks to the layers, prunes exactly
-    ceil(ratio * n) weights of a layer, never revives a pruned weight, and zeroes the weights in
+    ceil(ratio * n) weights of a layer, never revives a pruned weight unless `regrow` is set, and zeroes the weights in
     `step`, so that they are zero between two steps as well.
 
     Args:
@@ -51,6 +51,7 @@ class GMPPruner(PaddleSlimInterface):
             `curve` (see `GMPSchedule`) and optionally `resume_iteration`, the completed optimizer steps.
         plan: the layers to prune, in place of the rules above, with the ratios and blocks of single layers.
         scope: `uniform` or `global`, the same as `local_sparsity`, or `erk` (see `erk_ratios`).
+        regrow: a pruned weight may be revived when the masks are updated, if its momentum has made it large.
         skip_params_type: former name of `prune_params_type`, used in PaddleDetection's documents: None, or
             `exclude_conv1x1`, which prunes 1x1 convolutions only.
 
@@ -82,6 +83,7 @@ class GMPPruner(PaddleSlimInterface):
         configs: dict[str, Any] | None = None,
         plan: PrunePlan | None = None,
         scope: str | None = None,
+        regrow: bool = False,
         skip_params_type: str | None = None,
     ) -> None:
         settings = dict(configs or {})
@@ -93,6 +95,7 @@ class GMPPruner(PaddleSlimInterface):
         self.target_ratio = self.schedule.ratio
         self.local_sparsity = local_sparsity
         self.scope = check_scope(scope) or ("uniform" if local_sparsity else "global")
+        self.regrow = regrow
         self.sparse_block = check_block(sparse_block)
         params_type = resolve_params_type(prune_params_type, skip_params_type)
         plan = plan or make_plan(model, prune_params_type=params_type, skip_params_func=skip_params_func)
@@ -112,7 +115,8 @@ class GMPPruner(PaddleSlimInterface):
         # after the first step of an optimizer, which creates its moments.
         self._zeroings: list[Callable[[], None]] | None = None
         self._finite: list[Callable[[], bool]] | None = None  # one per planned weight, made at the first mask update
-        self.set_static_masks()
+        if not regrow:
+            self.set_static_masks()
 
     @paddle.no_grad()
     def set_static_masks(self) -> None:
@@ -150,9 +154,11 @@ class GMPPruner(PaddleSlimInterface):
             RankMismatchError: the ranks of a distributed run have different masks.
         """
         self.cur_iteration += 1
-        self.update_params()  # before the ranking, to which what the optimizer made of a pruned weight is nothing
         ratios = self._ratios_after(self.cur_iteration)
-        if ratios != (self.ratio, self.own_ratios) or self._stale:
+        update_masks = ratios != (self.ratio, self.own_ratios) or self._stale
+        if not (update_masks and self.regrow):  # for regrowth, momentum has just moved the pruned weights
+            self.update_params()
+        if update_masks:
             self._check_finite(f"at optimizer step {self.cur_iteration}")  # before the masks are changed
             self.ratio, self.own_ratios = ratios
             self._stale = False
@@ -175,7 +181,7 @@ class GMPPruner(PaddleSlimInterface):
         if not any(ratios):
             return
         earlier = [self.masks.get(weight.name) for weight in self.weights]
-        made = keep_layer_masks(self.plan.pruned, self.weights, ratios, self.scope, earlier)
+        made = keep_layer_masks(self.plan.pruned, self.weights, ratios, self.scope, not self.regrow, earlier)
         if any(new is not old for new, old in zip(made, earlier)):
             self.masks = {weight.name: mask for weight, mask in zip(self.weights, made)}
             self._zeroings = None
@@ -203,8 +209,8 @@ class GMPPruner(PaddleSlimInterface):
             zero()
 
     def optimizer_tensors(self, weight: paddle.Tensor) -> Iterator[paddle.Tensor]:
-        """Yields what is zeroed with a weight: its fp32 master copy and its moments."""
-        return optimizer_tensors(self._optimizer, weight)
+        """Yields what is zeroed with a weight: its fp32 master copy and, unless `regrow` is set, its moments."""
+        return optimizer_tensors(self._optimizer, weight, moments=not self.regrow)
 
     def attach(self, optimizer: paddle.optimizer.Optimizer) -> None:
         """Calls `step` after each completed step of an optimizer, before any other code can see the weights.
@@ -235,7 +241,7 @@ class GMPPruner(PaddleSlimInterface):
 
     def settings(self) -> dict[str, Any]:
         """Returns what a resumed run must have in common with this one; plain values."""
-        return describe_settings(self.plan, self.schedule, self.scope)
+        return describe_settings(self.plan, self.schedule, self.scope, self.regrow)
 
     def state(self) -> PrunerState:
         """Returns what this pruner knows beside the weights, to be saved with them."""

@@ -32,12 +32,13 @@ class PrunerState:
     masks: Mapping[str, np.ndarray]
 
 
-def describe_settings(plan: PrunePlan, schedule: GMPSchedule, scope: str) -> dict[str, Any]:
+def describe_settings(plan: PrunePlan, schedule: GMPSchedule, scope: str, regrow: bool) -> dict[str, Any]:
     """Returns what a resumed run must have in common with the run that was saved; plain values."""
     return {
         "plan": {layer.name: list(layer.shape) for layer in plan.pruned},
         "schedule": asdict(schedule),
         "scope": scope,
+        "regrow": regrow,
         "ratios": {layer.name: layer.ratio for layer in plan.pruned if layer.ratio is not None},
         "blocks": {layer.name: list(layer.block or ()) for layer in plan.pruned},
     }

@@ -66,6 +66,7 @@ def test_each_pruning_step_is_written_with_its_changes_whatever_the_frequency(fi
     read = curves(tmp_path)
     assert steps(read["pruning/newly_pruned"]) == [1, 3, 5, 7]
     assert sum(count for _, count in read["pruning/newly_pruned"]) == 3072 * 0.75
+    assert read["pruning/regrown"] == [(step, 0.0) for step in (1, 3, 5, 7)]
     for (_, least), (_, median), (_, most) in zip(
         *(read[f"pruning/threshold{which}"] for which in ("_least", "", "_most"))
     ):
@@ -187,7 +188,7 @@ def test_the_plan_is_a_table_and_the_charts_show_tags_that_exist(first_digits, t
     charts = [chart for category in layout.category for chart in category.chart]
     patterns = [tag for chart in charts for tag in chart.multiline.tag]
     patterns += [tag for chart in charts for one in chart.margin.series for tag in (one.value, one.lower, one.upper)]
-    assert len(patterns) == 8
+    assert len(patterns) == 9
     tags = curves(tmp_path)
     assert [pattern for pattern in patterns if not any(tag.startswith(pattern) for tag in tags)] == []
 

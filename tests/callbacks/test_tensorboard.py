@@ -21,7 +21,7 @@ def test_tensorboard_reads_what_was_written(tmp_path):
     writer.fractions(2, "layers", [0.0, 0.5, 0.76, 1.0])
     writer.image(3, "picture", png.getvalue(), 7, 5)
     writer.layout({"sparsity": {"zeros": ["Multiline", ["sparsity/actual", "sparsity/target"]]}})
-    writer.hyperparameters({"ratio": 0.75, "scope": "uniform", "nesterov": False}, ["eval/acc"])
+    writer.hyperparameters({"ratio": 0.75, "scope": "uniform", "regrow": False}, ["eval/acc"])
     writer.scalars(3, {"sparsity/target": 0.75, "train/loss": 1.5})
     writer.end()
     writer.close()
@@ -39,7 +39,7 @@ def test_tensorboard_reads_what_was_written(tmp_path):
     content = read.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     settings = HParamsPluginData.FromString(content).session_start_info.hparams
     assert settings["ratio"].number_value == 0.75
-    assert (settings["scope"].string_value, settings["nesterov"].bool_value) == ("uniform", False)
+    assert (settings["scope"].string_value, settings["regrow"].bool_value) == ("uniform", False)
     assert "_hparams_/session_end_info" in read.summary_metadata
     assert read_curves(tmp_path) == curves(tmp_path)
 

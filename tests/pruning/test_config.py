@@ -14,19 +14,17 @@ def test_numpy_scalars_are_as_good_as_pythons_numbers():
         tunning_iterations=np.int32(5),
         pruning_steps=np.int64(4),
         sparse_block=(np.int64(2), np.int64(1)),
-        local_sparsity=np.bool_(True),
+        regrow=np.bool_(True),
     )
     assert config == PruningConfig(
-        0.75, 0.15, 100, 100, pruning_steps=4, tunning_iterations=5, sparse_block=(2, 1), local_sparsity=True
+        0.75, 0.15, 100, 100, pruning_steps=4, tunning_iterations=5, sparse_block=(2, 1), regrow=True
     )
     assert {type(getattr(config, name)) for name in ("stable_epochs", "tunning_iterations")} == {int}
-    assert config.local_sparsity is True
+    assert config.regrow is True
     assert config.schedule(100, None).target_step == 20_000  # more than an np.int8 holds
 
 
-@pytest.mark.parametrize(
-    "settings", [{"pruning_epochs": 1.0}, {"local_sparsity": 1}, {"ratio": np.zeros(2)}, {"skip": "head"}]
-)
+@pytest.mark.parametrize("settings", [{"pruning_epochs": 1.0}, {"regrow": 1}, {"ratio": np.zeros(2)}, {"skip": "head"}])
 def test_a_setting_of_another_type_is_an_error_of_one_line(settings):
     with pytest.raises(InputError, match=next(iter(settings))) as error:
         PruningConfig(**settings)

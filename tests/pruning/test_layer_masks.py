@@ -45,7 +45,7 @@ def test_each_layer_has_exactly_its_own_ratio_in_its_own_blocks_on_host_and_devi
         assert (~mask).sum() == min(prune_count(layer.ratio, units), units - 1) * rows * columns
         tiled = mask.reshape(mask.shape[0] // rows, rows, -1, columns)
         assert (tiled.all(axis=(1, 3)) == tiled.any(axis=(1, 3))).all()
-        (on_device,) = keep_masks_on_device(tensors([weight]), layer.ratio, layer.block)
+        (on_device,) = keep_masks_on_device(tensors([weight]), layer.ratio, layer.block, True)
         np.testing.assert_array_equal(mask, on_device.numpy())
         np.testing.assert_array_equal(mask, repeated)
 

@@ -23,11 +23,15 @@ def keeps(pruner):
     ]
 
 
+@pytest.mark.parametrize("regrow", [False, True])
 @pytest.mark.parametrize("scope", ["uniform", "global"])
-def test_each_update_is_recorded_with_the_weights_that_were_pruned(scope):
-    pruner = GMPPruner(Pointwise(), 0.75, prune_params_type="conv1x1_only", configs=SCHEDULE, scope=scope)
+def test_each_update_is_recorded_with_the_weights_that_changed_sides(regrow, scope):
+    pruner = GMPPruner(
+        Pointwise(), 0.75, prune_params_type="conv1x1_only", configs=SCHEDULE, scope=scope, regrow=regrow
+    )
     recorder, total = MaskRecorder(pruner), sum(weight.size for weight in pruner.weights)
     assert (recorder.updates, recorder.last.sparsity, recorder.thresholds()) == (0, 0.0, [])
+    regrown = 0
     for step in range(1, 7):
         before = keeps(pruner)
         pruner.step()
@@ -37,10 +41,12 @@ def test_each_update_is_recorded_with_the_weights_that_were_pruned(scope):
         if step <= 5:  # the ratio rises in each of these steps
             assert (last.step, recorder.updates) == (step, step)
             assert last.newly_pruned == sum((old & ~new).sum() for old, new in zip(before, after)) > 0
-            assert not any((~old & new).any() for old, new in zip(before, after))
+            assert last.regrown == sum((~old & new).sum() for old, new in zip(before, after))
+            regrown += last.regrown
         assert recorder.updates == min(step, 5)
-        for weight in pruner.weights:  # as momentum would, the pruned ones too
+        for weight in pruner.weights:  # as momentum would, so that pruned weights can come back
             weight.set_value(weight + 0.1 * paddle.randn(weight.shape))
+    assert (regrown > 0) == regrow
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])

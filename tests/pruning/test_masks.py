@@ -61,15 +61,16 @@ def test_pruned_weights_stay_pruned_while_the_ratio_rises(values, one, other):
 @given(
     st.lists(st.lists(finite, min_size=2, max_size=20), min_size=1, max_size=4),
     ratios,
+    st.booleans(),
     st.sampled_from([(1, 1), (1, 2), (1, 3)]),
     st.sampled_from([1, 3, 1 << 16]),
 )
-def test_host_and_device_keep_the_same_weights_with_chunks_of_any_size(layers, ratio, block, chunk):
+def test_host_and_device_keep_the_same_weights_with_chunks_of_any_size(layers, ratio, monotone, block, chunk):
     weights = [paddle.to_tensor(np.array([values], "float32")) for values in layers]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(float_bits, "CHUNK_SIZE", chunk)
-        host = keep_masks_on_host(weights, ratio, block)
-    for mask, device in zip(host, keep_masks_on_device(weights, ratio, block)):
+        host = keep_masks_on_host(weights, ratio, block, monotone)
+    for mask, device in zip(host, keep_masks_on_device(weights, ratio, block, monotone)):
         np.testing.assert_array_equal(mask.numpy(), device.numpy())
 
 
@@ -92,6 +93,10 @@ def test_one_ranking_prunes_the_smallest_weights_of_all_layers():
 def test_a_sparse_layer_keeps_its_zeros_at_a_lower_ratio():
     weight = np.array([0, 0, 0, 5, 0, 1, 0, 0, 2])
     np.testing.assert_array_equal(pruned(weight, 0.3), weight == 0)
+
+
+def test_without_monotone_zeros_beyond_the_ratio_are_kept():
+    assert pruned([0, 0, 0, 5, 0, 1, 0, 0, 2], 0.3, monotone=False).sum() == 3
 
 
 def test_a_layer_of_zeros_is_pruned_by_position_to_the_ratio():

@@ -194,6 +194,32 @@ def test_a_step_that_amp_skipped_does_not_count(network):
         assert pruner.cur_iteration == counted
 
 
+def test_a_weight_may_come_back_only_if_that_is_asked_for():
+    def trained(regrow):
+        layer = nn.Linear(2, 1, bias_attr=False)
+        layer.weight.set_value(paddle.to_tensor([[0.1], [1.0]]))
+        optimizer = paddle.optimizer.SGD(0.05, parameters=layer.parameters())
+        pruner = make_pruner(
+            layer,
+            ratio=0.5,
+            prune_params_type=None,
+            regrow=regrow,
+            configs={"pruning_iterations": 2, "pruning_steps": 2, "initial_ratio": 0.4},
+        )
+        pruner.attach(optimizer)
+        pruned = []
+        for learning_rate in (0.05, 2.0):  # the gradient drives the first weight up and the second one down
+            optimizer.set_lr(learning_rate)
+            layer(paddle.to_tensor([[-1.0, 0.3]])).sum().backward()
+            optimizer.step()
+            optimizer.clear_grad()
+            pruned.append((layer.weight.numpy() == 0).ravel().tolist())
+        return pruned
+
+    assert trained(regrow=False) == [[True, False], [True, False]]
+    assert trained(regrow=True) == [[True, False], [False, True]]
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
