@@ -23,6 +23,7 @@ from ...utils.messages import logger
 from ...utils.packages import Wheel, fetch_wheel, is_cached
 from ..manifest import discard, exported_files, record
 from .constraints import THRESHOLD, check_options, check_runs_sparse, check_sparse
+from .next_python import WHEEL_OF, adapt_wheel
 from .pooling import check_pools
 
 _DIGESTS = {
@@ -59,14 +60,14 @@ def find_optimizer(download: bool = True) -> Optimizer:
     """Finds Paddle-Lite's optimizer, or downloads it into the cache.
 
     Tried in this order: the program that `$PADDLE_LITE_OPT` names; `paddlelite` in this Python; `paddle_lite_opt` on
-    PATH; the wheel in the cache, run by a Python 3.10 or 3.8 of this machine.
+    PATH; the wheel in the cache, run by a Python 3.10 or 3.8 of this machine, or else by a 3.11 (`next_python`).
 
     Args:
         download: whether the wheel may be downloaded.
 
     Raises:
         InputError: `$PADDLE_LITE_OPT` names a program that does not run, or that is not the optimizer.
-        PipelineError: there is no optimizer, no Python 3.10 or 3.8 to run the wheel, or the wheel in the cache is
+        PipelineError: there is no optimizer, no Python to run the wheel, or the wheel in the cache is
             damaged, or not there and may not be downloaded.
     """
     explicit = os.environ.get("PADDLE_LITE_OPT")
@@ -81,27 +82,44 @@ def find_optimizer(download: bool = True) -> Optimizer:
     on_path = shutil.which("paddle_lite_opt")
     if on_path and _runs(Optimizer((on_path,))):
         return Optimizer((on_path,))
-    for version, wheel in WHEELS.items():
-        for python in find_interpreters(version):
-            if not download and not is_cached(wheel):
-                raise PipelineError(
-                    f"Paddle-Lite's optimizer is not here yet; {wheel.megabytes} MB are downloaded when it is needed, "
-                    f"and {python} runs it"
-                )
-            folder = fetch_wheel(wheel)
-            optimizer = Optimizer((python, str(folder / "bin" / "paddle_lite_opt")), {"PYTHONPATH": str(folder)})
-            failure = _failure(optimizer)
-            if not failure:
-                return optimizer
-            raise PipelineError(
-                f"Paddle-Lite's optimizer in the download cache does not run with {python} ({failure}); if damaged, "
-                f"delete {folder} to download it again, then run: paddle-sparse optimize RECIPE"
-            )
+    found = next(_interpreters_of_wheels(), None)
+    if found:
+        return _optimizer_of_wheel(*found, download)
     raise PipelineError(
-        "Paddle-Lite's optimizer needs a Python 3.10 or 3.8 on this machine, and none was found; "
+        "Paddle-Lite's optimizer needs a Python 3.8, 3.10 or 3.11 on this machine, and none was found; "
         "install one (for example: uv python install 3.10) or name an optimizer in PADDLE_LITE_OPT, "
         "then run: paddle-sparse optimize RECIPE"
     )
+
+
+def _interpreters_of_wheels() -> Iterator[tuple[str, Wheel, str | None]]:
+    """Yields interpreters with the wheel for each, and the version that the wheel is to be adapted to."""
+    for version, wheel in WHEELS.items():
+        for python in find_interpreters(version):
+            yield python, wheel, None
+    for version, previous in WHEEL_OF.items():
+        for python in (sys.executable, *find_interpreters(version)):
+            if is_python_version(python, version):
+                yield python, WHEELS[previous], version
+
+
+def _optimizer_of_wheel(python: str, wheel: Wheel, adapted_to: str | None, download: bool) -> Optimizer:
+    if not download and not is_cached(wheel):
+        raise PipelineError(
+            f"Paddle-Lite's optimizer is not here yet; {wheel.megabytes} MB are downloaded when it is needed, "
+            f"and {python} runs it"
+        )
+    fetched = fetch_wheel(wheel)
+    folder = adapt_wheel(fetched, adapted_to) if adapted_to else fetched
+    optimizer = Optimizer((python, str(folder / "bin" / "paddle_lite_opt")), {"PYTHONPATH": str(folder)})
+    failure = _failure(optimizer)
+    if failure:
+        folders = f"{fetched} and {folder}" if adapted_to else fetched
+        raise PipelineError(
+            f"Paddle-Lite's optimizer in the download cache does not run with {python} ({failure}); if damaged, "
+            f"delete {folders} to download it again, then run: paddle-sparse optimize RECIPE"
+        )
+    return optimizer
 
 
 def _runs(optimizer: Optimizer) -> bool:

@@ -123,10 +123,11 @@ def test_a_program_in_the_environment_that_is_no_optimizer_is_refused(path, monk
 
 def test_without_an_interpreter_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(lite, "find_interpreters", lambda version: iter(()))
+    monkeypatch.setattr(lite, "is_python_version", lambda python, version: False)
     monkeypatch.setattr(lite, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("PADDLE_LITE_OPT", raising=False)
-    with pytest.raises(PipelineError, match=r"needs a Python 3.10 or 3.8 .* uv python install 3.10"):
+    with pytest.raises(PipelineError, match=r"needs a Python 3.8, 3.10 or 3.11 .* uv python install 3.10"):
         lite.find_optimizer()
 
 
