@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import functools
 import json
+import math
 import os
 import re
 import subprocess
@@ -28,6 +29,7 @@ from typing import Any
 from accuracy_methods import ALLOCATED, BLOCKS, DEFAULT, DENSE_START, LEVERS, RATIOS, Method, Size, combine
 from accuracy_run import result_path
 from accuracy_table import table
+from arguments import whole_number
 
 from paddle_sparse_cb.errors import InputError
 from paddle_sparse_cb.utils.blas import use_vector_instructions
@@ -39,8 +41,15 @@ _RUN = Path(__file__).with_name("accuracy_run.py")
 def read_result(output: Path, method: Method, seed: int, size: Size) -> dict[str, Any] | None:
     """Returns the result of a run; None without one of the same recipe on the same versions."""
     path = result_path(output, method, seed)
-    result: dict[str, Any] | None = json.loads(path.read_text()) if path.is_file() else None
-    return result if result and result["digest"] == method.digest(size) else None
+    if not path.is_file():
+        return None
+    try:
+        result: dict[str, Any] = json.loads(path.read_text())
+        is_whole = all(math.isfinite(result[name]) for name in ("mAP", "AP50", "zeros", "seconds"))
+        return result if is_whole and result["digest"] == method.digest(size) else None
+    except (LookupError, RecursionError, TypeError, ValueError) as error:
+        print(f"{path}: damaged and left out: {type(error).__name__} {error}", file=sys.stderr)
+        return None
 
 
 def read_results(output: Path, size: Size) -> list[dict[str, Any]]:
@@ -90,11 +99,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--methods", nargs="+", help=f"such as dense gmp gmp+distill+se; levers: {levers}")
     parser.add_argument("--ratios", nargs="+", type=float, help="target ratios in percent; default: 75 85 90")
     parser.add_argument("--blocks", nargs="+", type=_block, help="such as 1x1 4x1; with --methods, default: 1x1")
-    parser.add_argument("--seeds", type=int, help="number of seeds for each method; default: 5")
+    parser.add_argument("--seeds", type=whole_number, help="number of seeds for each method; default: 5")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
-    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="number of processes at a time")
-    parser.add_argument("--epochs", type=int, help="epochs of every method; the phases are scaled to them")
-    parser.add_argument("--images", type=int, help="maximum number of images for training and evaluation")
+    parser.add_argument(
+        "--jobs", type=whole_number, default=min(2, os.cpu_count() or 1), help="number of processes at a time"
+    )
+    parser.add_argument("--epochs", type=whole_number, help="epochs of every method; the phases are scaled to them")
+    parser.add_argument("--images", type=whole_number, help="maximum number of images for training and evaluation")
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -141,6 +152,8 @@ def main(given: Sequence[str] | None = None) -> None:
     try:
         ratios = arguments.ratios or ([75.0] if arguments.quick else None)
         methods = select(arguments.methods, ratios, arguments.blocks)
+        for method in (DENSE_START, *methods):
+            method.digest(size)  # its recipe is read
     except InputError as error:
         parser.error(str(error))
     output.mkdir(parents=True, exist_ok=True)

@@ -101,4 +101,6 @@ def _lost(own: _Scores, dense: _Scores) -> str:
     if not count or own == dense:
         return ""
     whole = statistics.mean(dense[seed] for seed in set(own) & set(dense))
+    if not whole:
+        return ""
     return f"{mean / whole:.1%}" + (f" +- {error / whole:.1%}" if count > 1 else "")

@@ -17,10 +17,14 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from arguments import whole_number
+
+from paddle_sparse_cb.errors import InputError
 from paddle_sparse_cb.utils.blas import VARIABLE, use_vector_instructions
 from paddle_sparse_cb.utils.tables import render_table
 
 WARM_UP = 5  # steps of each process: numba compiles, and Paddle chooses its algorithms
+_MARK = "seconds: "
 
 
 @dataclass(frozen=True)
@@ -62,14 +66,19 @@ def train(recipe: str, depthwise: bool, steps: int) -> None:
             vars(layer).pop("forward", None)
 
     class Clock(paddle.callbacks.Callback):
+        steps = 0
+
         def on_train_batch_begin(self, step: int, logs: Any = None) -> None:
             self.start = time.perf_counter()
 
         def on_train_batch_end(self, step: int, logs: Any = None) -> None:
-            if step >= WARM_UP:
-                print(time.perf_counter() - self.start)
+            self.steps += 1
+            if self.steps > WARM_UP:
+                print(f"{_MARK}{time.perf_counter() - self.start}", flush=True)
 
-    trained.model.fit(trained.train_loader, num_iters=WARM_UP + steps, verbose=0, callbacks=[SetEpoch(), Clock()])
+    count = WARM_UP + steps
+    epochs = -(-count // len(trained.train_loader))
+    trained.model.fit(trained.train_loader, epochs=epochs, num_iters=count, verbose=0, callbacks=[SetEpoch(), Clock()])
 
 
 def time_steps(way: Way, recipe: str, steps: int) -> list[float]:
@@ -78,19 +87,26 @@ def time_steps(way: Way, recipe: str, steps: int) -> list[float]:
     if not way.vectors:
         environment.pop(VARIABLE, None)
     command = [sys.executable, __file__, recipe, f"--steps={steps}", f"--child={int(way.depthwise)}"]
-    done = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE, check=True)
-    return [float(line) for line in done.stdout.splitlines()[-steps:]]
+    done = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE)
+    if done.returncode:
+        raise SystemExit(f"{recipe}: cannot be trained")
+    return [float(line[len(_MARK) :]) for line in done.stdout.splitlines() if line.startswith(_MARK)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="a recipe whose data are there")
-    parser.add_argument("--steps", type=int, default=20, help="steps of each process that are timed; default: 20")
-    parser.add_argument("--rounds", type=int, default=3, help="processes for each way; default: 3")
+    parser.add_argument(
+        "--steps", type=whole_number, default=20, help="steps of each process that are timed; default: 20"
+    )
+    parser.add_argument("--rounds", type=whole_number, default=3, help="processes for each way; default: 3")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child is not None:
-        train(options.recipe, bool(options.child), options.steps)
+        try:
+            train(options.recipe, bool(options.child), options.steps)
+        except InputError as error:
+            raise SystemExit(str(error)) from None
         return
     use_vector_instructions()
     seconds: dict[Way, list[float]] = {way: [] for way in WAYS}

@@ -13,6 +13,7 @@ from .fonts import find_font, has_letters
 _LEAST_SIDE = 480  # pixels of a picture's longer side: on smaller ones the labels would hide the objects
 _GAP = 8  # pixels between two pictures
 _LONGEST_NAME = 24  # letters of a class
+_SCORES = "class 0123456789."  # what a label has beside the name
 # Dark enough for white letters.
 _COLOURS = (
     *("#1f77b4", "#c5282f", "#237d23", "#7a4fa3", "#b85a00"),
@@ -48,7 +49,8 @@ def draw_boxes(image: np.ndarray, boxes: Sequence[Box], labels: Sequence[str]) -
     thickness = supervision.calculate_optimal_line_thickness((width, height))
     colours = supervision.ColorPalette.from_hex(list(_COLOURS))
     picture = supervision.BoxAnnotator(colours, thickness).annotate(np.ascontiguousarray(picture[..., ::-1]), found)
-    font = find_font("".join(labels))
+    labels = [" ".join(label.split()) for label in labels]
+    font = find_font("".join((*labels, _SCORES)))
     annotator = supervision.RichLabelAnnotator(
         colours, font_path=str(font), font_size=_font_size(picture), text_padding=3, smart_position=len(boxes) < 30
     )

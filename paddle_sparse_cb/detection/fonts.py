@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +20,7 @@ _STYLES = ("Black", "Bold", "Italic", "Light", "Oblique", "Thin")  # of fonts th
 def find_font(text: str) -> Path:
     """Returns the file of a font that has all letters of a text, or DejaVu Sans if there is none."""
     default = _dejavu_sans()
-    return next((font for font in (default, *_system_fonts()) if has_letters(font, text)), default)
+    return next((font for font in itertools.chain([default], _system_fonts()) if has_letters(font, text)), default)
 
 
 def has_letters(font: Path, text: str) -> bool:
@@ -28,8 +30,8 @@ def has_letters(font: Path, text: str) -> bool:
     try:
         loaded = ImageFont.truetype(str(font), 20)
         missing = bytes(loaded.getmask(_NO_LETTER))
-        return all(bytes(loaded.getmask(letter)) != missing for letter in set(text))
-    except OSError:  # a bitmap font, or one that FreeType cannot read
+        return all(bytes(loaded.getmask(letter)) != missing for letter in set("".join(text.split())))
+    except (OSError, RuntimeError):  # a bitmap font, or one that FreeType cannot read
         return False
 
 
@@ -40,6 +42,7 @@ def _dejavu_sans() -> Path:
 
 
 def _system_fonts() -> Iterator[Path]:
-    files = (file for folder in FOLDERS for file in Path(folder).expanduser().rglob("*"))
-    fonts = (file for file in files if file.suffix.lower() in _SUFFIXES)
+    # `expanduser` of pathlib raises for a user without a home folder.
+    files = (file for folder in FOLDERS for file in Path(os.path.expanduser(folder)).rglob("*"))
+    fonts = (file for file in files if file.suffix.lower() in _SUFFIXES and file.is_file())
     yield from sorted(fonts, key=lambda font: (any(style in font.name for style in _STYLES), font))

@@ -7,6 +7,7 @@ The format is that of PaddleDetection's deploy tools (deploy/python/infer.py), w
 from __future__ import annotations
 
 import inspect
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..errors import InputError, did_you_mean
 from ..utils.files import write_text
 from . import allowlist, compat
 from .config import parse_yaml
+from .datasets.labels import UNSAFE_CATEGORIES
 
 NAME = "infer_cfg.yml"
 _DRAW_THRESHOLD = 0.5  # PaddleDetection's
@@ -122,8 +124,8 @@ def _parse(content: Any) -> InferConfig:
         raise InputError(f"Preprocess must be a list of transforms, got {str(preprocess)[:200]}")
     if not isinstance(labels, list) or not labels:
         raise InputError(f"label_list must be a list of class names, got {str(labels)[:200]}")
-    if not all(str(label).isprintable() for label in labels):  # the command line prints them
-        raise InputError(f"label_list must consist of printable names, got {str(labels)[:200]!a}")
+    if any(unicodedata.category(letter) in UNSAFE_CATEGORIES for label in labels for letter in str(label)):
+        raise InputError(f"label_list must have no control characters or line breaks, got {str(labels)[:200]!a}")
     threshold, nms, strides = (content.get(key) for key in ("draw_threshold", "NMS", "fpn_stride"))
     threshold = _DRAW_THRESHOLD if threshold is None else threshold
     if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:

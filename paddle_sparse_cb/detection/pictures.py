@@ -16,6 +16,7 @@ _SIDE = 480  # pixels of the longer side of a picture
 _MOST_BOXES = 60
 _SAME_OBJECT = 0.8  # IoU of two boxes from which on only the better one is drawn, whatever their classes
 _QUALITY = 85
+_LARGEST_JPEG = 65_500  # pixels of a side, the limit of OpenCV's encoder
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,13 @@ class Picture:
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int = _QUALITY) -> Picture:
-    """Returns a picture of pixels [height, width, 3], uint8, RGB."""
+    """Returns a picture of pixels [height, width, 3], uint8, RGB, scaled down if JPEG files cannot be as large."""
     import cv2
 
+    scale = _LARGEST_JPEG / max(pixels.shape[:2])
+    if scale < 1:
+        size = [max(1, int(scale * side)) for side in pixels.shape[1::-1]]
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     _, content = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     return Picture(content.tobytes(), pixels.shape[1], pixels.shape[0])
 

@@ -90,11 +90,11 @@ def keep_masks(
 def _prune_limits(ratio: float, units: int, layers: int) -> tuple[int, int]:
     """Returns how many units to prune, and how many zeros may stay pruned beyond that.
 
-    Both leave a unit for each layer. If all possible units are zero, the network is untrained and the zeros are no
-    choice made earlier.
+    Both leave a unit for each layer. In one ranking over several layers, the second number is one less, so that the
+    largest unit of each layer is known to be protected.
     """
     most = units - layers
-    return min(most, prune_count(ratio, units)), most - 1
+    return min(most, prune_count(ratio, units)), most - (layers > 1)
 
 
 def keep_masks_on_host(

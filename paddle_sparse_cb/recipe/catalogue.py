@@ -13,11 +13,11 @@ FOLDER = next((folder for folder in (_PACKAGE / "recipes", _PACKAGE.parent / "re
 
 def list_recipes() -> dict[str, str]:
     """Returns the description of each recipe by its name: the comment in the first line of its file."""
-    return {path.stem: _describe(path) for path in sorted(FOLDER.glob("*.yml"))}
+    return {path.stem: _describe(path) for path in sorted(FOLDER.glob("[!.]*.yml"))}
 
 
 def _describe(path: Path) -> str:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         first = file.readline()
     return first.lstrip("# ").strip() if first.startswith("#") else ""
 

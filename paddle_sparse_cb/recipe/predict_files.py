@@ -19,7 +19,7 @@ from ..detection.drawing import draw_boxes, put_side_by_side
 from ..detection.pictures import encode_jpeg
 from ..detection.predict import Box, read_image
 from ..errors import InputError
-from ..utils.files import atomic_write
+from ..utils.files import atomic_write, valid_text
 from ..utils.validation import check_fraction
 from .catalogue import find_recipe
 from .predict import Detector, find_model
@@ -68,7 +68,8 @@ def predict_files(images: Sequence[str], options: PredictOptions) -> None:
         options: see `PredictOptions`.
 
     Raises:
-        InputError: no images, an image that cannot be read, or a model that cannot be used.
+        InputError: no images, an image that cannot be read, or a model that cannot be used. An image that turns out to
+            be damaged while it is decoded is an error after all others are predicted.
     """
     if options.threshold is not None:
         check_fraction("--threshold", options.threshold)
@@ -83,6 +84,9 @@ def predict_files(images: Sequence[str], options: PredictOptions) -> None:
         results = _predict_all(files, targets, options)
     if options.as_json:
         print(json.dumps(results, indent=1))
+    failed = sum("error" in result for result in results)
+    if failed:
+        raise InputError(f"{failed} of {len(files)} images could not be read")
 
 
 def find_images(names: Sequence[str]) -> list[Path]:
@@ -117,10 +121,12 @@ def _picture_files(files: Sequence[Path], folder: Path) -> list[Path]:
             name = f"{file.stem}_{number}.jpg"
         names[name] = None
     targets = [folder / name for name in names]
-    taken = {file.resolve() for file in files}
+    taken, sources = {file.resolve() for file in files}, {file.resolve().parent for file in files}
     for target in targets:
         if target.resolve() in taken:
             raise InputError(f"--output {folder}: {target} is one of the images; choose another folder")
+        if target.exists() and folder.resolve() in sources:
+            raise InputError(f"--output {folder}: {target} exists in a folder of the images; choose another folder")
     return targets
 
 
@@ -129,9 +135,15 @@ def _predict_all(
 ) -> list[dict[str, Any]]:
     detectors = _open(options)
     least = detectors[0].threshold if options.threshold is None else options.threshold
-    results, counts, highest, seconds = [], 0, 0.0, 0.0
+    results: list[dict[str, Any]] = []
+    counts, highest, seconds = 0, 0.0, 0.0
     for file, target in zip(files, targets):
-        pixels = read_image(file)
+        try:
+            pixels = read_image(file)
+        except InputError as error:
+            results.append({"image": valid_text(str(file)), "error": valid_text(str(error))})
+            print(valid_text(str(error)), file=sys.stderr, flush=True)
+            continue
         start = time.perf_counter()
         all_boxes = [detector.predict(pixels, 0.0) for detector in detectors]
         seconds += time.perf_counter() - start
@@ -141,7 +153,7 @@ def _predict_all(
         results.append(_result(file, boxes))
         if target is not None:
             _write_picture(target, _picture(pixels, boxes, detectors, options))
-        print(f"{file}: {_summary(boxes[0])}{f' -> {target}' if target else ''}", flush=True)
+        print(valid_text(f"{file}: {_summary(boxes[0])}{f' -> {target}' if target else ''}"), flush=True)
     print(f"{len(files)} images, {counts} boxes of score {least:g} or more, {seconds / len(files):.2f} s per image")
     if not counts:
         print(f"the highest score is {highest:.2f}: --threshold {max(0.01, highest - 0.05):.2f} shows more")
@@ -167,7 +179,7 @@ def _open(options: PredictOptions) -> list[Detector]:
 
 def _result(file: Path, boxes: Sequence[Sequence[Box]]) -> dict[str, Any]:
     listed = [[box.to_dict() for box in found] for found in boxes]
-    return {"image": str(file), **dict(zip(("boxes", "compared_boxes"), listed))}
+    return {"image": valid_text(str(file)), **dict(zip(("boxes", "compared_boxes"), listed))}
 
 
 def _summary(boxes: Sequence[Box]) -> str:

@@ -76,3 +76,9 @@ def test_annotations_have_no_score():
     box = (50, 60, 200, 200)
     drawn, annotated = (draw_boxes(grey(400, 600), [(0, score, *box)], ["cat"]) for score in (0.9, None))
     assert (annotated != 128).sum() < (drawn != 128).sum()
+
+
+def test_line_breaks_in_the_name_of_a_class_are_spaces():
+    image, boxes = grey(400, 600), [(0, 0.5, 50, 60, 200, 200)]
+    for name in ("a\nb", "a\u2029b", "a \x1c b"):
+        np.testing.assert_array_equal(draw_boxes(image, boxes, [name]), draw_boxes(image, boxes, ["a b"]))

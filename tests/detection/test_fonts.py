@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import numpy as np
@@ -46,3 +47,17 @@ def test_a_class_is_drawn_by_its_name_if_a_font_has_it_and_by_its_number_otherwi
     install(folder)
     find_font.cache_clear()
     assert (draw_boxes(image, boxes, [ARC]) != by_number).any()
+
+
+def test_a_font_without_digits_is_not_taken_for_labels_with_scores(folder):
+    image, boxes = np.full((400, 600, 3), 128, np.uint8), [(0, 0.5, 50, 60, 200, 200)]
+    install(folder, "STIXSizFiveSymReg.ttf")  # braces alone
+    brace = "\u23b4"
+    assert find_font(brace) == folder / "STIXSizFiveSymReg.ttf"
+    np.testing.assert_array_equal(draw_boxes(image, boxes, [brace]), draw_boxes(image, boxes, ["class 0"]))
+
+
+def test_what_is_no_file_is_no_font_and_a_user_needs_no_home(folder, monkeypatch):
+    os.mkfifo(folder / "a.ttf")
+    monkeypatch.setattr(fonts, "FOLDERS", (*fonts.FOLDERS, "~nobody_of_this_name/fonts"))
+    assert find_font(ARC).name == "DejaVuSans.ttf"

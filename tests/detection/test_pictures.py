@@ -60,3 +60,10 @@ def test_a_picture_is_a_jpeg_file_of_its_size(tmp_path):
     (tmp_path / "a.jpg").write_bytes(picture.content)
     assert (picture.width, picture.height) == (60, 40)
     np.testing.assert_allclose(read_image(tmp_path / "a.jpg").astype(int), pixels, atol=3)
+
+
+@pytest.mark.parametrize("size", [(2, 70_000), (70_000, 2)])
+def test_a_picture_is_no_larger_than_a_jpeg_can_be(size):
+    picture = encode_jpeg(np.zeros((*size, 3), np.uint8))
+    assert max(picture.width, picture.height) == 65_500
+    assert min(picture.width, picture.height) == 1

@@ -94,6 +94,7 @@ def test_a_result_of_another_recipe_is_not_taken_for_done(tmp_path):
     found = result("gmp75", 0.6, seed=1, digest=method.digest(size))
     result_path(tmp_path, method, 1).write_text(json.dumps(found))
     assert accuracy.read_result(tmp_path, method, 1, size) == found
+    (tmp_path / "gmp85_seed1.json").write_text("{")
     (tmp_path / "gmp75+gone_seed1.json").write_text(json.dumps(found))  # a lever that another version has
     assert accuracy.read_results(tmp_path, size) == [found]
     assert accuracy.read_result(tmp_path, method, 2, size) is None
@@ -181,3 +182,23 @@ def test_a_quick_comparison_ends_as_a_table_and_is_not_repeated(tmp_path, capfd)
     assert "GMP, distilled, channels permuted, ratios per layer" in capfd.readouterr().out
     accuracy.main(options)
     assert "0 runs to do" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("flags", [["--ratios", "150"], ["--ratios", "nan"], ["--jobs", "0"], ["--blocks", "0x1"]])
+def test_wrong_numbers_are_errors_before_anything_is_trained(flags, tmp_path):
+    with pytest.raises(SystemExit) as error:
+        accuracy.main(["--output", str(tmp_path), "--methods", "gmp", *flags])
+    assert error.value.code == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dense_map_of_zero_is_no_error():
+    assert table([result("dense", 0.0), result("gmp75", 0.1)])
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"mAP": 1}', '{"mAP": null}', "\xff"])
+def test_a_damaged_result_is_left_out_with_a_line(content, tmp_path, capsys):
+    path = result_path(tmp_path, Method("gmp", 0.75), 0)
+    path.write_bytes(content.encode("latin-1"))
+    assert accuracy.read_results(tmp_path, Size()) == []
+    assert f"{path}: damaged and left out" in capsys.readouterr().err

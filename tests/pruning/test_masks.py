@@ -153,3 +153,11 @@ def test_earlier_masks_are_overwritten_and_returned():
     masks = keep_masks(weights, 0.5, out=earlier)
     assert masks[0] is earlier[0]
     assert [mask.numpy().tolist() for mask in masks] == [[[False, True], [False, False]], [[True, True]]]
+
+
+@pytest.mark.parametrize("block", [(1, 1), (1, 2)])
+def test_a_layer_with_one_unit_left_keeps_its_zeros_at_a_lower_ratio(block):
+    weight = np.array([0, 0, 0, 0, 0, 0, 5, 1])[-4 * block[1] :]
+    weight[-2:] = (5, 1) if block == (1, 2) else (0, 5)
+    (mask,) = keep_masks([paddle.to_tensor(weight[None].astype("float32"))], 0.3, block)
+    np.testing.assert_array_equal(mask.numpy()[0], weight != 0)

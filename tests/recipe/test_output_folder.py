@@ -138,3 +138,12 @@ def test_where_the_disk_would_fill_overwrite_is_asked_for(recipe, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(InputError, match=r"0\.0 MB are free on this disk.* replace the earlier training with --overw"):
         check_space(recipe)
+
+
+@pytest.mark.parametrize("split", ["TrainDataset", "EvalDataset"])
+def test_data_in_a_folder_that_a_training_moves_or_removes_are_refused(recipe, split):
+    write_run(recipe, "first")
+    data = {"dataset_dir": str(recipe.output), "image_dir": "pictures", "anno_path": "../boxes.json"}
+    recipe.content[split] = {**recipe.content[split], **data}
+    with pytest.raises(InputError, match=f"{split}: .*pictures is in the output folder .*; give another save_dir"):
+        check_recipe(recipe)

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers import RECIPES
+from PIL import Image
 
 from paddle_sparse_cb import Detector, InputError
 from paddle_sparse_cb.cli import main
@@ -216,3 +217,25 @@ def test_pictures_of_images_with_equal_names_do_not_replace_each_other(folder, t
     code, _ = run(capsys, "predict", theirs, "x/a.jpg", "y/a.jpg", "a_2.jpg", "--output", "pictures")
     assert code == 0
     assert len(list((folder / "pictures").iterdir())) == 3
+
+
+def test_a_photograph_beside_the_images_is_not_replaced(folder, theirs, portrait, capsys):
+    Image.open(portrait).save(folder / "shot.png")
+    shutil.copy(portrait, folder / "shot.jpg")
+    code, output = run(capsys, "predict", theirs, "shot.png", "--output", ".")
+    assert code == 2
+    assert "shot.jpg exists in a folder of the images; choose another folder" in output.err
+    assert (folder / "shot.jpg").read_bytes() == portrait.read_bytes()
+
+
+def test_a_damaged_image_does_not_keep_the_others_from_being_predicted(folder, theirs, portrait, capsys):
+    Image.open(portrait).save(folder / "damaged.png")
+    content = (folder / "damaged.png").read_bytes()
+    (folder / "damaged.png").write_bytes(content[: len(content) // 2])
+    shutil.copy(portrait, folder / "good.jpg")
+    code, output = run(capsys, "predict", theirs, "damaged.png", "good.jpg", "--json")
+    assert code == 2
+    assert "1 of 2 images could not be read" in output.err
+    damaged, good = json.loads(output.out)
+    assert damaged["error"].startswith("damaged.png: ")
+    assert good["boxes"]

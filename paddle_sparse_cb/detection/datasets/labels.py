@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
+from ...utils.files import valid_text
 from .. import compat
 from . import samples
+
+# Unicode categories of what a terminal must not be sent, and a name in one line does not have.
+UNSAFE_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
+
+
+def clean_name(name: object) -> str:
+    """Returns a name in one line: control characters, which come with the lines of a file for example, are spaces."""
+    letters = (" " if unicodedata.category(letter) in UNSAFE_CATEGORIES else letter for letter in valid_text(str(name)))
+    return "".join(letters).strip()
 
 
 def class_names(content: dict[str, Any]) -> tuple[str, ...]:
@@ -46,7 +57,7 @@ def _read(path: Path) -> tuple[str, ...]:
         if path.suffix == ".txt":
             return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
         categories = json.loads(path.read_bytes())["categories"]
-        return tuple(str(category["name"]) for category in categories)
+        return tuple(clean_name(category["name"]) for category in categories)
     except (LookupError, RecursionError, TypeError, ValueError) as error:
         raise InputError(f"{path}: has no class names: {type(error).__name__} {error}") from None
 
