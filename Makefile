@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # The animals are photographs in packages of Debian 12; elsewhere, trees from the Python package index.
-DEMO := recipes/picodet_s_$(if $(shell grep -s bookworm /etc/os-release),192_animals,416_trees)_sparse75.yml
+OS_RELEASE := /etc/os-release
+DEMO := recipes/picodet_s_$(if $(shell grep -s bookworm $(OS_RELEASE)),192_animals,416_trees)_sparse75.yml
 
 # Further environments for tests: Paddle 3 on Python 3.10 if there is one, and the core on Python 3.9.
 PADDLE3 := .venv-paddle3

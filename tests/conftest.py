@@ -39,7 +39,6 @@ collect_ignore = (
 
 if "CORE_TESTS_ONLY" in os.environ:  # an environment without the extra `mnn`
     collect_ignore.append("deploy/mnn")
-    collect_ignore.append("test_verify_mutations.py")  # takes a minute, and both versions of Paddle have run it
 
 
 def pytest_collection_modifyitems(items):

@@ -31,7 +31,7 @@ def test_known_damage_is_found(trained, copy, name):
 
 
 def test_random_damage_is_found(trained, tmp_path):
-    for name, damage in verify_mutations.random_mutations(15, trained.output, seed=1):
+    for name, damage in verify_mutations.random_mutations(30, trained.output, seed=1):
         copy = shutil.copytree(trained.output, tmp_path / "copy")
         damage(copy)
         assert verify_mutations.problems(trained, copy), name

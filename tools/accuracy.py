@@ -17,7 +17,6 @@ import functools
 import json
 import math
 import os
-import re
 import subprocess
 import sys
 import time
@@ -29,10 +28,10 @@ from typing import Any
 from accuracy_methods import ALLOCATED, BLOCKS, DEFAULT, DENSE_START, LEVERS, RATIOS, Method, Size, combine
 from accuracy_run import result_path
 from accuracy_table import table
-from arguments import whole_number
 
 from paddle_sparse_cb.errors import InputError
 from paddle_sparse_cb.utils.blas import use_vector_instructions
+from paddle_sparse_cb.utils.validation import check_count
 
 QUICK = Size(epochs=2, images=24, batch=2)
 _RUN = Path(__file__).with_name("accuracy_run.py")
@@ -56,9 +55,9 @@ def read_results(output: Path, size: Size) -> list[dict[str, Any]]:
     """Returns all results of this size in the folder, whatever methods this call selects."""
     read = []
     for path in sorted(output.glob("*_seed*.json")):
-        match = re.fullmatch(r"(.+)_seed(\d+)", path.stem)
-        with contextlib.suppress(InputError):  # of a method that another version has
-            read.append(read_result(output, Method.parse(match[1]), int(match[2]), size) if match else None)
+        name, _, seed = path.stem.rpartition("_seed")
+        with contextlib.suppress(InputError, ValueError):  # a method of another version, or a file of another kind
+            read.append(read_result(output, Method.parse(name), int(seed), size))
     return [result for result in read if result]
 
 
@@ -99,13 +98,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--methods", nargs="+", help=f"such as dense gmp gmp+distill+se; levers: {levers}")
     parser.add_argument("--ratios", nargs="+", type=float, help="target ratios in percent; default: 75 85 90")
     parser.add_argument("--blocks", nargs="+", type=_block, help="such as 1x1 4x1; with --methods, default: 1x1")
-    parser.add_argument("--seeds", type=whole_number, help="number of seeds for each method; default: 5")
+    parser.add_argument("--seeds", type=int, help="number of seeds for each method; default: 5")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
-    parser.add_argument(
-        "--jobs", type=whole_number, default=min(2, os.cpu_count() or 1), help="number of processes at a time"
-    )
-    parser.add_argument("--epochs", type=whole_number, help="epochs of every method; the phases are scaled to them")
-    parser.add_argument("--images", type=whole_number, help="maximum number of images for training and evaluation")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="number of processes at a time")
+    parser.add_argument("--epochs", type=int, help="epochs of every method; the phases are scaled to them")
+    parser.add_argument("--images", type=int, help="maximum number of images for training and evaluation")
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -152,6 +149,9 @@ def main(given: Sequence[str] | None = None) -> None:
     try:
         ratios = arguments.ratios or ([75.0] if arguments.quick else None)
         methods = select(arguments.methods, ratios, arguments.blocks)
+        for name in ("seeds", "jobs", "epochs", "images"):
+            if getattr(arguments, name) is not None:
+                check_count(f"--{name}", getattr(arguments, name), least=1)
         for method in (DENSE_START, *methods):
             method.digest(size)  # its recipe is read
     except InputError as error:

@@ -32,6 +32,7 @@ class Lever:
         ratios: it takes the ratios of layers from the recipe in `ALLOCATED`.
         of_blocks: it makes a difference for blocks only.
         of_pruning: it makes no difference for a dense model.
+        of_paddleslim: it makes a difference for PaddleSlim's pruner only.
     """
 
     title: str
@@ -39,6 +40,7 @@ class Lever:
     ratios: bool = False
     of_blocks: bool = False
     of_pruning: bool = False
+    of_paddleslim: bool = False
 
 
 PRUNERS = {
@@ -49,8 +51,10 @@ PRUNERS = {
     "paddleslim": "PaddleSlim's GMP",
 }
 DENSE = ("start", "dense")
+PADDLESLIM = "paddleslim"
 # Prunes to the target ratio in the first step; all epochs are left to recover.
 _ONE_SHOT = ("Sparsity.curve=constant", "Sparsity.stable_epochs=0", "Sparsity.pruning_epochs=0")
+ZEROED = "zeroed"
 _TEACHER = "teacher: dense, classification: 10, localization: 10, features: 3"
 LEVERS = {
     "distill": Lever("distilled", (f"Distillation={{{_TEACHER}}}",)),
@@ -61,6 +65,9 @@ LEVERS = {
     "global": Lever("one ranking over all layers", ("Sparsity.scope=global",), of_pruning=True),
     "erk": Lever("ERK ratios", ("Sparsity.scope=erk",), of_pruning=True),
     "regrow": Lever("pruned weights revived", ("Sparsity.regrow=true",), of_pruning=True),
+    "linear": Lever("the ratio rises linearly", ("Sparsity.curve=linear",), of_pruning=True),
+    "cosine": Lever("the ratio rises along a cosine", ("Sparsity.curve=cosine",), of_pruning=True),
+    ZEROED: Lever("weights zeroed before mask updates", of_paddleslim=True, of_pruning=True),
     "se": Lever("SE pruned", ("Sparsity.prune_squeeze_excite=true",), of_pruning=True),
 }
 
@@ -158,6 +165,7 @@ class Method:
         return not any(
             (lever.of_blocks and self.block == (1, 1))
             or (lever.of_pruning and self.pruner in DENSE)
+            or (lever.of_paddleslim and self.pruner != PADDLESLIM)
             or (lever.ratios and self.ratio not in ALLOCATED)
             for lever in levers
         )

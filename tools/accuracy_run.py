@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from accuracy_methods import DENSE, DENSE_START, Method, Size
+from accuracy_methods import DENSE, DENSE_START, PADDLESLIM, ZEROED, Method, Size
 
 from paddle_sparse_cb.recipe.sparsity_block import training_settings
 from paddle_sparse_cb.utils.files import atomic_write, write_text
@@ -43,7 +43,7 @@ def run(method: Method, seed: int, output: Path, size: Size) -> None:
     if method.pruner not in DENSE:
         permute_run(trained)
     epochs, steps = recipe.content["epoch"], len(trained.train_loader)
-    callbacks = [SetEpoch(), *_pruning(method, trained), *build_distillation(recipe, trained.network)]
+    callbacks = [SetEpoch(), *make_pruning(method, trained), *build_distillation(recipe, trained.network)]
     start = time.time()
     print(f"{method} seed {seed}: {epochs} epochs of {steps} steps", flush=True)
     trained.model.fit(
@@ -94,18 +94,24 @@ def _zeros_and_macs(method: Method, trained: Any) -> dict[str, float]:
     }
 
 
-def _pruning(method: Method, trained: Any) -> list[Any]:
+def make_pruning(method: Method, trained: Any) -> list[Any]:
+    """Returns the callback that prunes, if the method does."""
     from paddle_sparse_cb import SparsityCallback
 
     if method.pruner in DENSE:
         return []
-    if method.pruner == "paddleslim":
-        return [_paddleslim(trained)]
+    if method.pruner == PADDLESLIM:
+        return [_paddleslim(trained, ZEROED in method.levers)]
     return [SparsityCallback(**training_settings(trained.recipe.sparsity), plan=trained.plan)]
 
 
-def _paddleslim(trained: Any) -> Any:
-    """Returns a callback that calls PaddleSlim's pruner as PaddleDetection's trainer does, on the same layers."""
+def _paddleslim(trained: Any, zeroed: bool) -> Any:
+    """Returns a callback that calls PaddleSlim's pruner as PaddleDetection's trainer does, on the same layers.
+
+    Args:
+        trained: the network and its plan.
+        zeroed: zero the pruned weights before each step of the pruner, which the trainer does not do.
+    """
     import paddle
     from paddleslim import GMPUnstructuredPruner
 
@@ -138,6 +144,8 @@ def _paddleslim(trained: Any) -> Any:
 
     class PruneStep(paddle.callbacks.Callback):
         def on_train_batch_end(self, step: int, logs: Any = None) -> None:
+            if zeroed:
+                pruner.update_params()
             pruner.step()
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

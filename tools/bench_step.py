@@ -3,7 +3,8 @@
 
 Compares Paddle as it is with what this package adds: MKL's vector instructions on AMD processors (`utils.blas`), and
 depthwise convolutions of its own (`detection.depthwise`). Each way trains in processes of its own, which alternate.
-Prints the median of all steps, on one thread, and with all of it on two threads: it is faster to run two processes.
+Prints the median time of a step on one thread, and of the fastest way on two threads, which one may compare with two
+processes of one thread each.
 """
 
 from __future__ import annotations
@@ -17,11 +18,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from arguments import whole_number
-
 from paddle_sparse_cb.errors import InputError
-from paddle_sparse_cb.utils.blas import VARIABLE, use_vector_instructions
+from paddle_sparse_cb.utils.blas import MKL_CPU_TYPE, use_vector_instructions
 from paddle_sparse_cb.utils.tables import render_table
+from paddle_sparse_cb.utils.validation import check_count
 
 WARM_UP = 5  # steps of each process: numba compiles, and Paddle chooses its algorithms
 _MARK = "seconds: "
@@ -85,7 +85,7 @@ def time_steps(way: Way, recipe: str, steps: int) -> list[float]:
     """Returns the seconds of steps in a process of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(way.threads)}
     if not way.vectors:
-        environment.pop(VARIABLE, None)
+        environment.pop(MKL_CPU_TYPE, None)
     command = [sys.executable, __file__, recipe, f"--steps={steps}", f"--child={int(way.depthwise)}"]
     done = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE)
     if done.returncode:
@@ -96,12 +96,15 @@ def time_steps(way: Way, recipe: str, steps: int) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="a recipe whose data are there")
-    parser.add_argument(
-        "--steps", type=whole_number, default=20, help="steps of each process that are timed; default: 20"
-    )
-    parser.add_argument("--rounds", type=whole_number, default=3, help="processes for each way; default: 3")
+    parser.add_argument("--steps", type=int, default=20, help="steps of each process that are timed; default: 20")
+    parser.add_argument("--rounds", type=int, default=3, help="processes for each way; default: 3")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    try:
+        for name in ("steps", "rounds"):
+            check_count(f"--{name}", getattr(options, name), least=1)
+    except InputError as error:
+        parser.error(str(error))
     if options.child is not None:
         try:
             train(options.recipe, bool(options.child), options.steps)

@@ -54,7 +54,7 @@ class SparsityCallback(ForwardingCallback):
         skip_params_func: PaddleSlim's function, see `make_plan`.
         local_sparsity: every layer is pruned to the ratio; otherwise one ranking over all layers decides.
         scope: `uniform` or `global`, the same as `local_sparsity`, or `erk`: layers with few weights stay denser.
-        regrow: a pruned weight may be revived when the masks are updated, as in PaddleSlim; costs accuracy at 90%.
+        regrow: a pruned weight may be revived when the masks are updated. Costs accuracy at high ratios.
         curve: how the ratio rises: `cubic`, `linear`, `cosine`, or `constant`, which is the target at once.
         sparse_block: rows (output channels) and columns (input channels) that are pruned as one, see `PruningConfig`.
         skip: shell patterns over structured names of weights to leave dense, such as `("head.*",)`.

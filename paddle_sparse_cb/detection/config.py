@@ -196,6 +196,13 @@ def _read_with_bases(path: Path, including: tuple[Path, ...], sizes: list[int]) 
     return merge(content, merged)
 
 
+def block_settings(block: Any) -> dict[str, Any]:
+    """Returns the settings of a block: a mapping, or what a tag such as !ImageFolder creates, with its `name`."""
+    if block is None or isinstance(block, dict):
+        return block or {}
+    return {**getattr(block, "__dict__", {}), "name": type(block).__name__}
+
+
 def load(content: dict[str, Any], origin: str) -> Any:
     """Replaces the content of ppdet's registry with a configuration.
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ..utils.text import one_line
 from .evaluation import Box
 from .fonts import find_font, has_letters
 
-_LEAST_SIDE = 480  # pixels of a picture's longer side: on smaller ones the labels would hide the objects
+LEAST_SIDE = 480  # pixels of a picture's longer side: on smaller ones the labels would hide the objects
 _GAP = 8  # pixels between two pictures
 _LONGEST_NAME = 24  # letters of a class
-_SCORES = "class 0123456789."  # what a label has beside the name
+_BESIDE_NAMES = "class 0123456789."  # the other letters of a caption
 # Dark enough for white letters.
 _COLOURS = (
     *("#1f77b4", "#c5282f", "#237d23", "#7a4fa3", "#b85a00"),
@@ -36,7 +37,7 @@ def draw_boxes(image: np.ndarray, boxes: Sequence[Box], labels: Sequence[str]) -
     import cv2
     import supervision
 
-    factor = -(-_LEAST_SIDE // max(image.shape[:2]))
+    factor = -(-LEAST_SIDE // max(image.shape[:2]))
     height, width = (side * factor for side in image.shape[:2])
     picture = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC) if factor > 1 else image.copy()
     if not boxes:
@@ -49,8 +50,8 @@ def draw_boxes(image: np.ndarray, boxes: Sequence[Box], labels: Sequence[str]) -
     thickness = supervision.calculate_optimal_line_thickness((width, height))
     colours = supervision.ColorPalette.from_hex(list(_COLOURS))
     picture = supervision.BoxAnnotator(colours, thickness).annotate(np.ascontiguousarray(picture[..., ::-1]), found)
-    labels = [" ".join(label.split()) for label in labels]
-    font = find_font("".join((*labels, _SCORES)))
+    labels = [one_line(label) for label in labels]
+    font = find_font("".join((*labels, _BESIDE_NAMES)))
     annotator = supervision.RichLabelAnnotator(
         colours, font_path=str(font), font_size=_font_size(picture), text_padding=3, smart_position=len(boxes) < 30
     )
@@ -98,7 +99,7 @@ def put_in_rows(titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]]) -> 
 
 
 def _join(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Puts pictures beside each other with gaps; lower ones end above the others' end."""
+    """Puts pictures beside each other with gaps; the space below lower ones is empty."""
     height, width = max(len(picture) for picture in pictures), sum(picture.shape[1] + _GAP for picture in pictures)
     joined = np.full((height, width - _GAP, 3), _BACKGROUND, np.uint8)
     left = 0
@@ -111,7 +112,7 @@ def _join(pictures: Sequence[np.ndarray]) -> np.ndarray:
 def _with_title(title: str, picture: np.ndarray, size: int) -> np.ndarray:
     from PIL import Image, ImageDraw, ImageFont
 
-    width = picture.shape[1]
+    width, title = picture.shape[1], one_line(title)
     strip = Image.new("RGB", (width, 2 * size), _BACKGROUND)
     font = ImageFont.truetype(str(find_font(title)), size)
     while font.getlength(title) > width and len(title) > 1:

@@ -23,6 +23,7 @@ def find_font(text: str) -> Path:
     return next((font for font in itertools.chain([default], _system_fonts()) if has_letters(font, text)), default)
 
 
+@functools.lru_cache(maxsize=1024)  # for each box of a picture, with the names of few classes
 def has_letters(font: Path, text: str) -> bool:
     """Returns whether a font draws no letter of a text as it draws one that no font has."""
     from PIL import ImageFont

@@ -7,7 +7,6 @@ The format is that of PaddleDetection's deploy tools (deploy/python/infer.py), w
 from __future__ import annotations
 
 import inspect
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +16,9 @@ import yaml
 
 from ..errors import InputError, did_you_mean
 from ..utils.files import write_text
+from ..utils.text import is_one_line
 from . import allowlist, compat
 from .config import parse_yaml
-from .datasets.labels import UNSAFE_CATEGORIES
 
 NAME = "infer_cfg.yml"
 _DRAW_THRESHOLD = 0.5  # PaddleDetection's
@@ -124,7 +123,7 @@ def _parse(content: Any) -> InferConfig:
         raise InputError(f"Preprocess must be a list of transforms, got {str(preprocess)[:200]}")
     if not isinstance(labels, list) or not labels:
         raise InputError(f"label_list must be a list of class names, got {str(labels)[:200]}")
-    if any(unicodedata.category(letter) in UNSAFE_CATEGORIES for label in labels for letter in str(label)):
+    if not all(is_one_line(str(label)) for label in labels):
         raise InputError(f"label_list must have no control characters or line breaks, got {str(labels)[:200]!a}")
     threshold, nms, strides = (content.get(key) for key in ("draw_threshold", "NMS", "fpn_stride"))
     threshold = _DRAW_THRESHOLD if threshold is None else threshold

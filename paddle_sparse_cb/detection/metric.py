@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 
 from ..errors import InputError
-from .datasets.labels import clean_name
+from ..utils.text import one_line
 from .evaluation import SHOWN_SCORE, Box, ClassResult, Evaluation
 
 _MAX_AREA = 1e10  # square pixels; pycocotools ignores larger objects
@@ -69,7 +69,7 @@ class CocoMAP(paddle.metric.Metric):
     @property
     def class_names(self) -> list[str]:
         """The names of the classes in the order of the network's class indices."""
-        return [clean_name(self._truth.cats[number].get("name", number)) for number in self._category_ids]
+        return [one_line(str(self._truth.cats[number].get("name", number))) for number in self._category_ids]
 
     @property
     def class_objects(self) -> list[int]:

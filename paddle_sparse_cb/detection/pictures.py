@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .drawing import draw_boxes
+from .drawing import LEAST_SIDE, draw_boxes
 from .evaluation import Box, iou
 from .predict import read_image
 
-_SIDE = 480  # pixels of the longer side of a picture
 _MOST_BOXES = 60
 _SAME_OBJECT = 0.8  # IoU of two boxes from which on only the better one is drawn, whatever their classes
 _QUALITY = 85
@@ -47,7 +46,7 @@ def encode_jpeg(pixels: np.ndarray, quality: int = _QUALITY) -> Picture:
 
 
 def draw_file(path: Path, boxes: Sequence[Box], names: Sequence[str]) -> np.ndarray:
-    """Draws boxes on an image file, which is scaled to `_SIDE` pixels on its longer side.
+    """Draws boxes on an image file, which is scaled to `LEAST_SIDE` pixels on its longer side.
 
     Args:
         path: the image file.
@@ -64,7 +63,7 @@ def draw_file(path: Path, boxes: Sequence[Box], names: Sequence[str]) -> np.ndar
 
     image = read_image(path)
     height, width = image.shape[:2]
-    scale = _SIDE / max(height, width)
+    scale = LEAST_SIDE / max(height, width)
     size = [max(1, round(scale * side)) for side in (width, height)]
     scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     drawn = [(label, score, *(scale * corner for corner in corners)) for label, score, *corners in _select(boxes)]

@@ -128,7 +128,7 @@ def _lite_optimizer(versions: Versions) -> Finding:
         return Finding(subject, " ".join(find_optimizer(download=False).command))
     except InputError as error:  # PADDLE_LITE_OPT is wrong
         return Finding(subject, "does not run", PROBLEM, str(error))
-    except PipelineError as error:  # everything else works without it
+    except (PipelineError, OSError) as error:  # everything else works without it
         return Finding(subject, "none", NOTE, str(error))
     except ImportError as error:
         return Finding(subject, "not looked for", NOTE, f"Paddle cannot be imported: {error}")

@@ -70,8 +70,9 @@ def keep_masks(
             flattened to columns.
         ratio: the share of all units to prune.
         block: rows and columns of a unit. The weights of a unit are pruned as one, by their L1 norm.
-        monotone: weights that are zero stay pruned, even if they are more than the ratio asks for. So a rising ratio
-            only ever adds pruned weights, and a sparse network loses none of its zeros.
+        monotone: units that are zero stay pruned, even if they are more than the ratio asks for. So a rising ratio
+            only ever adds pruned units, and a sparse network loses none of its zeros. Zeros in a block with other
+            weights are not kept.
         out: for each weight an earlier mask or None. On the host, earlier masks may be overwritten and returned.
 
     Returns:
@@ -87,14 +88,14 @@ def keep_masks(
     return keep_masks_on_device(weights, ratio, block, monotone)
 
 
-def _prune_limits(ratio: float, units: int, layers: int) -> tuple[int, int]:
-    """Returns how many units to prune, and how many zeros may stay pruned beyond that.
+def _prune_limits(ratio: float, units: int, layers: int) -> tuple[int, tuple[int, int]]:
+    """Returns how many units to prune, and how many zeros may stay pruned beyond that in a first and a second ranking.
 
-    Both leave a unit for each layer. In one ranking over several layers, the second number is one less, so that the
-    largest unit of each layer is known to be protected.
+    All leave a unit for each layer. A second ranking finds one zero more in a network of zeros only: it is untrained,
+    and its zeros are no choice made earlier.
     """
     most = units - layers
-    return min(most, prune_count(ratio, units)), most - (layers > 1)
+    return min(most, prune_count(ratio, units)), (most, most - 1)
 
 
 def keep_masks_on_host(
@@ -117,9 +118,9 @@ def keep_masks_on_host(
     ]
     layers = [_scores(weight, block, alone=len(weights) == 1) for weight in weights]
     keeps = [host_bits(mask) for mask in masks]
-    count, zeros_up_to = _prune_limits(ratio, sum(units), len(units))
+    count, limits = _prune_limits(ratio, sum(units), len(units))
     # Only if the first ranking leaves a layer without weights, a second one protects the largest of each layer.
-    for protect in (lambda layer: layer, _protect_largest):
+    for protect, zeros_up_to in zip((lambda layer: layer, _protect_largest), limits):
         drop_smallest(
             [chunk for layer in layers for chunk in protect(layer)],
             [part for keep in keeps for part in split_chunks(keep)],
@@ -163,9 +164,9 @@ def keep_masks_on_device(
 ) -> list[paddle.Tensor]:
     """Computes `keep_masks` with Paddle operators, so that the weights stay on their device."""
     units = [count_units(weight.shape, block) for weight in weights]
-    count, zeros_up_to = _prune_limits(ratio, sum(units), len(units))
+    count, limits = _prune_limits(ratio, sum(units), len(units))
     layers = [block_scores(weight, block) for weight in weights]
-    for protect in (lambda layer: layer, _protect_largest_on_device):  # as on the host
+    for protect, zeros_up_to in zip((lambda layer: layer, _protect_largest_on_device), limits):  # as on the host
         scores = paddle.concat([protect(layer) for layer in layers])
         zeros = int((scores == 0).astype("int64").sum()) if monotone else 0
         kept = drop_smallest_on_device(scores, max(count, zeros) if zeros <= zeros_up_to else count)

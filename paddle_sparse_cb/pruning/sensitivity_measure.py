@@ -134,7 +134,7 @@ def _read_earlier(path: str | os.PathLike[str] | None, digest: str, log: Callabl
 
 def _set_aside(path: str | os.PathLike[str], difference: str, log: Callable[[str], None]) -> None:
     names = (Path(path).with_suffix(f".earlier.{number}{Path(path).suffix}") for number in itertools.count(1))
-    kept = next(name for name in names if not name.exists())
+    kept = next(name for name in names if not os.path.lexists(name))
     os.replace(path, kept)
     log(f"{path} is of {difference}: it was renamed to {kept}, and all layers are measured")
 

@@ -23,6 +23,7 @@ from .build import make_recipe_plan
 from .catalogue import find_recipe
 from .distillation_block import DistillationBlock
 from .options import parse_option
+from .output_folder import find_data_to_be_moved
 from .preflight import check_plan
 from .schema import REQUIRED, Recipe, read_recipe
 from .sparsity_block import OTHER_KEYS, PRUNING_KEYS, pruner_settings
@@ -80,6 +81,7 @@ def find_all_problems(
             recipe = read_recipe(path, slim_config, options)
     summary = [f"{split}: {summarize(part.content)}" for split, part in data.items()]
     if recipe is not None:
+        problems += map(Problem, find_data_to_be_moved(recipe))
         plan = _built_problems(recipe, problems, data.get("TrainDataset"))
         summary += [f"plan: {plan}"] if plan else []
         if recipe.dense:

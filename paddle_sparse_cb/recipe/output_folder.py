@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from ..checkpoints.position import ResumeState
+from ..detection.config import block_settings
 from ..errors import InputError
 from ..utils.archives import archive, disk_size, list_archives, restore
 from ..utils.distributed import is_rank_zero, rank_zero_info
@@ -32,9 +34,30 @@ RUN_FILES = (
 )
 
 
+_DATA_KEYS = ("image_dir", "anno_path")
+
+
 def run_files(folder: Path) -> list[str]:
     """Returns the names of the files and folders that a run has left in its output folder."""
     return [file.name for pattern in RUN_FILES for file in sorted(folder.glob(pattern))]
+
+
+def find_data_to_be_moved(recipe: Recipe) -> Iterator[str]:
+    """Yields a message for each part of the data that a new training would move aside, or remove with `--overwrite`."""
+    output = recipe.output.resolve()
+    moved = [output / name for name in run_files(output)]
+    for split in ("TrainDataset", "EvalDataset"):
+        settings = block_settings(recipe.content.get(split))
+        folder = str(settings.get("dataset_dir") or "")
+        images, annotations = (Path(folder, str(settings.get(key) or "")).resolve() for key in _DATA_KEYS)
+        for path in (images, annotations):
+            # Names of images may begin with a folder, such as pictures/.
+            if (moved and path == images == output) or any(one in (path, *path.parents) for one in moved):
+                yield (
+                    f"{split}: {path} is in the output folder {recipe.output}, whose files a new training moves or "
+                    "removes; give another save_dir"
+                )
+                break
 
 
 def check_space(recipe: Recipe) -> None:

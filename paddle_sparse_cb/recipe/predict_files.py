@@ -20,6 +20,7 @@ from ..detection.pictures import encode_jpeg
 from ..detection.predict import Box, read_image
 from ..errors import InputError
 from ..utils.files import atomic_write, valid_text
+from ..utils.text import one_line
 from ..utils.validation import check_fraction
 from .catalogue import find_recipe
 from .predict import Detector, find_model
@@ -68,8 +69,8 @@ def predict_files(images: Sequence[str], options: PredictOptions) -> None:
         options: see `PredictOptions`.
 
     Raises:
-        InputError: no images, an image that cannot be read, or a model that cannot be used. An image that turns out to
-            be damaged while it is decoded is an error after all others are predicted.
+        InputError: no images, an image that cannot be read, or a model that cannot be used; after all other images are
+            predicted, if one cannot be decoded.
     """
     if options.threshold is not None:
         check_fraction("--threshold", options.threshold)
@@ -86,7 +87,7 @@ def predict_files(images: Sequence[str], options: PredictOptions) -> None:
         print(json.dumps(results, indent=1))
     failed = sum("error" in result for result in results)
     if failed:
-        raise InputError(f"{failed} of {len(files)} images could not be read")
+        raise InputError(f"{failed} of {len(files)} images cannot be decoded")
 
 
 def find_images(names: Sequence[str]) -> list[Path]:
@@ -136,13 +137,13 @@ def _predict_all(
     detectors = _open(options)
     least = detectors[0].threshold if options.threshold is None else options.threshold
     results: list[dict[str, Any]] = []
-    counts, highest, seconds = 0, 0.0, 0.0
+    done, counts, highest, seconds = 0, 0, 0.0, 0.0
     for file, target in zip(files, targets):
         try:
             pixels = read_image(file)
         except InputError as error:
-            results.append({"image": valid_text(str(file)), "error": valid_text(str(error))})
-            print(valid_text(str(error)), file=sys.stderr, flush=True)
+            results.append({"image": valid_text(str(file)), "error": one_line(str(error))})
+            print(one_line(str(error)), file=sys.stderr, flush=True)
             continue
         start = time.perf_counter()
         all_boxes = [detector.predict(pixels, 0.0) for detector in detectors]
@@ -150,12 +151,14 @@ def _predict_all(
         boxes = [[box for box in found if box.score >= least] for found in all_boxes]
         highest = max([highest, *(box.score for box in all_boxes[0])])
         counts += len(boxes[0])
+        done += 1
         results.append(_result(file, boxes))
         if target is not None:
             _write_picture(target, _picture(pixels, boxes, detectors, options))
-        print(valid_text(f"{file}: {_summary(boxes[0])}{f' -> {target}' if target else ''}"), flush=True)
-    print(f"{len(files)} images, {counts} boxes of score {least:g} or more, {seconds / len(files):.2f} s per image")
-    if not counts:
+        print(one_line(f"{file}: {_summary(boxes[0])}{f' -> {target}' if target else ''}"), flush=True)
+    if done:
+        print(f"{done} images, {counts} boxes of score {least:g} or more, {seconds / done:.2f} s per image")
+    if done and not counts:
         print(f"the highest score is {highest:.2f}: --threshold {max(0.01, highest - 0.05):.2f} shows more")
     return results
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import paddle
 
@@ -18,7 +17,7 @@ from ..pruning.plan import PrunePlan
 from ..utils.distributed import is_rank_zero, rank_zero_info, rank_zero_warning
 from .build import Run, build_ema, naming_recipe
 from .distillation import check_teacher_exists
-from .output_folder import run_files
+from .output_folder import find_data_to_be_moved
 from .schema import Recipe
 
 # PaddleDetection's keys that have no effect here, and what to use instead.
@@ -48,7 +47,8 @@ def check_recipe(recipe: Recipe) -> None:
     folder = next(path for path in (recipe.output, *recipe.output.parents) if path.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise InputError(f"save_dir: {recipe.output} cannot be created: {folder} is not a writable folder")
-    _check_data_is_elsewhere(recipe)
+    for message in find_data_to_be_moved(recipe):
+        raise InputError(message)
     build_ema(recipe)
     check_teacher_exists(recipe)
     for key, instead in WITHOUT_EFFECT.items():
@@ -63,20 +63,6 @@ def check_recipe(recipe: Recipe) -> None:
             find_optimizer()
         except PipelineError as error:
             rank_zero_warning(f"{error}")
-
-
-def _check_data_is_elsewhere(recipe: Recipe) -> None:
-    """Refuses data in a folder that a training moves aside, or removes with `--overwrite`, such as `pictures`."""
-    for split in ("TrainDataset", "EvalDataset"):
-        block = recipe.content.get(split) or {}
-        settings = block if isinstance(block, dict) else vars(block)
-        for key in ("image_dir", "anno_path"):
-            path = Path(str(settings.get("dataset_dir") or ""), str(settings.get(key) or "")).resolve()
-            if any((recipe.output / name).resolve() in (path, *path.parents) for name in run_files(recipe.output)):
-                raise InputError(
-                    f"{split}: {path} is in the output folder {recipe.output}, whose files a new training moves or "
-                    "removes; give another save_dir"
-                )
 
 
 def check_trainable(run: Run) -> None:

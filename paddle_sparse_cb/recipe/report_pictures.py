@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from ..detection.drawing import put_in_rows
 from ..detection.evaluation import Box, Evaluation, rank_by_difference
 from ..detection.metric import CocoMAP
@@ -112,7 +110,7 @@ def _write_panels(
     image, written = Path(record["im_file"]), []
     try:
         drawn = {title: encode_jpeg(draw_file(image, boxes, names)) for title, boxes in panels.items()}
-    except (OSError, InputError, cv2.error) as error:  # it could be read in the training
+    except (OSError, InputError) as error:  # it could be read in the training
         rank_zero_warning(f"the report has no picture of {error}")
         drawn = {}
     for title, picture in drawn.items():

@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 
 from ..detection.datasets.summary import DataSummary
+from ..utils.text import one_line
 from .catalogue import FOLDER
 
 _SIDES = (256, 320, 416, 512, 640)  # pixels of the network's input, as PaddleDetection has them for PicoDet
@@ -168,6 +169,6 @@ def _quoted(text: str) -> str:
 
 
 def _comment(text: str) -> str:
-    """Returns one printable line for a comment."""
-    line = "".join(character if character.isprintable() else "?" for character in text)
+    """Returns one line for a comment."""
+    line = one_line(text)
     return line if len(line) <= 80 else f"{line[:77]}..."

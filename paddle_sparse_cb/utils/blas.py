@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-VARIABLE = "MKL_DEBUG_CPU_TYPE"
+MKL_CPU_TYPE = "MKL_DEBUG_CPU_TYPE"
 
 
 def use_vector_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
@@ -22,4 +22,4 @@ def use_vector_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
     except OSError:
         return
     if "AuthenticAMD" in text and " avx2 " in text:
-        os.environ.setdefault(VARIABLE, "5")
+        os.environ.setdefault(MKL_CPU_TYPE, "5")

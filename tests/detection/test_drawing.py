@@ -39,6 +39,11 @@ def test_two_pictures_are_put_side_by_side_below_their_titles():
     assert (both[:-300, 200:208] == 255).all()  # no title leaves its column
 
 
+def test_a_title_is_one_line():
+    picture = grey(300, 400)
+    np.testing.assert_array_equal(put_side_by_side(["a\nb"], [picture]), put_side_by_side(["a b"], [picture]))
+
+
 def test_rows_of_pictures_are_put_below_each_other_below_their_titles():
     both = put_in_rows(["dense", "sparse"], [[grey(300, 200, value), grey(200, 100, 60)] for value in (50, 70)])
     title = len(both) // 2 - 300

@@ -1,9 +1,11 @@
 """README.md is short, and README_cn.md says the same."""
 
 import re
+import shutil
+import subprocess
 
 import pytest
-from doc_pages import README, README_CN, blocks, headings, links, name
+from doc_pages import DOCS, README, README_CN, ROOT, blocks, headings, links, name
 
 
 def prose(page):
@@ -61,3 +63,31 @@ def test_both_languages_name_the_same_figures_and_the_same_code():
 def test_the_ten_lines_are_ten():
     (code,) = (block.code for block in blocks(README) if block.language == "python")
     assert len([line for line in code.splitlines() if line]) <= 10
+
+
+def test_the_accuracies_are_those_of_the_table_in_the_benchmarks():
+    table = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
+    row = r"^{} +(?:1x1 +)?(\d+%) +(\d+) +(\d\d\.\d\d) .* (\d+)\.\d+% +[\d.]+% +\d+$"
+    dense, distilled, sparse = (
+        next(found for found in re.finditer(row.format(method), table, re.M) if found[1] in ("0%", "85%"))
+        for method in ("dense, trained on", "dense, trained on, distilled", "GMP, distilled, ratios per layer")
+    )
+    assert [one[2] for one in (dense, distilled, sparse)] == ["5"] * 3  # seeds
+    mean, of_dense, of_distilled = (f"{float(one[3]):.1f}" for one in (sparse, dense, distilled))
+    text = " ".join(README.read_text(encoding="utf-8").split())
+    assert re.search(rf"with {sparse[4]}% of its [^.]* \[an mAP of {mean}\]", text)
+    assert f" The dense network has {of_dense}, or {of_distilled} with the same distillation." in text
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+@pytest.mark.parametrize(
+    ("system", "recipe"),
+    [("VERSION_CODENAME=bookworm", "192_animals"), ("VERSION_CODENAME=jammy", "416_trees"), (None, "416_trees")],
+)
+def test_the_demo_finds_animals_on_debian_12_and_trees_elsewhere(system, recipe, tmp_path):
+    release = tmp_path / "os-release"
+    if system:
+        release.write_text(f"ID=any\n{system}\n")
+    command = ["make", "-n", "--old-file=.venv/ready", f"OS_RELEASE={release}", "demo"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"train recipes/picodet_s_{recipe}_sparse75.yml" in done.stdout

@@ -3,13 +3,15 @@ import json
 import math
 
 import accuracy
+import accuracy_run
+import numpy as np
 import pytest
 from accuracy_methods import ALLOCATED, DEFAULT, DENSE_START, LEVERS, PRUNERS, RECIPES, Method, Size, combine
 from accuracy_run import result_path
 from accuracy_table import paired, table
 
 from paddle_sparse_cb.errors import InputError
-from paddle_sparse_cb.recipe.build import build_plan
+from paddle_sparse_cb.recipe.build import build, build_plan
 from paddle_sparse_cb.recipe.layer_ratios import without_ratios
 from paddle_sparse_cb.recipe.schema import read_recipe
 
@@ -116,7 +118,7 @@ def test_a_method_prunes_at_its_ratio_in_its_blocks():
     assert Method("gmp", 0.9).recipe(Size()).pruning_config().schedule(100, 1000).at(0) == 0.2
 
 
-@pytest.mark.parametrize("lever", LEVERS)
+@pytest.mark.parametrize("lever", [name for name, lever in LEVERS.items() if not lever.of_paddleslim])
 def test_a_lever_changes_what_it_names_and_the_plain_method_has_none(lever):
     plain, pulled = (Method("gmp", 0.85, (4, 1), levers).recipe(Size()) for levers in ((), (lever,)))
     given = LEVERS[lever]
@@ -137,6 +139,24 @@ def test_a_lever_changes_what_it_names_and_the_plain_method_has_none(lever):
     assert (pulled.sparsity != plain.sparsity) == ("Sparsity" in changed)
     assert (pulled.content != plain.content) == bool(changed - {"Distillation", "Sparsity"})
     assert pulled.digest != plain.digest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zeroed", [False, True])
+def test_paddleslims_pruned_weights_are_zeroed_before_a_step_only_if_that_is_asked_for(zeroed):
+    method = Method("paddleslim", 0.9, levers=("zeroed",) if zeroed else ())
+    assert method.is_meaningful
+    assert not Method("gmp", 0.9, levers=("zeroed",)).is_meaningful
+    trained = build(method.recipe(Size()))
+    (callback,) = accuracy_run.make_pruning(method, trained)
+    callback.on_train_batch_end(0)
+    (weight,) = (one for name, one in trained.network.named_parameters() if name == trained.plan.pruned[0].name)
+    callback.on_epoch_end(0)  # zeroes them in any case
+    pruned = weight.numpy() == 0
+    assert 0.1 < pruned.mean() < 0.3
+    weight.set_value(np.where(pruned, 9, weight.numpy()).astype("float32"))  # as the optimizer moves them
+    callback.on_train_batch_end(1)
+    assert (weight.numpy()[pruned] == (0 if zeroed else 9)).all()
 
 
 def test_longer_trainings_stretch_pruning_and_learning_rate():

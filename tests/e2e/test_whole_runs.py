@@ -361,7 +361,7 @@ def test_without_lites_optimizer_the_results_of_earlier_steps_are_kept(trained, 
     with monkeypatch.context() as without:  # no interpreter that can run it
         without.setattr(shutil, "which", lambda name: None)
         without.setattr(optimizer, "find_interpreters", lambda version: iter(()))
-        without.setattr(optimizer, "is_python_version", lambda python, version: False)
+        without.setattr(optimizer, "WHEEL_OF", {})
         without.setattr(optimizer, "find_spec", lambda name: None)
         assert main(["train", "small75.yml"]) == 1
     printed = capsys.readouterr()

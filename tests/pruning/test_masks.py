@@ -84,6 +84,29 @@ def test_one_ranking_prunes_exactly_the_ratio_and_no_layer_completely(layers, ra
     assert not any(mask.all() for mask in dropped)
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.sampled_from([0.0, 0.0, 0.0, -0.0, 1.0, -2.0]), min_size=2, max_size=8).filter(any),
+        min_size=1,
+        max_size=4,
+    ),
+    ratios,
+    st.booleans(),
+)
+def test_zeros_stay_pruned_in_layers_with_any_other_weights_even_with_one(layers, ratio, on_device):
+    weights = [paddle.to_tensor(np.array([values], "float32")) for values in layers]
+    keep = keep_masks_on_device if on_device else keep_masks_on_host
+    for weight, mask in zip(weights, keep(weights, ratio, (1, 1), True)):
+        assert not (mask.numpy() & (weight.numpy() == 0)).any()
+        assert mask.numpy().any()
+
+
+def test_layers_of_zeros_are_pruned_by_position_to_the_ratio():
+    masks = keep_masks([paddle.zeros([1, 4]), paddle.zeros([1, 6])], 0.3)
+    assert sum(int((~mask.numpy()).sum()) for mask in masks) == 3
+
+
 def test_one_ranking_prunes_the_smallest_weights_of_all_layers():
     weights = [paddle.to_tensor([[0.1, 0.2, 0.3]]), paddle.to_tensor([[5.0, 6.0, 7.0, 8.0, 9.0]])]
     dropped = [(~mask.numpy()).astype(int).tolist() for mask in keep_masks(weights, 0.5)]

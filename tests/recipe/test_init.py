@@ -169,6 +169,19 @@ def test_problems_of_the_dense_recipe_are_found_too(recipe, folder, capsys):
     assert "unknown key 'Spasity'" in printed.out
 
 
+def test_data_that_a_training_would_move_are_found(recipe, photographs, folder, capsys):
+    output = folder / "output" / "my_trees_10_sparse75"
+    shutil.copytree(photographs / "images", output / "pictures")
+    data = {
+        "dataset_dir": str(output),
+        "image_dir": "pictures",
+        "anno_path": str(folder / "my_trees_10_data/train.json"),
+    }
+    code, printed = run(capsys, "check", recipe, "-o", *(f"TrainDataset.{key}={value}" for key, value in data.items()))
+    assert code == 2
+    assert f"TrainDataset: {output / 'pictures'} is in the output folder" in printed.out
+
+
 def test_check_finds_all_defects_of_voc_files(folder, capsys):
     lines = ["a.jpg", "none.jpg none.xml", "b.jpg b.xml"]
     (folder / "list.txt").write_text("\n".join(lines))

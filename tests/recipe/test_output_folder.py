@@ -7,7 +7,7 @@ from helpers import RECIPES
 
 from paddle_sparse_cb import InputError, ResumeState
 from paddle_sparse_cb.checkpoints.state import TrainingState, save_state
-from paddle_sparse_cb.recipe.output_folder import check_space, prepare_output
+from paddle_sparse_cb.recipe.output_folder import check_space, find_data_to_be_moved, prepare_output
 from paddle_sparse_cb.recipe.preflight import check_recipe
 from paddle_sparse_cb.recipe.schema import read_recipe
 
@@ -141,9 +141,14 @@ def test_where_the_disk_would_fill_overwrite_is_asked_for(recipe, monkeypatch):
 
 
 @pytest.mark.parametrize("split", ["TrainDataset", "EvalDataset"])
-def test_data_in_a_folder_that_a_training_moves_or_removes_are_refused(recipe, split):
-    write_run(recipe, "first")
-    data = {"dataset_dir": str(recipe.output), "image_dir": "pictures", "anno_path": "../boxes.json"}
+@pytest.mark.parametrize(
+    ("images", "annotations", "named"),
+    [("pictures", "../boxes.json", "pictures"), ("../images", "pictures/boxes.json", "boxes.json"), ("", "b.json", "")],
+)
+def test_data_in_a_folder_that_a_training_moves_or_removes_are_refused(recipe, split, images, annotations, named):
+    data = {"dataset_dir": str(recipe.output), "image_dir": images, "anno_path": annotations}
     recipe.content[split] = {**recipe.content[split], **data}
-    with pytest.raises(InputError, match=f"{split}: .*pictures is in the output folder .*; give another save_dir"):
+    assert list(find_data_to_be_moved(recipe)) == []  # there is nothing to be moved
+    write_run(recipe, "first")
+    with pytest.raises(InputError, match=f"{split}: .*{named} is in the output folder .*; give another save_dir"):
         check_recipe(recipe)

@@ -235,7 +235,8 @@ def test_a_damaged_image_does_not_keep_the_others_from_being_predicted(folder, t
     shutil.copy(portrait, folder / "good.jpg")
     code, output = run(capsys, "predict", theirs, "damaged.png", "good.jpg", "--json")
     assert code == 2
-    assert "1 of 2 images could not be read" in output.err
+    assert "1 of 2 images cannot be decoded" in output.err
     damaged, good = json.loads(output.out)
     assert damaged["error"].startswith("damaged.png: ")
     assert good["boxes"]
+    assert "\n1 images, " in output.err

@@ -1,8 +1,9 @@
 """Runs Paddle-Lite's optimizer of Python 3.10 in Python 3.11, for machines that have no other Python.
 
-The extension module of `paddlelite` calls nothing that 3.11 lacks, but pybind11 refuses to load it, because a string in
-the module is not the version of the interpreter. In a copy of the wheel, this string is replaced. The optimizer runs in
-a process of its own, and whichever Python runs it, what it writes is verified. A module for 3.8 does not run in 3.9.
+The extension module of `paddlelite` calls nothing that 3.11 lacks, but pybind11 refuses to load it: the module has the
+version of Python that it was compiled for as a string, and pybind11 compares it with that of the interpreter. A copy of
+the wheel gets the other string. The optimizer runs in a process of its own, and whichever Python runs it, the result is
+verified. A module for 3.8 does not run in 3.9.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ def adapt_wheel(folder: Path, python: str) -> Path:
 
 
 def _copy(folder: Path, scratch: Path, python: str) -> None:
-    shutil.copytree(folder, scratch, dirs_exist_ok=True)
     content = (folder / _MODULE).read_bytes()
     present, wanted = (b"\0%s\0lite\0" % version.encode() for version in (WHEEL_OF[python], python))
     if content.count(present) != 1:
         raise PipelineError(f"{folder / _MODULE} is damaged; delete {folder} to download it again")
+    shutil.copytree(folder, scratch)
     (scratch / _MODULE).write_bytes(content.replace(present, wanted))

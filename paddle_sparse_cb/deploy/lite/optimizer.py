@@ -6,6 +6,7 @@ therefore a program in a process of its own, which `find_optimizer` finds or ins
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -67,8 +68,8 @@ def find_optimizer(download: bool = True) -> Optimizer:
 
     Raises:
         InputError: `$PADDLE_LITE_OPT` names a program that does not run, or that is not the optimizer.
-        PipelineError: there is no optimizer, no Python to run the wheel, or the wheel in the cache is
-            damaged, or not there and may not be downloaded.
+        PipelineError: there is no optimizer, no Python to run the wheel, or the wheel in the cache is damaged, or not
+            there and may not be downloaded.
     """
     explicit = os.environ.get("PADDLE_LITE_OPT")
     if explicit:
@@ -98,9 +99,9 @@ def _interpreters_of_wheels() -> Iterator[tuple[str, Wheel, str | None]]:
         for python in find_interpreters(version):
             yield python, wheel, None
     for version, previous in WHEEL_OF.items():
-        for python in (sys.executable, *find_interpreters(version)):
-            if is_python_version(python, version):
-                yield python, WHEELS[previous], version
+        own = [sys.executable] if version == "{}.{}".format(*sys.version_info) else []
+        for python in itertools.chain(own, find_interpreters(version)):
+            yield python, WHEELS[previous], version
 
 
 def _optimizer_of_wheel(python: str, wheel: Wheel, adapted_to: str | None, download: bool) -> Optimizer:

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...utils.files import valid_text
+from ...utils.text import one_line
 from .. import compat
+from ..config import block_settings
 from . import samples
-
-# Unicode categories of what a terminal must not be sent, and a name in one line does not have.
-UNSAFE_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
-
-
-def clean_name(name: object) -> str:
-    """Returns a name in one line: control characters, which come with the lines of a file for example, are spaces."""
-    letters = (" " if unicodedata.category(letter) in UNSAFE_CATEGORIES else letter for letter in valid_text(str(name)))
-    return "".join(letters).strip()
 
 
 def class_names(content: dict[str, Any]) -> tuple[str, ...]:
@@ -55,9 +46,10 @@ def class_names(content: dict[str, Any]) -> tuple[str, ...]:
 def _read(path: Path) -> tuple[str, ...]:
     try:
         if path.suffix == ".txt":
-            return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+            lines = map(one_line, path.read_text(encoding="utf-8").split("\n"))
+            return tuple(line for line in lines if line)
         categories = json.loads(path.read_bytes())["categories"]
-        return tuple(clean_name(category["name"]) for category in categories)
+        return tuple(one_line(str(category["name"])) for category in categories)
     except (LookupError, RecursionError, TypeError, ValueError) as error:
         raise InputError(f"{path}: has no class names: {type(error).__name__} {error}") from None
 
@@ -69,19 +61,12 @@ def _default_names(metric: str) -> tuple[str, ...]:
     return tuple(get_categories(metric)[1].values())
 
 
-def _settings(block: Any) -> dict[str, Any]:
-    """The settings of a data set, which is a mapping or what a tag such as !ImageFolder creates."""
-    if block is None or isinstance(block, dict):
-        return block or {}
-    return {**vars(block), "name": type(block).__name__}
-
-
 def _format(block: Any) -> str:
-    return str(_settings(block).get("name"))
+    return str(block_settings(block).get("name"))
 
 
 def _file_with_names(block: Any) -> list[Path]:
-    settings = _settings(block)
+    settings = block_settings(block)
     name = settings.get("label_list" if _format(block) == "VOCDataSet" else "anno_path")
     folder = settings.get("dataset_dir") or ""
     if not isinstance(name, str) or not isinstance(folder, str):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
+from ..config import block_settings
 from . import samples
 from .convert import from_voc
 from .folders import AnnotatedImages
@@ -23,7 +24,7 @@ def load_annotations(block: Any, split: str) -> tuple[AnnotatedImages | None, li
     Returns:
         The annotations, or None if they cannot be loaded; and what is wrong with the files themselves.
     """
-    settings = block if isinstance(block, dict) else {**vars(block), "name": type(block).__name__} if block else {}
+    settings = block_settings(block)
     paths = {key: settings.get(key) or "" for key in ("dataset_dir", "image_dir", "anno_path", "label_list")}
     for key, value in paths.items():
         if not isinstance(value, str):

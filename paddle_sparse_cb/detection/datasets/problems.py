@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from ...utils.text import one_line
 from .images import ORIENTATION, QUARTER_TURNS, check_image
 
 _EXAMPLES = 3
@@ -227,8 +228,8 @@ def find_differences(train: Any, val: Any, folders: Iterable[Path]) -> list[Prob
 
 
 def _shorten(place: object) -> str:
-    """Returns one printable line of at most 200 characters."""
-    text = "".join(character if character.isprintable() else "?" for character in str(place)[:201])
+    """Returns one line of at most 200 characters."""
+    text = one_line(str(place)[:201])
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 

@@ -123,7 +123,7 @@ def test_a_program_in_the_environment_that_is_no_optimizer_is_refused(path, monk
 
 def test_without_an_interpreter_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(lite, "find_interpreters", lambda version: iter(()))
-    monkeypatch.setattr(lite, "is_python_version", lambda python, version: False)
+    monkeypatch.setattr(lite, "WHEEL_OF", {})
     monkeypatch.setattr(lite, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("PADDLE_LITE_OPT", raising=False)
